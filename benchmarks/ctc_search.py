@@ -1,0 +1,141 @@
+"""masr's CTC prefix beam search beside pyctcdecode 0.5.0 and flashlight-text 0.0.7, without a language model.
+
+    python3.11 -m venv .venv-pyctcdecode
+    .venv-pyctcdecode/bin/pip install -r benchmarks/requirements-pyctcdecode.txt
+    python benchmarks/ctc_search.py [--logits file.npz]
+
+All decode the same log-probabilities with one thread, one utterance after the other, in turn, ``--repeats`` times; the
+table has the median seconds. ``file.npz`` has arrays ``log_probs_0``, ``log_probs_1`` ... (T, V) in nats with blank 0,
+and ``pieces`` (V,), the SentencePiece pieces. Without it, synthetic posteriors as peaky as a trained model's are made.
+
+Shapes: T frames, V vocabulary.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import statistics
+import string
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from masr.decode.prefix_beam import DEFAULT_PRUNING, Pruning, ctc_prefix_beam
+
+HERE = Path(__file__).resolve().parent
+PEERS_PYTHON = HERE.parent / ".venv-pyctcdecode" / "bin" / "python"
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def synthetic(vocabulary_size: int, utterances: int = 20, frames: int = 250) -> tuple[list[np.ndarray], list[str]]:
+    """Log-probabilities (T, V) of ``utterances`` and the pieces.
+
+    About two frames in three are all blank; tokens last one to three frames; one token frame in seven is doubtful.
+    """
+    random = np.random.default_rng(vocabulary_size)
+    log_probs = []
+    for _ in range(utterances):
+        logits = random.normal(size=(frames, vocabulary_size))
+        logits[:, 0] += 12
+        frame = 2
+        while frame < frames - 4:
+            token, duration = int(random.integers(1, vocabulary_size)), int(random.integers(1, 4))
+            for spoken in range(frame, frame + duration):
+                logits[spoken, 0] -= random.uniform(4, 14)
+                logits[spoken, token] += random.uniform(6, 13)
+                if random.random() < 1 / 7:
+                    logits[spoken, random.integers(1, vocabulary_size)] += random.uniform(6, 11)
+            frame += duration + int(random.integers(1, 7))
+        log_probs.append((logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)).astype(np.float32))
+    syllables = ["".join(letters) for letters in itertools.product(string.ascii_lowercase, repeat=2)]
+    pieces = [("▁" if number % 3 == 0 else "") + syllables[number] for number in range(vocabulary_size - 1)]
+    return log_probs, ["<blank>", *pieces]
+
+
+def read(path: Path) -> tuple[list[np.ndarray], list[str]]:
+    """Log-probabilities (T, V) and pieces of an .npz file; ValueError when an array is missing."""
+    with np.load(path) as arrays:
+        if "pieces" not in arrays or "log_probs_0" not in arrays:
+            raise ValueError(f"{path}: expected arrays log_probs_0, log_probs_1 ... and pieces, found {list(arrays)}")
+        count = sum(name.startswith("log_probs_") for name in arrays)
+        return [arrays[f"log_probs_{number}"] for number in range(count)], arrays["pieces"].tolist()
+
+
+def masr_search(pieces: list[str], beam: int, prune: Pruning | None) -> Callable[[np.ndarray], str]:
+    def search(log_probs: np.ndarray) -> str:
+        (best,) = ctc_prefix_beam(torch.from_numpy(log_probs)[None], torch.tensor([len(log_probs)]), beam, prune=prune)[
+            0
+        ]
+        return "".join(pieces[token] for token in best.tokens).replace("▁", " ").strip()
+
+    return search
+
+
+def measure(search: Callable[[np.ndarray], str], log_probs: list[np.ndarray]) -> dict[str, object]:
+    """As ``ctc_search_peers.measure``: seconds for all, and the texts."""
+    search(log_probs[0])
+    start = time.perf_counter()
+    texts = [search(one) for one in log_probs]
+    return {"seconds": time.perf_counter() - start, "texts": texts}
+
+
+def measure_peers(python: Path, log_probs: list[np.ndarray], pieces: list[str], beam: int) -> dict[str, dict]:
+    with tempfile.TemporaryDirectory() as folder:
+        arrays, results = Path(folder, "log_probs.npz"), Path(folder, "results.json")
+        named = {f"log_probs_{number}": one for number, one in enumerate(log_probs)}
+        np.savez(arrays, allow_pickle=False, pieces=np.array(pieces), **named)
+        command = [str(python), str(HERE / "ctc_search_peers.py"), str(arrays), str(results), "--beam", str(beam)]
+        subprocess.run(command, check=True, env=os.environ | ONE_THREAD)
+        return json.loads(results.read_text())
+
+
+def compare(what: str, log_probs: list[np.ndarray], pieces: list[str], options: argparse.Namespace) -> list[str]:
+    """Print the rows of one set of log-probabilities; its ``ratio`` lines are returned."""
+    masr = masr_search(pieces, options.beam, DEFAULT_PRUNING)
+    passes = []
+    for _ in range(options.repeats):
+        ours = {"masr": measure(masr, log_probs)}
+        passes.append(ours | measure_peers(options.peers_python, log_probs, pieces, options.beam))
+    seconds = {name: statistics.median(one[name]["seconds"] for one in passes) for name in passes[0]}
+    unpruned = measure(masr_search(pieces, options.beam, None), log_probs)
+    seconds["masr, no pruning"] = unpruned["seconds"]
+    texts = {name: result["texts"] for name, result in passes[0].items()} | {"masr, no pruning": unpruned["texts"]}
+    audio = sum(map(len, log_probs)) * options.frame_seconds
+    for name, taken in seconds.items():
+        same = statistics.mean(a == b for a, b in zip(texts[name], texts["masr"], strict=True))
+        print(f"| {what} | {len(pieces)} | {audio:.0f} | {name} | {taken:.3f} | {taken / audio:.5f} | {same:.1%} |")
+    peers = [name for name in passes[0] if name != "masr"]
+    return [f"ratio {what} {peer} {seconds[peer] / seconds['masr']:.2f}" for peer in peers]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--logits", type=Path, help=".npz of a model's log-probabilities")
+    parser.add_argument("--frame-seconds", type=float, default=0.04)
+    parser.add_argument("--beam", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--peers-python", type=Path, default=PEERS_PYTHON)
+    options = parser.parse_args()
+    if not options.peers_python.exists():
+        sys.exit(
+            f"{options.peers_python} does not exist; set the peers up first:\n{__doc__.split('python benchmarks')[0]}"
+        )
+    torch.set_num_threads(1)
+    sets = {f"ctc-prefix-beam-V{size}": synthetic(size) for size in (160, 500)}
+    if options.logits:
+        sets = {"ctc-prefix-beam": read(options.logits)}
+    print("| what | V | audio, s | search | seconds | real-time factor | 1-best as masr |")
+    print("|---|---|---|---|---|---|---|")
+    ratios = [line for what, (log_probs, pieces) in sets.items() for line in compare(what, log_probs, pieces, options)]
+    print("\n".join(ratios))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""``masr <verb>``: parses, calls one function, prints. Heavy imports happen inside a verb, so that help is instant."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Multilingual speech recognition in recipes: prepare, features, vocab, train, decode, score; then transcribe.",
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+)  # fmt: skip
+
+Conf = Annotated[Path, typer.Argument(help="Config file, e.g. conf/conformer.yaml.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Options of the config, e.g. model.encoder.layers=4.")]
+Force = Annotated[bool, typer.Option("--force", help="Redo the stage even if its output is complete.")]
+
+
+def _stage(name: str, summary: str) -> None:
+    """Adds the verb that runs one stage of a recipe."""
+
+    def command(conf: Conf, overrides: Overrides = None, force: Force = False) -> None:
+        import importlib
+
+        from masr.config_files import load_config
+
+        config = load_config(conf, overrides or [])
+        importlib.import_module(f"masr.stages.{name}").run(config, force)
+
+    app.command(name, help=summary)(command)
+
+
+_stage("prepare", "Stage 0: the corpus as published -> validated manifests.")
+_stage("features", "Stage 1: log-mel features and their statistics.")
+_stage("vocab", "Stage 2: the token vocabulary.")
+_stage("train", "Stage 3: train, or go on from the newest checkpoint.")
+_stage("decode", "Stage 4: recognise the test splits with every method of the config.")
+_stage("score", "Stage 5: error rates and reports.")
+
+
+@app.command("config", help="Print the resolved config, or with --schema the JSON schema of all options.")
+def show_config(
+    conf: Annotated[Path | None, typer.Argument(help="Config file.")] = None,
+    overrides: Overrides = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema instead.")] = False,
+) -> None:
+    import json
+
+    from masr.config import Config
+    from masr.config_files import ConfigError, config_yaml, load_config
+
+    if schema:
+        print(json.dumps(Config.model_json_schema(), indent=2))
+    elif conf is None:
+        raise ConfigError("name a config file, or ask for --schema")
+    else:
+        print(config_yaml(load_config(conf, overrides or [])), end="")
+
+
+@app.command("transcribe", help="Recognise audio files: any sample rate, any length.")
+def transcribe(
+    arguments: Annotated[list[str], typer.Argument(help="[model] audio files; the model may also be given by --model.")],
+    model: Annotated[str | None, typer.Option(help="Trained folder (exp/...), or the name of a shipped model.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a file: text, language, words, score.")] = False,
+    languages: Annotated[str | None, typer.Option(help="Languages to expect, e.g. cs,nl.")] = None,
+) -> None:
+    import json
+    from dataclasses import asdict
+
+    import masr
+
+    folder, *files = [model, *arguments] if model else arguments
+    if not files:
+        raise ValueError("name a model and at least one audio file: masr transcribe exp/demo a.wav")
+    recognizer = masr.load(folder)
+    expected = languages.split(",") if languages else None
+    for file, transcript in zip(files, recognizer.transcribe(files, languages=expected), strict=True):
+        if as_json:
+            print(json.dumps({"file": file, **asdict(transcript)}, ensure_ascii=False))
+        else:
+            print(f"{file}\t{transcript.text}" if len(files) > 1 else transcript.text)
+
+
+def main() -> None:
+    """Entry point; what a user can put right is one clear message, not a traceback."""
+    try:
+        app()
+    except (ValueError, OSError, RuntimeError) as error:
+        if not _is_for_the_user(error):
+            raise
+        sys.exit(f"masr: {error}")
+
+
+def _is_for_the_user(error: BaseException) -> bool:
+    """Errors raised by masr itself; others are bugs and keep their traceback."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and str(frame.tb_frame.f_globals.get("__name__", "")).startswith("masr")

@@ -1,0 +1,212 @@
+"""Every option of masr: its default, unit and meaning, on one page.
+
+A config file (``conf/*.yaml``) holds only what differs from these defaults; ``extends: other.yaml`` starts from
+another file, ``a.b=c`` on the command line overrides both (`masr.config_files` does the reading).
+``masr config conf/x.yaml`` prints the resolved result, ``masr config --schema`` the JSON schema for editors.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+
+
+class Section(BaseModel):
+    """A group of options: strict types, unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, validate_default=True)
+
+
+class Corpus(Section):
+    name: str = "freevoices"
+    """Module of masr.corpora that reads the corpus."""
+    path: str = "corpus"
+    """Folder of the corpus as it was published."""
+    languages: list[str] = []
+    """BCP-47 codes to use; empty means every language of the corpus."""
+    train: str = "train"
+    """Split to train on."""
+    dev: str = "dev"
+    """Split that early stopping and the choice of the best weights look at."""
+    test: list[str] = ["test"]
+    """Splits that stages 4 and 5 decode and score."""
+
+
+class Features(Section):
+    mel_bins: Positive = 80
+    """Log-mel filters (Kaldi-compatible, 25 ms windows every 10 ms, 16 kHz)."""
+    on_the_fly: bool = False
+    """Compute features while training instead of storing them in stage 1."""
+    speed_perturbation: list[PositiveFloat] = [0.9, 1.0, 1.1]
+    """Speeds of the training audio; every draw takes one of them. [1.0] switches it off."""
+    jobs: Positive = 2
+    """Processes of stage 1."""
+
+
+class Vocab(Section):
+    kind: Literal["char", "bpe", "unigram"] = "char"
+    """Units of text; bpe and unigram are SentencePiece models."""
+    size: Positive = 500
+    """Pieces per SentencePiece model (bpe, unigram)."""
+    per_language: bool = False
+    """One SentencePiece model for each language instead of one that all share."""
+    language_token: bool = False
+    """Start every transcript with a token of its language, so that the model also names the language."""
+
+
+class SpecAugment(Section):
+    """Park et al. 2019 (arXiv 1904.08779), without time warping."""
+
+    frequency_masks: Count = 2
+    """Masks over mel bins in one utterance."""
+    frequency_width: Count = 27
+    """Widest mask, in bins."""
+    time_masks: Count = 10
+    """Most masks over time; a short utterance gets fewer."""
+    time_fraction: Fraction = 0.05
+    """Widest time mask, and the room for one more mask, as a share of the utterance."""
+
+
+class Data(Section):
+    batch_seconds: PositiveFloat = 60.0
+    """Audio in one update, summed over all processes and micro-batches: the run does not depend on their number."""
+    device_seconds: PositiveFloat = 600.0
+    """Most audio that one process takes at once; larger shares become accumulated micro-batches."""
+    buckets: Positive = 10
+    """Duration buckets from which batches of similar length are drawn."""
+    language_temperature: PositiveFloat = 1.0
+    """Languages are drawn with p ~ hours^(1/temperature): 1 as they are, large values equally often."""
+    min_seconds: PositiveFloat = 0.1
+    """Shorter recordings are left out."""
+    max_seconds: PositiveFloat = 30.0
+    """Longer recordings are left out of training."""
+    max_bad_fraction: Fraction = 0.01
+    """More unusable recordings than this stop the stage."""
+    workers: Count = 1
+    """Processes that load batches; 0 loads in the training process."""
+
+
+class Encoder(Section):
+    type: Literal["conformer"] = "conformer"
+    """Kind of encoder."""
+    subsampling: Literal[4, 6, 8] = 4
+    """Frames of 10 ms that become one encoder frame."""
+    subsampling_channels: Positive = 64
+    """Channels of the subsampling convolutions."""
+    layers: Positive = 12
+    """Number of blocks."""
+    width: Positive = 256
+    """Size D of a frame."""
+    heads: Positive = 4
+    """Attention heads; must divide the width into even parts."""
+    feedforward: Positive = 1024
+    """Inner size of the feed-forward modules."""
+    kernel: Positive = 31
+    """Frames that the depthwise convolution sees; odd."""
+    dropout: Fraction = 0.1
+    """Dropout after every module."""
+
+
+class CTC(Section):
+    weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Weight of the CTC loss."""
+    intermediate_layers: list[Positive] = []
+    """Blocks (from 1) whose output also gets the CTC loss (Lee & Watanabe 2021, arXiv 2102.03216)."""
+    intermediate_weight: Fraction = 0.3
+    """Share of the CTC loss that these blocks get together."""
+
+
+class AttentionDecoder(Section):
+    weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of the attention loss; 0 builds no decoder."""
+    layers: Positive = 3
+    """Number of Transformer blocks."""
+    width: Positive = 256
+    """Size of a token vector."""
+    heads: Positive = 4
+    """Attention heads."""
+    feedforward: Positive = 1024
+    """Inner size of the feed-forward modules."""
+    dropout: Fraction = 0.1
+    """Dropout after every module."""
+    label_smoothing: Fraction = 0.1
+    """Probability mass spread over all tokens."""
+
+
+class LanguageClassifier(Section):
+    weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of the language-classification loss; 0 builds no classifier."""
+
+
+class Model(Section):
+    encoder: Encoder = Encoder()
+    ctc: CTC = CTC()
+    attention_decoder: AttentionDecoder = AttentionDecoder()
+    language_classifier: LanguageClassifier = LanguageClassifier()
+    spec_augment: SpecAugment = SpecAugment()
+
+
+class Train(Section):
+    updates: Positive = 10000
+    """Optimiser steps."""
+    learning_rate: PositiveFloat = 1e-3
+    """Peak learning rate of AdamW."""
+    schedule: Literal["linear", "cosine", "noam"] = "cosine"
+    """Decay after the warm-up: to zero linearly or as a cosine, or with the inverse square root of the update."""
+    warmup: Count = 1000
+    """Updates of linear warm-up."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    """AdamW weight decay on matrices (not on biases and norms)."""
+    clip: PositiveFloat = 5.0
+    """Largest gradient norm."""
+    average_decay: Fraction = 0.999
+    """Decay of the running average of the weights, which is what is evaluated and kept."""
+    precision: Literal["no", "bf16", "fp16"] = "no"
+    """Mixed precision on a GPU."""
+    threads: Count = 0
+    """CPU threads of one process; 0 leaves it to torch."""
+    validate_every: Positive = 500
+    """Updates between two evaluations on dev; also when a checkpoint is written."""
+    patience: Count = 0
+    """Evaluations without a better dev CER before training stops; 0 never stops early."""
+    keep_checkpoints: Positive = 2
+    """Newest checkpoints that are kept."""
+    log_every: Positive = 50
+    """Updates between two lines of the log."""
+    max_bad_steps: Count = 20
+    """Updates with a non-finite gradient that are skipped before training gives up."""
+
+
+class Decode(Section):
+    methods: list[Literal["ctc-greedy", "ctc-prefix-beam", "attention-beam", "joint-beam"]] = ["ctc-greedy"]
+    """Search methods of stage 4; the first one is the headline."""
+    batch_seconds: PositiveFloat = 120.0
+    """Audio decoded at once."""
+    beam: Positive = 10
+    """Hypotheses kept by the beam searches."""
+    n_best: Positive = 1
+    """Hypotheses written for each utterance."""
+    ctc_weight: Fraction = 0.3
+    """Weight of the CTC prefix score in joint-beam; attention gets the rest."""
+    length_bonus: float = 0.0
+    """Added for each token in the attention searches."""
+
+
+class Config(Section):
+    name: str
+    """Name of the experiment: results go to exp/<name>. Default: the name of the config file."""
+    seed: Count = 1
+    """Seed of every random choice."""
+    data_dir: str = "data"
+    """Where stages 0-2 write manifests, features and vocabularies."""
+    corpus: Corpus = Corpus()
+    features: Features = Features()
+    vocab: Vocab = Vocab()
+    data: Data = Data()
+    model: Model = Model()
+    train: Train = Train()
+    decode: Decode = Decode()

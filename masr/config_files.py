@@ -1,0 +1,131 @@
+"""Reads configs: ``extends:``, command-line overrides, and errors that name the file, the key and the way out."""
+
+import difflib
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from yaml import YAMLError
+
+from masr.config import Config
+
+COMMAND_LINE = "command line"
+
+
+class ConfigError(ValueError):
+    """What a user can put right in a config; the message says where and how."""
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
+    """The resolved config of a YAML file, its ``extends:`` chain and ``a.b=c`` overrides, last one wins."""
+    path = Path(path)
+    sources = [*_read_chain(path, seen=()), (COMMAND_LINE, _parse_overrides(overrides))]
+    try:
+        merged = OmegaConf.to_container(OmegaConf.merge(*(tree for _, tree in sources)), resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{path}: {error}") from error
+    assert isinstance(merged, dict)
+    merged.setdefault("name", path.stem)
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError("\n".join(_explain(detail, sources) for detail in error.errors())) from None
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Writes the resolved config, every option included."""
+    path.write_text(config_yaml(config), encoding="utf-8")
+
+
+def config_yaml(config: Config) -> str:
+    """The resolved config as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.create(config.model_dump()))
+
+
+def _read_chain(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, Any]]:
+    """(file name, tree) pairs from the most basic file to ``path`` itself."""
+    if path.resolve() in seen:
+        raise ConfigError(f"{path}: extends itself through {' -> '.join(p.name for p in seen)}")
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such config file{_nearest_file(path)}")
+    try:
+        tree = OmegaConf.load(path)
+    except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    if not OmegaConf.is_dict(tree):
+        raise ConfigError(f"{path}: expected `key: value` lines at the top level")
+    base = tree.pop("extends", None)
+    chain = _read_chain(path.parent / base, (*seen, path.resolve())) if base else []
+    for _, parent in chain:
+        parent.pop("name", None)  # an experiment is named after its own file
+    return [*chain, (str(path), tree)]
+
+
+def _nearest_file(path: Path) -> str:
+    files = [str(file) for file in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
+    close = difflib.get_close_matches(str(path), files, n=1, cutoff=0.4)
+    return f"; did you mean {close[0]}?" if close else f" (*.yaml there: {', '.join(sorted(files)) or 'none'})"
+
+
+def _parse_overrides(overrides: Sequence[str]) -> Any:
+    for override in overrides:
+        if "=" not in override or override.startswith(("-", "=")):
+            raise ConfigError(f"{COMMAND_LINE}: {override!r} is not an override; write section.key=value")
+    try:
+        return OmegaConf.from_dotlist(list(overrides))
+    except (YAMLError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{COMMAND_LINE}: {error}") from error
+
+
+def _explain(detail: ErrorDetails, sources: list[tuple[str, Any]]) -> str:
+    location = [str(part) for part in detail["loc"]]
+    where = f"{_source_of(location, sources)}: {'.'.join(location)}"
+    if detail["type"] != "extra_forbidden":
+        return f"{where}: {_expected(location, detail)}, found {detail['input']!r}"
+    known = list(_section_at(location[:-1]).model_fields)
+    close = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
+    hint = f"did you mean {'.'.join([*location[:-1], close[0]])}? " if close else ""
+    return f"{where}: unknown key; {hint}Allowed here: {', '.join(known)}"
+
+
+def _source_of(location: list[str], sources: list[tuple[str, Any]]) -> str:
+    """The last source that sets the key, which is the one to mend."""
+    for name, tree in reversed(sources):
+        node = OmegaConf.to_container(tree)
+        for part in location:
+            if isinstance(node, dict) and part in node:
+                node = node[part]
+            elif isinstance(node, list) and part.isdigit():
+                return name
+            else:
+                break
+        else:
+            return name
+    return sources[0][0]
+
+
+def _section_at(location: list[str]) -> type[BaseModel]:
+    section: type[BaseModel] = Config
+    for part in location:
+        annotation = section.model_fields[part].annotation
+        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        section = annotation
+    return section
+
+
+def _expected(location: list[str], detail: ErrorDetails) -> str:
+    """What the key wants, with its allowed values where they are a short list."""
+    message = detail["msg"][0].lower() + detail["msg"][1:]
+    try:
+        field = _section_at(location[:-1]).model_fields[location[-1]]
+    except (KeyError, AssertionError):
+        return message
+    allowed = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else ()
+    choices = f" (allowed: {', '.join(map(str, allowed))})" if allowed else ""
+    default = "" if field.is_required() else f" (default: {field.default})"
+    return message + (choices or default)

@@ -1,0 +1,152 @@
+"""Batches: what the model is given. B utterances, T frames, F mel bins, U tokens, K languages."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from lhotse.cut import Cut
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+from torch.utils.data import Dataset
+
+from masr.config import SpecAugment
+from masr.data.augment import spec_augment
+from masr.data.features import LogMel, UnusableAudio, load_audio
+from masr.data.sampling import language_of, split_by_duration
+from masr.text.tokenizer import Tokenizer
+
+
+class Tokens(NamedTuple):
+    """Padded token ids (B, U) and their lengths (B,)."""
+
+    ids: Tensor
+    lengths: Tensor
+
+
+@dataclass
+class Batch:
+    """Utterances that a model takes at once."""
+
+    ids: list[str]
+    languages: list[str]
+    features: Tensor
+    """(B, T, F) log-mel, zero where padded."""
+    feature_lengths: Tensor
+    """(B,) frames."""
+    allowed_languages: Tensor
+    """(B, K) bool: the languages that each utterance may be in (the prompt)."""
+    targets: dict[str, Tokens]
+    """By name, e.g. ``transcript``."""
+    audio: Tensor | None = None
+    """(B, S) samples, where a model wants them."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch with its tensors on a device."""
+        moved = {f.name: _move(getattr(self, f.name), device) for f in fields(self)}
+        return Batch(**moved)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class Update(NamedTuple):
+    """One process's share of an optimiser step.
+
+    ``tokens`` and ``utterances`` count the whole step over all processes, so that every process can normalise its
+    losses alike without asking the others.
+    """
+
+    micro_batches: list[Batch]
+    tokens: int
+    utterances: int
+    seconds: float
+    rejected: dict[str, str]
+
+
+def collate(features: Sequence[Tensor], cuts: Sequence[Cut], tokenizer: Tokenizer) -> Batch:
+    """Pads (T, F) features and the transcripts of their cuts."""
+    languages = [language_of(cut) for cut in cuts]
+    ids = [
+        torch.tensor(tokenizer.encode(c.supervisions[0].text, code)) for c, code in zip(cuts, languages, strict=True)
+    ]
+    tokens = Tokens(pad_sequence(ids, batch_first=True).long(), torch.tensor([len(i) for i in ids]))
+    return Batch(
+        ids=[cut.id for cut in cuts], languages=languages, features=pad_sequence(list(features), batch_first=True),
+        feature_lengths=torch.tensor([len(f) for f in features]), targets={"transcript": tokens},
+        allowed_languages=torch.ones(len(cuts), len(tokenizer.languages), dtype=torch.bool),
+    )  # fmt: skip
+
+
+class CutFeatures:
+    """Features of a cut: stored ones if it has them, else computed from its audio."""
+
+    def __init__(self, mel_bins: int):
+        self.log_mel = LogMel(mel_bins)
+
+    def __call__(self, cut: Cut) -> Tensor:
+        """(T, F); UnusableAudio when they cannot be had."""
+        if not cut.has_features:
+            return torch.from_numpy(self.log_mel(load_audio(cut)))
+        try:
+            features = cut.load_features()
+        except Exception as error:  # storage backends raise many kinds; all mean that the file is damaged
+            raise UnusableAudio(f"stored features cannot be read: {type(error).__name__}: {error}"[:300]) from error
+        if not np.isfinite(features).all():
+            raise UnusableAudio("stored features are NaN or infinite")
+        return torch.from_numpy(features)
+
+
+class TrainingUpdates(Dataset):
+    """The updates of one epoch from number ``first`` on, as one process sees them."""
+
+    def __init__(
+        self, updates: list[list[Cut]], tokenizer: Tokenizer, mel_bins: int, augment: SpecAugment, seed: int,
+        device_seconds: float, rank: int = 0, world_size: int = 1,
+    ):  # fmt: skip
+        self.updates, self.tokenizer, self.augment, self.seed = updates, tokenizer, augment, seed
+        self.device_seconds, self.rank, self.world_size = device_seconds, rank, world_size
+        self.mel_bins, self.load = mel_bins, CutFeatures(mel_bins)
+
+    def __len__(self) -> int:
+        return len(self.updates)
+
+    def __getitem__(self, index: int) -> Update:
+        cuts = sorted(self.updates[index], key=lambda cut: (-cut.duration, cut.id))
+        texts = [self.tokenizer.encode(cut.supervisions[0].text, language_of(cut)) for cut in cuts]
+        rejected: dict[str, str] = {}
+        parts = split_by_duration(cuts[self.rank :: self.world_size], self.device_seconds)
+        micro_batches = [batch for part in parts if (batch := self._batch(part, rejected))]
+        seconds = sum(cut.duration for cut in cuts)
+        return Update(micro_batches or [self._silence()], sum(map(len, texts)), len(cuts), seconds, rejected)
+
+    def _batch(self, cuts: list[Cut], rejected: dict[str, str]) -> Batch | None:
+        good: list[tuple[Tensor, Cut]] = []
+        for cut in cuts:
+            try:
+                good.append((self._augmented(cut), cut))
+            except UnusableAudio as error:
+                rejected[cut.id.split("#")[0]] = str(error)
+        return collate(*zip(*good, strict=True), self.tokenizer) if good else None
+
+    def _silence(self) -> Batch:
+        """For a process without a share of an update: it must still take part in the exchange of gradients."""
+        return Batch(
+            ids=[], languages=[], features=torch.zeros(1, 100, self.mel_bins), feature_lengths=torch.tensor([100]),
+            allowed_languages=torch.ones(1, len(self.tokenizer.languages), dtype=torch.bool),
+            targets={"transcript": Tokens(torch.zeros(1, 0, dtype=torch.long), torch.tensor([0]))},
+        )  # fmt: skip
+
+    def _augmented(self, cut: Cut) -> Tensor:
+        random = np.random.default_rng([self.seed, zlib.crc32(cut.id.encode())])
+        return spec_augment(self.load(cut), self.augment, random)
+
+
+def _move(value, device: torch.device):
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, dict):
+        return {name: Tokens(*(t.to(device, non_blocking=True) for t in tokens)) for name, tokens in value.items()}
+    return value

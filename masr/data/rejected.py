@@ -1,0 +1,35 @@
+"""Recordings that cannot be used: counted, listed in a file, skipped; too many of them stop the stage."""
+
+from pathlib import Path
+
+from masr.progress import say
+
+
+class TooManyRejected(ValueError):
+    """More recordings were unusable than ``data.max_bad_fraction`` allows."""
+
+
+class Rejected:
+    """Collects ``(id, reason)`` and writes them to ``path`` as tab-separated lines."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.reasons: dict[str, str] = {}
+
+    def add(self, utterance: str, reason: str) -> None:
+        self.reasons[utterance] = " ".join(reason.split())
+
+    def finish(self, what: str, total: int, max_fraction: float) -> None:
+        """Writes the list and one summary line; raises TooManyRejected above ``max_fraction`` of ``total``."""
+        if not self.reasons:
+            self.path.unlink(missing_ok=True)
+            return
+        lines = [f"{utterance}\t{reason}\n" for utterance, reason in self.reasons.items()]
+        self.path.write_text("".join(lines), encoding="utf-8")
+        utterance, reason = next(iter(self.reasons.items()))
+        summary = f"{what}: {len(self.reasons)} of {total} recordings skipped (first: {utterance}: {reason}); all in {self.path}"
+        if len(self.reasons) > max_fraction * total:
+            raise TooManyRejected(
+                f"{summary}. That is more than data.max_bad_fraction={max_fraction:g}: mend them or raise it."
+            )
+        say(summary)

@@ -1,0 +1,90 @@
+"""Which recordings an epoch holds and how they form updates: a pure function of (cuts, options, seed, epoch).
+
+Nothing of it depends on the number of processes, and resuming means building the epoch again and skipping updates.
+"""
+
+import warnings
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from lhotse import CutSet
+from lhotse.cut import Cut
+from lhotse.dataset import DynamicBucketingSampler
+
+from masr.config import Data
+from masr.text.languages import language_name
+
+
+def language_of(cut: Cut) -> str:
+    """BCP-47 code of a cut."""
+    return cut.supervisions[0].language
+
+
+def recording_name(cut: Cut) -> str:
+    """The id that all speeds of a recording share."""
+    return cut.id.split("_sp")[0]
+
+
+def split_by_duration(cuts: Sequence[Cut], seconds: float) -> list[list[Cut]]:
+    """Consecutive cuts, longest first, whose padded audio stays within ``seconds``; a single longer cut stands alone."""
+    parts: list[list[Cut]] = []
+    for cut in sorted(cuts, key=lambda cut: (-cut.duration, cut.id)):
+        if parts and parts[-1][0].duration * (len(parts[-1]) + 1) <= seconds:
+            parts[-1].append(cut)
+        else:
+            parts.append([cut])
+    return parts
+
+
+class EpochPlan:
+    """Draws epochs. One epoch is as long as the recordings are, counted once whatever the speeds."""
+
+    def __init__(self, cuts: Sequence[Cut], options: Data, seed: int):
+        self.options, self.seed = options, seed
+        self.recordings: dict[str, dict[str, list[Cut]]] = defaultdict(lambda: defaultdict(list))
+        for cut in cuts:
+            self.recordings[language_of(cut)][recording_name(cut)].append(cut)
+        self.hours = {code: _hours(group) for code, group in sorted(self.recordings.items())}
+        self.shares = temperature_shares(self.hours, options.language_temperature)
+
+    def describe(self) -> str:
+        """The hours that one epoch takes from every language."""
+        total = sum(self.hours.values())
+        parts = [f"{language_name(c)} {self.shares[c] * total:.2f} h (has {self.hours[c]:.2f})" for c in self.hours]
+        return f"an epoch at language temperature {self.options.language_temperature:g}: {', '.join(parts)}"
+
+    def updates(self, epoch: int) -> list[list[Cut]]:
+        """The cuts of each update of an epoch, in order."""
+        cuts = self._draw(np.random.default_rng([self.seed, epoch, 0]))
+        sampler = DynamicBucketingSampler(
+            CutSet.from_cuts(cuts), max_duration=self.options.batch_seconds, shuffle=True, seed=self.seed + epoch,
+            num_buckets=min(self.options.buckets, max(1, len(cuts) // 2)), num_cuts_for_bins_estimate=len(cuts),
+            world_size=1, rank=0,
+        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*eagerly read CutSet")  # an epoch is a list on purpose
+            return [list(batch) for batch in sampler]
+
+    def _draw(self, random: np.random.Generator) -> list[Cut]:
+        """Every recording of a language floor(n) or ceil(n) times, each time at a random speed; ids made unique."""
+        drawn: list[Cut] = []
+        total = sum(self.hours.values())
+        for code, hours in self.hours.items():
+            recordings = list(self.recordings[code].values())
+            times = self.shares[code] * total / hours
+            counts = np.full(len(recordings), int(times))
+            counts[random.permutation(len(recordings))[: round((times - int(times)) * len(recordings))]] += 1
+            for speeds, count in zip(recordings, counts, strict=True):
+                drawn += [speeds[random.integers(len(speeds))].with_id(f"{speeds[0].id}#{i}") for i in range(count)]
+        return [drawn[i] for i in random.permutation(len(drawn))]
+
+
+def temperature_shares(hours: dict[str, float], temperature: float) -> dict[str, float]:
+    """p_l = h_l^(1/temperature) / sum; temperature 1 keeps the natural shares, infinity makes them equal."""
+    powered = {code: value ** (1 / temperature) for code, value in hours.items()}
+    return {code: value / sum(powered.values()) for code, value in powered.items()}
+
+
+def _hours(recordings: dict[str, list[Cut]]) -> float:
+    return sum(float(np.mean([cut.duration for cut in speeds])) for speeds in recordings.values()) / 3600

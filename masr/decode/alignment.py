@@ -1,0 +1,96 @@
+"""When each token and word was spoken: Viterbi alignment of a known transcript to CTC posteriors.
+
+Shapes: T frames, U tokens, V vocabulary, S = 2 * U + 1 states (blank, token 1, blank, ..., token U, blank).
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from torch import Tensor
+
+WORD_START = "▁"
+
+
+def ctc_align(log_probs: Tensor, tokens: Sequence[int], blank: int = 0) -> list[tuple[int, int]]:
+    """First frame and end frame (exclusive) of each token on the most probable alignment.
+
+    ``log_probs`` (T, V) in nats; ``tokens`` (U,) without blanks. ValueError when a token is blank or outside the
+    vocabulary, when T frames are too few (a token needs one frame, and a repeated token one blank before it), or when
+    every alignment has probability 0. Source: Graves et al. 2006 (ICML, "Connectionist Temporal Classification"),
+    section 4.1, with max in place of sum.
+    """
+    _check(log_probs, tokens, blank)
+    if not tokens:
+        return []
+    states = np.full(2 * len(tokens) + 1, blank)
+    states[1::2] = tokens
+    emissions = log_probs.detach().cpu().double().numpy()[:, states]
+    path = _best_path(emissions, _skippable(states))
+    starts = np.searchsorted(path, np.arange(1, len(states), 2), side="left")
+    ends = np.searchsorted(path, np.arange(1, len(states), 2), side="right")
+    return list(zip(starts.tolist(), ends.tolist(), strict=True))
+
+
+def token_times(frames: Sequence[tuple[int, int]], frame_seconds: float) -> list[tuple[float, float]]:
+    """Start and end in seconds of frame spans such as :func:`ctc_align` returns; a frame lasts ``frame_seconds``."""
+    return [(start * frame_seconds, end * frame_seconds) for start, end in frames]
+
+
+def word_times(pieces: Sequence[str], times: Sequence[tuple[float, float]]) -> list[tuple[str, float, float]]:
+    """``(word, start, end)`` in seconds from SentencePiece pieces, where "▁" begins a word, and their ``times``.
+
+    A language written without spaces comes back as one word per stretch without "▁". ValueError when there are not as
+    many ``times`` as ``pieces``.
+    """
+    if len(pieces) != len(times):
+        raise ValueError(f"{len(pieces)} pieces but {len(times)} times: one (start, end) is needed for each piece")
+    words: list[tuple[str, float, float]] = []
+    for piece, (start, end) in zip(pieces, times, strict=True):
+        text = piece.removeprefix(WORD_START)
+        if piece.startswith(WORD_START) or not words:
+            words.append((text, start, end))
+        else:
+            words[-1] = (words[-1][0] + text, words[-1][1], end)
+    return [word for word in words if word[0]]
+
+
+def _check(log_probs: Tensor, tokens: Sequence[int], blank: int) -> None:
+    frames, vocabulary_size = log_probs.shape
+    bad = [token for token in tokens if token == blank or not 0 <= token < vocabulary_size]
+    if bad:
+        raise ValueError(f"token {bad[0]} cannot be aligned: expected 0 to {vocabulary_size - 1} without blank {blank}")
+    repeats = sum(first == second for first, second in pairwise(tokens))
+    if frames < len(tokens) + repeats:
+        raise ValueError(
+            f"{frames} frames are too few for {len(tokens)} tokens with {repeats} repeats: "
+            f"at least {len(tokens) + repeats} are needed; use a smaller subsampling factor or shorter transcript"
+        )
+
+
+def _skippable(states: np.ndarray) -> np.ndarray:
+    """(S,): whether a state may be entered from two states before, over the blank between two different tokens."""
+    skippable = np.zeros(len(states), dtype=bool)
+    skippable[3::2] = states[3::2] != states[1:-2:2]
+    return skippable
+
+
+def _best_path(emissions: np.ndarray, skippable: np.ndarray) -> np.ndarray:
+    """The state of each frame (T,) on the best path through ``emissions`` (T, S); ValueError when there is none."""
+    frames, states = emissions.shape
+    # Two states that are never left for the others let "stay, advance, skip" be three slices of one array.
+    scores = np.full(states + 2, -np.inf)
+    scores[2:4] = emissions[0, :2]
+    skip_penalty = np.where(skippable, 0.0, -np.inf)
+    moves = np.zeros((frames, states), dtype=np.int8)
+    for frame in range(1, frames):
+        options = np.stack((scores[2:], scores[1:-1], scores[:-2] + skip_penalty))
+        moves[frame] = options.argmax(axis=0)
+        scores[2:] = options.max(axis=0) + emissions[frame]
+    if np.isneginf(scores[-2:]).all():
+        raise ValueError("every alignment of these tokens has probability 0")
+    path = np.empty(frames, dtype=np.int64)
+    path[-1] = states - 2 + scores[-2:].argmax()
+    for frame in range(frames - 1, 0, -1):
+        path[frame - 1] = path[frame] - moves[frame, path[frame]]
+    return path

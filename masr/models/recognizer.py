@@ -1,0 +1,119 @@
+"""The speech recogniser: normalised features -> encoder -> heads, all from one config. B utterances, K languages."""
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from masr.config import Config
+from masr.config_files import load_config, save_config
+from masr.data.batches import Batch
+from masr.nn.attention_decoder import AttentionDecoder
+from masr.nn.conformer import Conformer, EncoderOutput
+from masr.nn.heads import CTCHead, LanguageClassifier
+from masr.text.tokenizer import START_END, Tokenizer
+
+WEIGHTS = "averaged.safetensors"
+
+
+class Recognizer(nn.Module):
+    """Encoder with a CTC head and, where their weights are not zero, an attention decoder and a language classifier."""
+
+    def __init__(self, config: Config, tokenizer: Tokenizer):
+        super().__init__()
+        options, width = config.model, config.model.encoder.width
+        self.config, self.tokenizer = config, tokenizer
+        self.register_buffer("feature_mean", torch.zeros(config.features.mel_bins))
+        self.register_buffer("feature_deviation", torch.ones(config.features.mel_bins))
+        self.encoder = Conformer(config.features.mel_bins, options.encoder, tuple(options.ctc.intermediate_layers))
+        self.ctc = CTCHead(width, len(tokenizer))
+        self.attention_decoder = self._build_decoder() if options.attention_decoder.weight else None
+        self.language_classifier = (
+            LanguageClassifier(width, len(tokenizer.languages)) if options.language_classifier.weight else None
+        )
+
+    def set_statistics(self, mean: Tensor, deviation: Tensor) -> None:
+        """Mean and standard deviation (F,) by which features are normalised."""
+        self.feature_mean.copy_(mean)
+        self.feature_deviation.copy_(deviation)
+
+    def encode(self, features: Tensor, lengths: Tensor, allowed_languages: Tensor | None = None) -> EncoderOutput:
+        """(B, T, F) log-mel, (B,) frames, (B, K) -> EncoderOutput."""
+        normalised = (features - self.feature_mean) / self.feature_deviation
+        return self.encoder(normalised, lengths, allowed_languages)
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """`objectives`, under the name that distributed wrappers call."""
+        return self.objectives(batch)
+
+    def objectives(self, batch: Batch) -> dict[str, Tensor]:
+        """Loss sums over the batch, named ``<objective>/<language>``: ctc, intermediate-ctc, attention, lid."""
+        encoded = self.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
+        frames, lengths = encoded.frames, encoded.lengths
+        ids, id_lengths = batch.targets["transcript"]
+        losses = {"ctc": self.ctc.loss(frames, lengths, ids, id_lengths)}
+        if encoded.intermediate:
+            each = [self.ctc.loss(middle, lengths, ids, id_lengths) for middle in encoded.intermediate]
+            losses["intermediate-ctc"] = torch.stack(each).mean(0)
+        if self.attention_decoder is not None:
+            losses["attention"] = self.attention_decoder.loss(frames, lengths, ids, id_lengths)
+        if self.language_classifier is not None:
+            losses["lid"] = self.language_classifier.loss(frames, lengths, self._language_numbers(batch))
+        if not batch.languages:  # nothing to learn from, but every parameter must have its (zero) gradient
+            return {"ctc/": 0.0 * sum(values.sum() for values in losses.values())}
+        return _by_language(losses, batch.languages)
+
+    def _language_numbers(self, batch: Batch) -> Tensor:
+        numbers = [self.tokenizer.languages.index(code) for code in batch.languages] or [0]
+        return torch.tensor(numbers, device=batch.features.device)
+
+    def objective_weights(self) -> dict[str, float]:
+        """Weight of every objective in plain training."""
+        options = self.config.model
+        share = options.ctc.intermediate_weight if options.ctc.intermediate_layers else 0.0
+        weights = {
+            "ctc": options.ctc.weight * (1 - share), "intermediate-ctc": options.ctc.weight * share,
+            "attention": options.attention_decoder.weight, "lid": options.language_classifier.weight,
+        }  # fmt: skip
+        return {name: weight for name, weight in weights.items() if weight}
+
+    def _build_decoder(self) -> AttentionDecoder:
+        options = self.config.model.attention_decoder
+        return AttentionDecoder(
+            len(self.tokenizer), self.config.model.encoder.width, options.width, options.layers, options.heads,
+            options.feedforward, options.dropout, START_END, options.label_smoothing,
+        )  # fmt: skip
+
+
+def _by_language(losses: dict[str, Tensor], languages: list[str]) -> dict[str, Tensor]:
+    """Splits per-utterance losses (B,) into one sum per language."""
+    sums = {}
+    for code in sorted(set(languages)):
+        rows = torch.tensor([other == code for other in languages])
+        for name, values in losses.items():
+            sums[f"{name}/{code}"] = values[rows.to(values.device)].sum()
+    return sums
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Trainable parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def save_model(folder: Path, config: Config, tokenizer: Tokenizer, weights: dict[str, Tensor]) -> None:
+    """Makes ``folder`` a model that loads anywhere: config, tokenizer, weights."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_config(config, folder / "config.yaml")
+    tokenizer.save(folder / "vocab")
+    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
+
+
+def load_model(folder: Path, device: str | torch.device = "cpu") -> Recognizer:
+    """The trained recogniser of a folder, ready to recognise; weights in float16 are read as float32."""
+    if not (folder / WEIGHTS).is_file():
+        raise FileNotFoundError(f"{folder} holds no trained model ({WEIGHTS} is missing): train it with `masr train`")
+    config = load_config(folder / "config.yaml")
+    model = Recognizer(config, Tokenizer.load(folder / "vocab"))
+    model.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()})
+    return model.to(device).eval()

@@ -1,0 +1,45 @@
+"""Heads on encoder frames: CTC and language classification. B batch, T frames, U tokens, V vocabulary, K languages.
+
+Every loss is a sum over each utterance (B,): who trains decides how utterances are weighted and normalised.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from masr.nn.subsampling import length_mask
+
+
+class CTCHead(nn.Module):
+    """Connectionist temporal classification (Graves et al. 2006)."""
+
+    def __init__(self, width: int, vocabulary_size: int, blank: int = 0):
+        super().__init__()
+        self.blank = blank
+        self.output = nn.Linear(width, vocabulary_size)
+
+    def log_probs(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, V), natural log, float32; padded frames hold whatever they hold."""
+        return F.log_softmax(self.output(frames).float(), dim=-1)
+
+    def loss(self, frames: Tensor, lengths: Tensor, ids: Tensor, id_lengths: Tensor) -> Tensor:
+        """(B,) negative log-likelihoods of token ids (B, U); infinite where T is too short for the tokens."""
+        log_probs = self.log_probs(frames, lengths).transpose(0, 1)
+        return F.ctc_loss(log_probs, ids, lengths, id_lengths, blank=self.blank, reduction="none")
+
+
+class LanguageClassifier(nn.Module):
+    """The language of an utterance from the mean of its frames."""
+
+    def __init__(self, width: int, languages: int):
+        super().__init__()
+        self.output = nn.Linear(width, languages)
+
+    def log_probs(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """(B, T, D) -> (B, K)."""
+        mask = length_mask(lengths, frames.shape[1])[:, :, None]
+        mean = (frames * mask).sum(1) / lengths[:, None]
+        return F.log_softmax(self.output(mean).float(), dim=-1)
+
+    def loss(self, frames: Tensor, lengths: Tensor, languages: Tensor) -> Tensor:
+        """(B,) cross-entropies of language numbers (B,)."""
+        return F.nll_loss(self.log_probs(frames, lengths), languages, reduction="none")

@@ -1,0 +1,348 @@
+"""Scores a decode file: metrics.json for programs, report.md and report.html for people, alignments.txt for detail."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from masr.score import errors
+from masr.score.errors import ErrorCounts, Utterance
+from masr.score.html import html_report
+from masr.score.plots import percent
+from masr.text.languages import language_name, main_error_rate
+from masr.text.normalize import VERSION
+
+Metrics = dict[str, Any]
+
+_SEED = 0
+_INTERVAL = {
+    "method": "percentile bootstrap over utterances",
+    "level": errors.CONFIDENCE,
+    "resamples": errors.RESAMPLES,
+    "seed": _SEED,
+}
+_KEPT_CONFUSIONS = 100  # in metrics.json, of each kind
+_SHOWN_CONFUSIONS = 20
+_AVERAGED = ("rate", "substitution_rate", "insertion_rate", "deletion_rate", "sentence_error_rate")
+_SCLITE = "| language | sentences | units | correct | sub | del | ins | error | sentence error |"
+
+
+def write_report(decode_file: Path, output: Path, *, details: dict[str, str]) -> Metrics:
+    """Writes ``metrics.json``, ``report.md``, ``report.html`` and ``alignments.txt`` into ``output``.
+
+    ``details`` (command, environment, parameters ...) is shown as it is, in the order given. Returns what
+    metrics.json holds: rates as fractions, durations in seconds. Equal input gives equal bytes.
+    Raises ValueError naming file and line if the decode file cannot be scored.
+    """
+    utterances = errors.read_decode_file(decode_file)
+    metrics = compute_metrics(utterances, title=title_of(decode_file), details=details)
+    output.mkdir(parents=True, exist_ok=True)
+    texts = {
+        "metrics.json": json.dumps(metrics, ensure_ascii=False, indent=1, allow_nan=False) + "\n",
+        "report.md": markdown_report(metrics),
+        "report.html": html_report(metrics, utterances),
+        "alignments.txt": alignments(utterances),
+    }
+    for name, text in texts.items():
+        (output / name).write_text(text, encoding="utf-8")
+    return metrics
+
+
+def title_of(decode_file: Path) -> str:
+    """``exp/<name>/decode/<method>/<split>.jsonl`` as ``name · method · split``; any other path as its file name."""
+    parts = decode_file.absolute().parts
+    if len(parts) >= 4 and parts[-3] == "decode":
+        return " · ".join([parts[-4], parts[-2], decode_file.stem])
+    return decode_file.stem
+
+
+def compute_metrics(utterances: Sequence[Utterance], *, title: str, details: Mapping[str, str]) -> Metrics:
+    """Everything that the reports show, ready for JSON: an undefined rate or interval is ``None``."""
+    languages = {code: _language(code, group) for code, group in errors.by_language(utterances).items()}
+    audio, computing = sum(u.duration for u in utterances), sum(u.seconds for u in utterances)
+    return {
+        "title": title,
+        "details": dict(details),
+        "normalisation_version": VERSION,
+        "interval": _INTERVAL,
+        "utterances": len(utterances),
+        "audio_seconds": audio,
+        "compute_seconds": computing,
+        "real_time_factor": computing / audio if audio else None,
+        "languages": languages,
+        "macro": {measure: _macro(utterances, languages, measure) for measure in errors.MEASURES},
+        "micro": {measure: _micro(utterances, measure) for measure in errors.MEASURES},
+        "rate_by_duration": [row | {"rate": _known(row["rate"])} for row in errors.rate_by_duration(utterances)],
+        "confusions": {
+            "words": _confusions(errors.confusions(utterances)),
+            "characters": _confusions(errors.confusions(utterances, characters=True)),
+        },
+        "language_confusion": _language_confusion(utterances),
+    }
+
+
+def _language(code: str, group: Sequence[Utterance]) -> Metrics:
+    facts: Metrics = {
+        "name": language_name(code),
+        "main_measure": main_error_rate(code),
+        "utterances": len(group),
+        "audio_seconds": sum(utterance.duration for utterance in group),
+        "compute_seconds": sum(utterance.seconds for utterance in group),
+    }
+    rates = {measure: _micro(group, measure) for measure in ("wer", "cer")}
+    return facts | rates | {"main": rates[main_error_rate(code)]}
+
+
+def _micro(group: Sequence[Utterance], measure: str) -> Metrics:
+    counts = errors.pooled(group, measure)
+    return _rates(counts) | {"interval": _ends(errors.micro_interval(group, measure, seed=_SEED))}
+
+
+def _ends(interval: tuple[float, float] | None) -> list[float] | None:
+    return list(interval) if interval else None  # as JSON will give it back
+
+
+def _rates(counts: ErrorCounts) -> Metrics:
+    length = counts.reference_length or math.nan
+    return {
+        "rate": _known(counts.rate),
+        "substitution_rate": _known(counts.substitutions / length),
+        "insertion_rate": _known(counts.insertions / length),
+        "deletion_rate": _known(counts.deletions / length),
+        "sentence_error_rate": _known(counts.sentence_error_rate),
+        "substitutions": counts.substitutions,
+        "insertions": counts.insertions,
+        "deletions": counts.deletions,
+        "correct": counts.correct,
+        "reference_length": counts.reference_length,
+        "utterances": counts.utterances,
+        "utterances_with_error": counts.utterances_with_error,
+    }
+
+
+def _known(rate: float) -> float | None:
+    return None if math.isnan(rate) else rate
+
+
+def _macro(utterances: Sequence[Utterance], languages: Mapping[str, Metrics], measure: str) -> Metrics:
+    rows = [row[measure] for row in languages.values() if row[measure]["rate"] is not None]
+    means = {name: sum(row[name] for row in rows) / len(rows) if rows else None for name in _AVERAGED}
+    ends = _ends(errors.macro_interval(utterances, measure, seed=_SEED))
+    return means | {"interval": ends, "languages": len(rows)}
+
+
+def _confusions(counts: Mapping[str, Counter[tuple[str, ...]]]) -> Metrics:
+    names = {
+        "substitutions": ("language", "reference", "hypothesis"),
+        "insertions": ("language", "hypothesis"),
+        "deletions": ("language", "reference"),
+    }
+    return {
+        kind: [
+            dict(zip(names[kind], key, strict=True)) | {"count": count}
+            for key, count in errors.most_frequent(counts[kind], _KEPT_CONFUSIONS)
+        ]
+        for kind in names
+    }
+
+
+def _language_confusion(utterances: Sequence[Utterance]) -> Metrics | None:
+    matrix = errors.language_confusion(utterances)
+    predicted = sum(sum(row.values()) for row in matrix.values())
+    if not predicted:
+        return None
+    correct = sum(row.get(language, 0) for language, row in matrix.items())
+    return {"accuracy": correct / predicted, "utterances": predicted, "counts": matrix}
+
+
+def alignments(utterances: Sequence[Utterance]) -> str:
+    """Aligned text of every utterance by language, worst first; errors as ``(reference->hypothesis)``."""
+    lines = ["# (a->b) substituted, (a->*) deleted, (*->b) inserted. Worst utterances of each language first."]
+    for language, group in errors.by_language(utterances).items():
+        measure = main_error_rate(language)
+        rate = _known(errors.pooled(group, measure).rate)
+        lines += ["", f"## {language} {language_name(language)}: {measure.upper()} {percent(rate)} %"]
+        for utterance in errors.worst_first(group):
+            lines += ["", _caption(utterance), _aligned(utterance)]
+    return "\n".join(lines) + "\n"
+
+
+def _caption(utterance: Utterance) -> str:
+    counts = utterance.counts["main"]
+    rate = f"{main_error_rate(utterance.language).upper()} {percent(_known(counts.rate))} %"
+    kinds = f"{counts.substitutions} sub, {counts.deletions} del, {counts.insertions} ins"
+    return f"{utterance.id}  {rate} ({kinds} of {counts.reference_length}), {utterance.duration:.1f} s"
+
+
+def _aligned(utterance: Utterance) -> str:
+    space = "" if main_error_rate(utterance.language) == "cer" else " "
+    spans = errors.merge_errors(utterance.alignment)
+    pairs = [(space.join(reference) or "*", space.join(hypothesis) or "*") for reference, hypothesis in spans]
+    return space.join(left if left == right else f"({left}->{right})" for left, right in pairs)
+
+
+def markdown_report(metrics: Metrics) -> str:
+    """The report as Markdown: conditions, main table, counts in sclite's order, confusions."""
+    sections = [
+        f"# {metrics['title']}",
+        _conditions(metrics),
+        "## Error rates (%)",
+        main_table(metrics),
+        _main_averages(metrics),
+        "± is half the 95 % interval (bootstrap over utterances; macro: within languages). In bold the language's main "
+        "measure: CER where words are not written apart, else WER; sub, ins, del and sentence error belong to it.",
+    ]
+    for name, measure in (("Words", "wer"), ("Characters", "cer")):
+        sections += [f"## {name} (%)", _sclite_table(metrics, measure)]
+    for name in ("words", "characters"):
+        sections += [f"## Most confused {name}", _confusion_table(metrics["confusions"][name])]
+    if metrics["language_confusion"]:
+        sections += ["## Language confusion", _language_confusion_table(metrics["language_confusion"])]
+    return "\n\n".join(sections) + "\n"
+
+
+def _conditions(metrics: Metrics) -> str:
+    speed = metrics["real_time_factor"]
+    facts = metrics["details"] | {
+        "text normalisation": f"version {metrics['normalisation_version']}",
+        "real-time factor": "–" if speed is None else f"{speed:.4f} (seconds of computing per second of audio)",
+    }
+    rows = [f"| {_in_cell(name)} | {_in_cell(value)} |" for name, value in facts.items()]
+    return "\n".join(["| | |", "|---|---|", *rows])
+
+
+def _in_cell(text: str) -> str:
+    return str(text).replace("|", "\\|").replace("\n", "<br>")
+
+
+def main_table(metrics: Metrics) -> str:
+    """Markdown: one line a language with WER, CER and the kinds of error, then the macro and micro averages."""
+    lines = ["| language | utterances | minutes | WER ± CI | CER ± CI | sub / ins / del | sentence error |"]
+    lines.append("|---|--:|--:|--:|--:|--:|--:|")
+    for code, row in metrics["languages"].items():
+        label = f"{row['name']} ({code})"
+        lines.append(_main_line(label, row["utterances"], row["audio_seconds"], row, row["main_measure"]))
+    for name in ("macro", "micro"):
+        label = f"*{name} average*"
+        lines.append(_main_line(label, metrics["utterances"], metrics["audio_seconds"], metrics[name], "main"))
+    return "\n".join(lines)
+
+
+def _main_line(label: str, utterances: int, seconds: float, row: Metrics, main: str) -> str:
+    rates = {name: f"{percent(row[name]['rate'])}{_half_width(row[name]['interval'])}" for name in ("wer", "cer")}
+    if main in rates:
+        rates[main] = f"**{rates[main]}**"
+    kinds = " / ".join(percent(row["main"][f"{kind}_rate"]) for kind in ("substitution", "insertion", "deletion"))
+    sentence = percent(row["main"]["sentence_error_rate"])
+    cells = [label, str(utterances), f"{seconds / 60:.1f}", rates["wer"], rates["cer"], kinds, sentence]
+    return f"| {' | '.join(cells)} |"
+
+
+def _main_averages(metrics: Metrics) -> str:
+    macro, micro = (
+        f"{percent(average['rate'])}{_half_width(average['interval'])} %"
+        for average in (metrics["macro"]["main"], metrics["micro"]["main"])
+    )
+    return f"**Each language by its main measure: macro average {macro}, micro average {micro}.**"
+
+
+def _half_width(interval: Sequence[float] | None) -> str:
+    return f" ± {percent((interval[1] - interval[0]) / 2)}" if interval else ""
+
+
+def _sclite_table(metrics: Metrics, measure: str) -> str:
+    rows = {f"{row['name']} ({code})": row[measure] for code, row in metrics["languages"].items()}
+    lines = [_SCLITE, "|---|" + "--:|" * 8]
+    for label, row in (rows | {"*all*": metrics["micro"][measure]}).items():
+        length = row["reference_length"]
+        correct = percent(row["correct"] / length if length else None)
+        rates = [percent(row[f"{kind}_rate"]) for kind in ("substitution", "deletion", "insertion")]
+        cells = [label, str(row["utterances"]), str(length), correct, *rates]
+        lines.append(f"| {' | '.join([*cells, percent(row['rate']), percent(row['sentence_error_rate'])])} |")
+    return "\n".join(lines)
+
+
+def _confusion_table(confusions: Metrics) -> str:
+    kinds = ("substitutions", "deletions", "insertions")
+    columns = [[_confusion(entry) for entry in confusions[kind][:_SHOWN_CONFUSIONS]] for kind in kinds]
+    lines = [f"| {' | '.join(kinds)} |", "|---|---|---|"]
+    for index in range(max(len(column) for column in columns)):
+        lines.append("| " + " | ".join(column[index] if index < len(column) else "" for column in columns) + " |")
+    return "\n".join(lines) if len(lines) > 2 else "None."
+
+
+def _confusion(entry: Metrics) -> str:
+    texts = [entry[side].replace(" ", "␣") for side in ("reference", "hypothesis") if side in entry]
+    return f"{entry['count']} × {' → '.join(texts)} ({entry['language']})"
+
+
+def _language_confusion_table(confusion: Metrics) -> str:
+    lines = [f"Right for {percent(confusion['accuracy'])} % of {confusion['utterances']} utterances.", ""]
+    lines += ["| language | utterances | right (%) | taken for |", "|---|--:|--:|---|"]
+    for language, row in confusion["counts"].items():
+        total, right = sum(row.values()), row.get(language, 0)
+        wrong = sorted((-count, other) for other, count in row.items() if other != language)
+        taken = ", ".join(f"{other} ({-count})" for count, other in wrong)
+        lines.append(f"| {language_name(language)} ({language}) | {total} | {percent(right / total)} | {taken} |")
+    return "\n".join(lines)
+
+
+def compare_table(metrics: dict[str, Metrics]) -> str:
+    """Markdown table of CER (%) by language, one column a system, with the change relative to the first system.
+
+    ``metrics`` maps the name shown to what ``write_report`` returned. Averages cover the languages that every system
+    has; what makes systems not comparable is said below the table. Raises ValueError without systems.
+    """
+    if not metrics:
+        raise ValueError("compare_table: no systems given, expected at least one")
+    codes = sorted({code for system in metrics.values() for code in system["languages"]})
+    shared = [code for code in codes if all(code in system["languages"] for system in metrics.values())]
+    lines = [f"| CER (%) | {' | '.join(metrics)} |", "|---|" + "--:|" * len(metrics)]
+    for code in codes:
+        rates = [system["languages"].get(code, {"cer": {"rate": None}})["cer"]["rate"] for system in metrics.values()]
+        lines.append(_compare_line(f"{language_name(code)} ({code})", rates))
+    for label, average in (("*macro average*", _shared_macro), ("*micro average*", _shared_micro)):
+        lines.append(_compare_line(label, [average(system, shared) for system in metrics.values()]))
+    return "\n".join([*lines, *(f"\n{remark}" for remark in _remarks(metrics, codes, shared))]) + "\n"
+
+
+def _shared_macro(system: Metrics, codes: Sequence[str]) -> float | None:
+    rates = [system["languages"][code]["cer"]["rate"] for code in codes]
+    defined = [rate for rate in rates if rate is not None]
+    return sum(defined) / len(defined) if defined else None
+
+
+def _shared_micro(system: Metrics, codes: Sequence[str]) -> float | None:
+    rows = [system["languages"][code]["cer"] for code in codes]
+    length = sum(row["reference_length"] for row in rows)
+    wrong = sum(row[kind] for row in rows for kind in ("substitutions", "insertions", "deletions"))
+    return wrong / length if length else None
+
+
+def _compare_line(label: str, rates: Sequence[float | None]) -> str:
+    cells = [percent(rates[0])] + [percent(rate) + _change(rates[0], rate) for rate in rates[1:]]
+    return f"| {label} | {' | '.join(cells)} |"
+
+
+def _change(first: float | None, rate: float | None) -> str:
+    return f" ({100 * (rate / first - 1):+.1f} %)" if first and rate is not None else ""
+
+
+def _remarks(metrics: Mapping[str, Metrics], codes: Sequence[str], shared: Sequence[str]) -> list[str]:
+    remarks = []
+    if len(shared) < len(codes):
+        remarks.append(f"Averages cover the {len(shared)} languages that all systems have.")
+    lengths = {tuple(_size(system, code) for code in shared) for system in metrics.values()}
+    if len(lengths) > 1:
+        remarks.append("**Not comparable**: the systems were scored on different utterances or references.")
+    versions = sorted({system["normalisation_version"] for system in metrics.values()})
+    if len(versions) > 1:
+        remarks.append(f"**Not comparable**: text normalisation differs (versions {', '.join(versions)}).")
+    return remarks
+
+
+def _size(system: Metrics, code: str) -> tuple[int, int]:
+    row = system["languages"][code]["cer"]
+    return row["utterances"], row["reference_length"]

@@ -1,0 +1,133 @@
+"""Stage 1: log-mel features of every recording (and of its speed-perturbed copies), and their statistics."""
+
+import json
+import multiprocessing
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from lhotse import CutSet, Features, LilcomChunkyWriter
+from lhotse.cut import Cut
+
+from masr.config import Config
+from masr.data.features import FRAME_SHIFT, SAMPLING_RATE, LogMel, Statistics, UnusableAudio, load_audio
+from masr.data.rejected import Rejected
+from masr.progress import say, track
+from masr.stages.output import StageOutput, seal_of
+from masr.stages.prepare import manifests
+
+CUTS_PER_TASK = 50
+STATISTICS_SAMPLE = 2000  # recordings that are enough for mean and variance when features are not stored
+
+
+def feature_folder(config: Config) -> Path:
+    """Folder of the features and their statistics."""
+    return Path(config.data_dir) / ("statistics" if config.features.on_the_fly else "fbank")
+
+
+def run(config: Config, force: bool = False) -> None:
+    """Writes ``<split>/`` and ``<split>.jsonl.gz`` for every split, and ``statistics.json`` of the training split.
+
+    With ``features.on_the_fly`` only the statistics are computed, from a sample of the training recordings.
+    """
+    inputs = {"manifests": seal_of(manifests(config), "prepare"), "features": config.features.model_dump()}
+    output = StageOutput("features", feature_folder(config), inputs)
+    if not output.begin(force):
+        return
+    rejected = Rejected(output.folder / "rejected.tsv")
+    splits = [config.corpus.train, config.corpus.dev, *config.corpus.test]
+    total = 0
+    for split in splits[:1] if config.features.on_the_fly else splits:
+        cuts = list(_cuts(config, split))
+        total += len(cuts)
+        done = _extract(cuts, split, output.folder, config, rejected)
+        if not config.features.on_the_fly:
+            CutSet.from_cuts(done).to_file(output.folder / f"{split}.jsonl.gz")
+    rejected.finish("features", total, config.data.max_bad_fraction)
+    output.seal()
+
+
+def load_statistics(config: Config) -> Statistics:
+    """Statistics of the training features, as stage 1 wrote them."""
+    seal_of(feature_folder(config), "features")
+    return Statistics.from_dict(json.loads((feature_folder(config) / "statistics.json").read_text()))
+
+
+def load_cuts(config: Config, split: str) -> list[Cut]:
+    """Cuts of a split with stored features, or with audio when features are computed on the fly."""
+    if not config.features.on_the_fly:
+        return list(CutSet.from_file(feature_folder(config) / f"{split}.jsonl.gz"))
+    return list(_cuts(config, split))
+
+
+def _cuts(config: Config, split: str) -> Iterator[Cut]:
+    """Recordings of a split; those of the training split at every speed."""
+    for cut in CutSet.from_file(manifests(config) / f"{split}.jsonl.gz"):
+        for speed in config.features.speed_perturbation if split == config.corpus.train else [1.0]:
+            yield cut if speed == 1.0 else cut.perturb_speed(speed)
+
+
+def _extract(cuts: list[Cut], split: str, folder: Path, config: Config, rejected: Rejected) -> list[Cut]:
+    """Cuts with features, in order; adds to ``rejected`` and, for the training split, writes the statistics."""
+    is_train = split == config.corpus.train
+    if config.features.on_the_fly:
+        cuts = cuts[:: max(1, len(cuts) // STATISTICS_SAMPLE)]
+    store = None if config.features.on_the_fly else folder / split
+    if store:
+        store.mkdir()
+    mel_bins = config.features.mel_bins
+    tasks = [
+        (cuts[i : i + CUTS_PER_TASK], store, i // CUTS_PER_TASK, mel_bins) for i in range(0, len(cuts), CUTS_PER_TASK)
+    ]
+    done, statistics = [], Statistics.empty(mel_bins)
+    with ProcessPoolExecutor(config.features.jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
+        seconds = sum(cut.duration for cut in cuts)
+        results = pool.map(_extract_task, tasks)
+        for good, bad, part in track(
+            results, f"features: {split}", seconds, lambda r: sum(c.duration for c in r[0]), "s"
+        ):
+            done += good
+            statistics += part
+            for utterance, reason in bad.items():
+                rejected.add(utterance, reason)
+    if is_train:
+        (folder / "statistics.json").write_text(json.dumps(statistics.to_dict()))
+    say(f"features: {split}: {len(done)} recordings, {sum(cut.duration for cut in done) / 3600:.2f} h")
+    return done
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def _extract_task(task: tuple[list[Cut], Path | None, int, int]) -> tuple[list[Cut], dict[str, str], Statistics]:
+    """Features of some cuts, appended to one lilcom file: (cuts with features, reasons of rejected ids, statistics)."""
+    cuts, store, number, mel_bins = task
+    log_mel, statistics = LogMel(mel_bins), Statistics.empty(mel_bins)
+    good: list[Cut] = []
+    bad: dict[str, str] = {}
+    writer = LilcomChunkyWriter(store / f"{number:05}") if store else None
+    for cut in cuts:
+        try:
+            features = log_mel(load_audio(cut))
+        except UnusableAudio as error:
+            bad[cut.id] = str(error)
+            continue
+        statistics.add(features)
+        good.append(_attach(cut, features, writer, log_mel.fbank.name) if writer else cut)
+    if writer:
+        writer.close()
+    return good, bad, statistics
+
+
+def _attach(cut: Cut, log_mel_frames: np.ndarray, writer: LilcomChunkyWriter, kind: str) -> Cut:
+    """The cut with a pointer to its features, which are stored under its own id."""
+    cut.features = Features(
+        type=kind, num_frames=len(log_mel_frames), num_features=log_mel_frames.shape[1], frame_shift=FRAME_SHIFT,
+        sampling_rate=SAMPLING_RATE, start=cut.start, duration=cut.duration, storage_type=writer.name,
+        storage_path=str(writer.storage_path), storage_key=writer.write(cut.id, log_mel_frames),
+        recording_id=cut.recording_id, channels=0,
+    )  # fmt: skip
+    return cut

@@ -1,0 +1,84 @@
+"""Stage 0: the corpus as published -> validated, normalised CutSets in ``data/manifests``."""
+
+from collections import Counter
+from pathlib import Path
+
+from lhotse import CutSet
+from lhotse.cut import Cut
+
+from masr.config import Config
+from masr.corpora import corpus_module
+from masr.data.rejected import Rejected
+from masr.progress import say
+from masr.stages.output import StageOutput
+from masr.text.languages import language_name
+from masr.text.normalize import VERSION, normalize
+
+
+def manifests(config: Config) -> Path:
+    """Folder of the CutSets."""
+    return Path(config.data_dir) / "manifests"
+
+
+def run(config: Config, force: bool = False) -> None:
+    """Writes ``<split>.jsonl.gz`` for every split; unusable recordings are listed in ``rejected.tsv``."""
+    corpus = corpus_module(config.corpus.name)
+    path = Path(config.corpus.path)
+    if not path.is_dir():
+        raise FileNotFoundError(f"corpus.path: no folder {path.resolve()}; set corpus.path=... to where the corpus is")
+    sources = {str(f): f.stat().st_size for pattern in corpus.SOURCES for f in sorted(path.glob(pattern))}
+    times = {str(f): f.stat().st_mtime_ns for f in map(Path, sources)}
+    inputs = {"corpus": config.corpus.model_dump(), "normalization": VERSION, "sizes": sources, "times": times}
+    output = StageOutput("prepare", manifests(config), inputs | {"limits": _limits(config)})
+    if not output.begin(force):
+        return
+    splits = corpus.read(path, config.corpus.languages)
+    wanted = [config.corpus.train, config.corpus.dev, *config.corpus.test]
+    if missing := [split for split in wanted if not splits.get(split)]:
+        raise ValueError(f"{path}: no recordings for {', '.join(missing)}; splits found: {', '.join(splits) or 'none'}")
+    rejected = Rejected(output.folder / "rejected.tsv")
+    for split in wanted:
+        CutSet.from_cuts(_usable(splits[split], config, rejected)).to_file(output.folder / f"{split}.jsonl.gz")
+    rejected.finish("prepare", sum(len(splits[split]) for split in wanted), config.data.max_bad_fraction)
+    for split in wanted:
+        say(f"prepare: {split}: {describe(CutSet.from_file(output.folder / f'{split}.jsonl.gz'))}")
+    output.seal()
+
+
+def describe(cuts: CutSet) -> str:
+    """Minutes by language, e.g. ``Czech 78.2 min, Dutch 73.3 min``."""
+    seconds: Counter[str] = Counter()
+    for cut in cuts:
+        seconds[cut.supervisions[0].language] += cut.duration
+    return ", ".join(f"{language_name(code)} {total / 60:.1f} min" for code, total in seconds.most_common())
+
+
+def _limits(config: Config) -> list[float]:
+    return [config.data.min_seconds, config.data.max_bad_fraction]
+
+
+def _usable(cuts: list[Cut], config: Config, rejected: Rejected):
+    """Cuts with normalised text; what cannot be trained on or scored is rejected with its reason."""
+    seen: set[str] = set()
+    for cut in cuts:
+        supervision = cut.supervisions[0]
+        text = normalize(supervision.text or "", supervision.language)
+        if problem := _problem(cut, text, seen, config):
+            rejected.add(cut.id, problem)
+            continue
+        seen.add(cut.id)
+        supervision.custom = {**(supervision.custom or {}), "published_text": supervision.text}
+        supervision.text = text
+        yield cut
+
+
+def _problem(cut: Cut, text: str, seen: set[str], config: Config) -> str | None:
+    if not text:
+        return f"empty transcript (as published: {cut.supervisions[0].text!r})"
+    if cut.id in seen:
+        return "a second recording with this id"
+    if cut.duration < config.data.min_seconds:
+        return f"{cut.duration:.3f} s is shorter than data.min_seconds={config.data.min_seconds:g}"
+    if cut.end > cut.recording.duration + 0.05:
+        return f"ends at {cut.end:.2f} s, but its recording has {cut.recording.duration:.2f} s"
+    return None

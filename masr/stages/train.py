@@ -1,0 +1,145 @@
+"""Stage 3: trains the recogniser of a config in ``exp/<name>``."""
+
+import json
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import set_seed
+from lhotse.cut import Cut
+
+from masr.config import Config
+from masr.config_files import ConfigError, load_config, save_config
+from masr.data.features import FRAME_SHIFT
+from masr.data.rejected import Rejected
+from masr.data.sampling import EpochPlan, language_of
+from masr.models.recognizer import WEIGHTS, Recognizer, parameter_count
+from masr.progress import clock, say
+from masr.stages.features import feature_folder, load_cuts, load_statistics
+from masr.stages.output import StageOutput, seal_of
+from masr.stages.vocab import load_tokenizer, vocab_folder
+from masr.text.tokenizer import Tokenizer
+from masr.train.trainer import Trainer
+
+DECIDES_NOTHING = {"name": True, "decode": True, "data_dir": True, "data": {"workers"}, "train": {"threads"}}
+
+
+def experiment_folder(config: Config) -> Path:
+    """``exp/<name>``."""
+    return Path("exp") / config.name
+
+
+def run(config: Config, force: bool = False) -> None:
+    """Trains, or goes on from the newest complete checkpoint; the best averaged weights end in the folder."""
+    folder = experiment_folder(config)
+    inputs = {
+        "features": seal_of(feature_folder(config), "features"), "vocab": seal_of(vocab_folder(config), "vocab"),
+        "config": config.model_dump(exclude=DECIDES_NOTHING),
+    }  # fmt: skip
+    output = StageOutput("train", folder, inputs)
+    accelerator = Accelerator(mixed_precision=config.train.precision, cpu=not torch.cuda.is_available())
+    with accelerator.main_process_first():
+        if accelerator.is_main_process and not force:
+            _refuse_another_config(config, folder)
+        if not output.begin(force and accelerator.is_main_process, clear=force and accelerator.is_main_process):
+            return
+    if config.train.threads:
+        torch.set_num_threads(config.train.threads)
+    set_seed(config.seed)
+    trainer = _build_trainer(config, folder, accelerator)
+    if accelerator.is_main_process:
+        save_config(config, folder / "config.yaml")
+        _write_environment(folder, accelerator)
+    progress = trainer.run()
+    if accelerator.is_main_process:
+        say(
+            f"train: dev CER {progress['best_cer']:.2%} at update {progress['best_update']}; {clock(progress['train_seconds'])} "
+            f"for {progress['audio_seconds'] / 3600:.1f} h of audio; weights in {folder / WEIGHTS}"
+        )
+        output.seal("*.safetensors")
+    accelerator.wait_for_everyone()
+    accelerator.end_training()
+
+
+def _build_trainer(config: Config, folder: Path, accelerator: Accelerator) -> Trainer:
+    tokenizer = load_tokenizer(config)
+    model = Recognizer(config, tokenizer)
+    model.set_statistics(*load_statistics(config).tensors())
+    cuts = load_cuts(config, config.corpus.train)
+    trainable = _trainable(cuts, model, config, folder, quiet=not accelerator.is_main_process)
+    plan = EpochPlan(trainable, config.data, config.seed)
+    if accelerator.is_main_process:
+        say(f"train: {parameter_count(model) / 1e6:.2f} M parameters, {len(tokenizer)} tokens, in {folder}")
+        say(f"train: {plan.describe()}")
+    return Trainer(model, plan, load_cuts(config, config.corpus.dev), config, folder, accelerator)
+
+
+def _trainable(cuts: list[Cut], model: Recognizer, config: Config, folder: Path, quiet: bool) -> list[Cut]:
+    """Cuts within the duration limits that leave CTC enough frames; the others are listed in ``rejected.tsv``."""
+    rejected = Rejected(folder / "rejected.tsv")
+    good = []
+    for cut in cuts:
+        if problem := _problem(cut, model, model.tokenizer, config):
+            rejected.add(cut.id, problem)
+        else:
+            good.append(cut)
+    if not quiet:
+        rejected.finish("train", len(cuts), config.data.max_bad_fraction)
+    return good
+
+
+def _problem(cut: Cut, model: Recognizer, tokenizer: Tokenizer, config: Config) -> str | None:
+    if not config.data.min_seconds <= cut.duration <= config.data.max_seconds:
+        limits = f"data.min_seconds={config.data.min_seconds:g} to data.max_seconds={config.data.max_seconds:g}"
+        return f"{cut.duration:.2f} s is outside {limits}"
+    frames = model.encoder.subsampling.lengths(torch.tensor(int(cut.duration / FRAME_SHIFT))).item()
+    tokens = np.array(tokenizer.encode(cut.supervisions[0].text, language_of(cut)))
+    needed = len(tokens) + int((tokens[1:] == tokens[:-1]).sum())  # CTC puts a blank between equal tokens
+    return f"{frames} encoder frames for {needed} tokens and blanks of CTC" if frames < needed else None
+
+
+def _refuse_another_config(config: Config, folder: Path) -> None:
+    """A folder belongs to one config; training another one into it would mix two runs."""
+    if not (folder / "config.yaml").exists():
+        return
+    before, now = (c.model_dump(exclude=DECIDES_NOTHING) for c in (load_config(folder / "config.yaml"), config))
+    if changed := sorted(_differences(before, now)):
+        raise ConfigError(
+            f"{folder} was trained with another config; changed: {', '.join(changed)}. Choose another name=..., or --force "
+            "to throw the old run away."
+        )
+
+
+def _differences(before: dict, now: dict, prefix: str = ""):
+    for key in before.keys() | now.keys():
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield f"{prefix}{key} ({old} -> {new})"
+
+
+def _write_environment(folder: Path, accelerator: Accelerator) -> None:
+    """What is needed to run this again, and on what it ran."""
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
+    packages = ("masr", "torch", "lhotse", "accelerate", "sentencepiece", "numpy")
+    environment = {
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]), "commit": commit or None,
+        "python": platform.python_version(), "packages": {name: version(name) for name in packages},
+        "processes": accelerator.num_processes, "threads": torch.get_num_threads(), "device": str(accelerator.device),
+        "machine": f"{platform.machine()}, {_processor()}",
+    }  # fmt: skip
+    (folder / "environment.json").write_text(json.dumps(environment, indent=1))
+
+
+def _processor() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.processor()

@@ -1,0 +1,59 @@
+"""Stage 2: the token vocabulary of the training text."""
+
+from collections import defaultdict
+from pathlib import Path
+
+from lhotse import CutSet
+
+from masr.config import Config
+from masr.progress import say
+from masr.stages.output import StageOutput, seal_of
+from masr.stages.prepare import manifests
+from masr.text.tokenizer import Tokenizer, train_tokenizer
+
+
+def vocab_folder(config: Config) -> Path:
+    """``data/vocab/<kind and size>``."""
+    options = config.vocab
+    name = options.kind + (str(options.size) if options.kind != "char" else "")
+    name += ("-per-language" if options.per_language else "") + ("-language-token" if options.language_token else "")
+    return Path(config.data_dir) / "vocab" / name
+
+
+def run(config: Config, force: bool = False) -> None:
+    """Writes the tokenizer, with unseen dev and test characters counted for the user's eyes."""
+    inputs = {"manifests": seal_of(manifests(config), "prepare"), "vocab": config.vocab.model_dump()}
+    output = StageOutput("vocab", vocab_folder(config), inputs)
+    if not output.begin(force):
+        return
+    texts = _texts(config, config.corpus.train)
+    tokenizer = train_tokenizer(texts, config.vocab)
+    tokenizer.save(output.folder)
+    lines = [(line, code) for code, group in texts.items() for line in group]
+    tokens = sum(len(tokenizer.encode(line, code)) for line, code in lines)
+    say(
+        f"vocab: {len(tokenizer)} tokens, {tokens / len(lines):.1f} a sentence ({config.vocab.kind}) in {output.folder}"
+    )
+    _warn_of_unknown_characters(texts, config)
+    output.seal()
+
+
+def load_tokenizer(config: Config) -> Tokenizer:
+    """The tokenizer that stage 2 wrote."""
+    seal_of(vocab_folder(config), "vocab")
+    return Tokenizer.load(vocab_folder(config))
+
+
+def _texts(config: Config, split: str) -> dict[str, list[str]]:
+    texts: dict[str, list[str]] = defaultdict(list)
+    for cut in CutSet.from_file(manifests(config) / f"{split}.jsonl.gz"):
+        texts[cut.supervisions[0].language].append(cut.supervisions[0].text)
+    return dict(texts)
+
+
+def _warn_of_unknown_characters(texts: dict[str, list[str]], config: Config) -> None:
+    known = {c for lines in texts.values() for line in lines for c in line}
+    for split in [config.corpus.dev, *config.corpus.test]:
+        unseen = {c for lines in _texts(config, split).values() for line in lines for c in line} - known
+        if unseen:
+            say(f"vocab: {split} has characters that training text has not: {' '.join(sorted(unseen))}")

@@ -1,0 +1,118 @@
+"""Text <-> token ids, for all languages of a model.
+
+Id layout: 0 blank, 1 unknown, 2 start/end of sentence, then a token per language (if asked for), then the pieces of
+the SentencePiece model, or of one model after the other when every language has its own.
+"""
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+
+from masr.config import Vocab
+
+BLANK, UNKNOWN, START_END = 0, 1, 2
+SPECIAL = ("<blank>", "<unk>", "<sos/eos>")
+WORD_START = "▁"
+SHARED = "shared"
+
+
+@dataclass
+class Tokenizer:
+    """SentencePiece models (one for all languages under the key ``shared``, or one a language) with one id space."""
+
+    languages: list[str]
+    language_token: bool
+    models: dict[str, SentencePieceProcessor]
+    pieces: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.pieces = [*SPECIAL, *(f"<{code}>" for code in self.languages if self.language_token)]
+        self._first: dict[str, int] = {}
+        for name, model in self.models.items():
+            self._first[name] = len(self.pieces)
+            self.pieces += [model.id_to_piece(i) for i in range(1, model.get_piece_size())]  # its 0 is its <unk>
+
+    def __len__(self) -> int:
+        return len(self.pieces)
+
+    def encode(self, text: str, language: str) -> list[int]:
+        """Ids of normalised text; what the model has never seen becomes ``<unk>``."""
+        name = language if language in self.models else SHARED
+        if name not in self.models:
+            raise ValueError(f"language {language!r} is not one of the model's: {', '.join(self.languages)}")
+        first = self._first[name] - 1
+        ids = [first + i if i else UNKNOWN for i in self.models[name].encode(text)]
+        return [self.language_id(language), *ids] if self.language_token else ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, without special and language tokens."""
+        first_piece = min(self._first.values())
+        return "".join(self.pieces[i] for i in ids if i >= first_piece).replace(WORD_START, " ").strip()
+
+    def language_of(self, ids: Sequence[int]) -> str | None:
+        """The language that a token sequence names, if any."""
+        if not self.language_token:
+            return None
+        spoken = [i - len(SPECIAL) for i in ids if len(SPECIAL) <= i < len(SPECIAL) + len(self.languages)]
+        return self.languages[spoken[0]] if spoken else None
+
+    def language_id(self, language: str) -> int:
+        """Id of the token of a language."""
+        return len(SPECIAL) + self.languages.index(language)
+
+    def save(self, folder: Path) -> None:
+        """Writes ``tokens.model`` (or ``tokens-<language>.model``), ``languages.json`` and, to read, ``tokens.txt``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, model in self.models.items():
+            (folder / _model_file(name)).write_bytes(model.serialized_model_proto())
+        description = {"languages": self.languages, "language_token": self.language_token, "hash": self.hash()}
+        (folder / "languages.json").write_text(json.dumps(description, indent=1))
+        (folder / "tokens.txt").write_text("".join(f"{piece} {i}\n" for i, piece in enumerate(self.pieces)), "utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Tokenizer":
+        """Reads what `save` wrote; ValueError when the files do not belong together."""
+        description = json.loads((folder / "languages.json").read_text())
+        names = [SHARED] if (folder / _model_file(SHARED)).exists() else description["languages"]
+        models = {name: SentencePieceProcessor(model_file=str(folder / _model_file(name))) for name in names}
+        tokenizer = cls(description["languages"], description["language_token"], models)
+        if tokenizer.hash() != description["hash"]:
+            raise ValueError(f"{folder}: the token models are not those that languages.json describes")
+        return tokenizer
+
+    def hash(self) -> str:
+        """Stands for the whole mapping between text and ids."""
+        return hashlib.sha256("\n".join(self.pieces).encode()).hexdigest()[:16]
+
+
+def train_tokenizer(texts: dict[str, list[str]], options: Vocab) -> Tokenizer:
+    """Tokenizer of normalised training text by language (``{language: sentences}``)."""
+    groups = texts if options.per_language else {SHARED: [line for lines in texts.values() for line in lines]}
+    models = {name: _train_model(lines, options, name) for name, lines in groups.items()}
+    return Tokenizer(sorted(texts), options.language_token, models)
+
+
+def _train_model(lines: list[str], options: Vocab, name: str) -> SentencePieceProcessor:
+    characters = len({c for line in lines for c in line}) + 2  # the space's own piece, and <unk>
+    size = characters if options.kind == "char" else max(options.size, characters)
+    model = io.BytesIO()
+    try:
+        SentencePieceTrainer.train(
+            sentence_iterator=iter(lines), model_writer=model, model_type=options.kind, vocab_size=size,
+            hard_vocab_limit=False, character_coverage=1.0, normalization_rule_name="identity", unk_id=0, bos_id=-1,
+            eos_id=-1, pad_id=-1, add_dummy_prefix=options.kind != "char", minloglevel=2, num_threads=1, max_sentence_length=100_000,
+        )  # fmt: skip
+    except RuntimeError as error:
+        raise ValueError(
+            f"vocab: SentencePiece cannot train a {options.kind} model of {size} pieces for {name}: {error}"
+        ) from error
+    return SentencePieceProcessor(model_proto=model.getvalue())
+
+
+def _model_file(name: str) -> str:
+    return "tokens.model" if name == SHARED else f"tokens-{name}.model"

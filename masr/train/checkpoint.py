@@ -1,0 +1,110 @@
+"""Checkpoints: everything that exact resume needs, written beside and renamed; the newest complete one is found.
+
+A checkpoint is ``checkpoints/step-00001000/`` with ``model.safetensors``, ``averaged.safetensors``, ``state.pt`` (optimiser,
+schedule, scaler, progress; tensors and plain values only), ``random-<rank>.pt`` and, last, ``files.json`` with their hashes.
+"""
+
+import json
+import os
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from masr.files import file_hash
+from masr.progress import say
+
+FILES = "files.json"
+
+
+class CheckpointError(OSError):
+    """A checkpoint could not be written; the message says what is safe and what to do."""
+
+
+def save_checkpoint(
+    folder: Path,
+    step: int,
+    weights: dict[str, dict[str, Tensor]],
+    state: dict[str, Any],
+    random_states: list[Any],
+    keep: int,
+) -> Path:
+    """Writes ``step``'s checkpoint completely or not at all, then removes all but the newest ``keep``.
+
+    ``weights`` are state dicts by file name (``model``, ``averaged``); ``random_states`` has one entry per process.
+    """
+    final, partial = folder / f"step-{step:08}", folder / f"step-{step:08}.partial"
+    try:
+        for leftover in folder.glob("step-*.partial"):
+            shutil.rmtree(leftover)
+        partial.mkdir(parents=True)
+        for name, tensors in weights.items():
+            save_file({key: value.contiguous() for key, value in tensors.items()}, partial / f"{name}.safetensors")
+        torch.save(state, partial / "state.pt")
+        for rank, value in enumerate(random_states):
+            torch.save(value, partial / f"random-{rank}.pt")
+        hashes = {path.name: file_hash(path) for path in sorted(partial.iterdir())}
+        (partial / FILES).write_text(json.dumps(hashes, indent=1))
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(partial, final)
+    except Exception as error:  # safetensors and torch wrap a full disk in errors of their own
+        shutil.rmtree(partial, ignore_errors=True)
+        last = find_checkpoint(folder)
+        safe = f"the last complete one is {last}" if last else "there is none yet"
+        raise CheckpointError(
+            f"cannot write checkpoint {final}: {error}; {safe}. Free space and run the same command."
+        ) from error
+    for old in sorted(path for path in folder.glob("step-????????") if path != final)[: -(keep - 1) or None]:
+        shutil.rmtree(old)
+    return final
+
+
+def find_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint whose files are all as they were written; damaged ones are named and passed over."""
+    for path in sorted(folder.glob("step-????????"), reverse=True):
+        try:
+            hashes = json.loads((path / FILES).read_text())
+            if all(file_hash(path / name) == digest for name, digest in hashes.items()):
+                return path
+            problem = "is damaged"
+        except (OSError, ValueError):
+            problem = "is incomplete"
+        say(f"train: checkpoint {path} {problem}; looking for an older one")
+    return None
+
+
+def load_weights(checkpoint: Path, name: str) -> dict[str, Tensor]:
+    """State dict ``model`` or ``averaged`` of a checkpoint."""
+    return load_file(checkpoint / f"{name}.safetensors")
+
+
+def load_state(checkpoint: Path, rank: int) -> tuple[dict[str, Any], Any | None]:
+    """Training state, and the random state of a process (None if the run had fewer processes)."""
+    state = torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)
+    path = checkpoint / f"random-{rank}.pt"
+    return state, torch.load(path, weights_only=True) if path.exists() else None
+
+
+def random_state() -> dict[str, Any]:
+    """State of every random generator of this process, as plain values and tensors."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    return {
+        "python": list(random.getstate()[1]), "torch": torch.get_rng_state(),
+        "numpy": {"kind": kind, "keys": torch.from_numpy(keys.astype(np.int64)), "rest": [position, has_gauss, gauss]},
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }  # fmt: skip
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Puts back what `random_state` returned."""
+    random.setstate((3, tuple(state["python"]), None))
+    torch.set_rng_state(state["torch"])
+    numpy = state["numpy"]
+    np.random.set_state((numpy["kind"], numpy["keys"].numpy().astype(np.uint32), *numpy["rest"]))
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])

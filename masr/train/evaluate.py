@@ -1,0 +1,60 @@
+"""Character error rate on dev while training: greedy CTC, every process its share, one reduction at the end."""
+
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from kaldialign import edit_distance
+from lhotse.cut import Cut
+
+from masr.data.batches import CutFeatures, collate
+from masr.data.features import UnusableAudio
+from masr.data.sampling import language_of, split_by_duration
+from masr.decode.greedy import ctc_greedy
+from masr.models.recognizer import Recognizer
+
+
+@dataclass
+class Evaluation:
+    """CER by language, their mean, and some (language, reference, hypothesis)."""
+
+    cer: dict[str, float]
+    examples: list[tuple[str, str, str]]
+
+    @property
+    def macro_cer(self) -> float:
+        return sum(self.cer.values()) / max(len(self.cer), 1)
+
+
+@torch.no_grad()
+def evaluate(model: Recognizer, cuts: list[Cut], batch_seconds: float, accelerator: Accelerator) -> Evaluation:
+    """Greedy CER of ``cuts`` with a model in eval mode."""
+    codes = model.tokenizer.languages
+    counts = torch.zeros(len(codes), 2, dtype=torch.float64)
+    examples: list[tuple[str, str, str]] = []
+    for part in split_by_duration(cuts[accelerator.process_index :: accelerator.num_processes], batch_seconds):
+        for cut, hypothesis in _recognize(model, part, accelerator.device):
+            code, reference = language_of(cut), cut.supervisions[0].text
+            edits = edit_distance(list(reference), list(hypothesis))["total"]
+            counts[codes.index(code)] += torch.tensor([edits, len(reference)])
+            examples.append((code, reference, hypothesis))
+    counts = accelerator.reduce(counts.to(accelerator.device), "sum").cpu()
+    cer = {code: (edits / length).item() for code, (edits, length) in zip(codes, counts, strict=True) if length}
+    first_of_each = {code: (code, reference, hypothesis) for code, reference, hypothesis in examples}
+    return Evaluation(cer, list(first_of_each.values()))
+
+
+def _recognize(model: Recognizer, cuts: list[Cut], device: torch.device) -> list[tuple[Cut, str]]:
+    load = CutFeatures(model.config.features.mel_bins)
+    usable = []
+    for cut in cuts:
+        try:
+            usable.append((cut, load(cut)))
+        except UnusableAudio:
+            continue  # stage 1 has listed it
+    if not usable:
+        return []
+    batch = collate([f for _, f in usable], [c for c, _ in usable], model.tokenizer).to(device)
+    encoded = model.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
+    found = ctc_greedy(model.ctc.log_probs(encoded.frames, encoded.lengths), encoded.lengths)
+    return [(c, model.tokenizer.decode(best[0].tokens)) for (c, _), best in zip(usable, found, strict=True)]

@@ -1,0 +1,272 @@
+"""The training loop: updates, running average, evaluation, checkpoints, exact resume.
+
+An update is the same whatever the number of processes and micro-batches: its recordings are fixed by
+`masr.data.sampling.EpochPlan`, each process takes its share, and losses are divided by the tokens of the whole update.
+"""
+
+import copy
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from lhotse.cut import Cut
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch.utils.data import DataLoader
+
+from masr.config import Config
+from masr.data.batches import TrainingUpdates, Update
+from masr.data.sampling import EpochPlan
+from masr.models.recognizer import WEIGHTS, Recognizer, save_model
+from masr.progress import clock, say, track
+from masr.train import checkpoint as checkpoints
+from masr.train.evaluate import Evaluation, evaluate
+from masr.train.log import Meter, RunLog
+from masr.train.optim import build_optimizer, build_schedule
+
+
+class TrainingFailed(RuntimeError):
+    """Training cannot go on; the message says why and what to try."""
+
+
+class Trainer:
+    """Trains a recogniser in ``folder`` (exp/<name>) and leaves the best running average of its weights there."""
+
+    def __init__(
+        self, model: Recognizer, plan: EpochPlan, dev: list[Cut], config: Config, folder: Path, accelerator: Accelerator
+    ):
+        self.config, self.options, self.folder, self.accelerator = config, config.train, folder, accelerator
+        self.recognizer, self.plan, self.dev = model.to(accelerator.device), plan, dev
+        self.averaged = copy.deepcopy(self.recognizer).eval().requires_grad_(False)
+        optimizer = build_optimizer(model, self.options)
+        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.schedule = build_schedule(optimizer, self.options)
+        self.weights = model.objective_weights()
+        self.meter = Meter(list(self.weights), model.tokenizer.languages)
+        self.progress: dict[str, Any] = {
+            "update": 0, "epoch": 0, "position": 0, "best_cer": math.inf, "best_update": 0, "stale": 0, "bad_steps": 0,
+            "audio_seconds": 0.0, "train_seconds": 0.0, "logged_audio": 0.0, "logged_seconds": 0.0,
+        }  # fmt: skip
+        self.rejected: dict[str, str] = {}
+
+    @property
+    def is_main(self) -> bool:
+        return self.accelerator.is_main_process
+
+    def run(self) -> dict[str, Any]:
+        """Trains to the last update or until dev stops improving; returns the progress record."""
+        self._resume()
+        if self.is_main:
+            self.log = RunLog(self.folder, self.progress["update"])
+        if self.progress["update"] == 0:
+            self._check_memory()
+        steps, remaining = self._steps(), self.options.updates - self.progress["update"]
+        for _ in track(steps, "train", remaining, unit="updates") if self.is_main else steps:
+            if self.progress["update"] % self.options.log_every == 0:
+                self._log()
+            if self.progress["update"] % self.options.validate_every == 0 or self._is_last():
+                self._evaluate_and_save()
+        return self.progress
+
+    # --- updates -----------------------------------------------------------------------------------------------------
+
+    def _steps(self) -> Iterator[None]:
+        """Runs one update a step, epoch after epoch, from where the progress record stands."""
+        while not self._is_last():
+            for update in self._loader():
+                began = time.monotonic()
+                self._train(update)
+                self.progress["train_seconds"] += time.monotonic() - began
+                self.progress["audio_seconds"] += update.seconds
+                self.progress["update"] += 1
+                self.progress["position"] += 1
+                yield
+                if self._is_last():
+                    return
+            self.progress["epoch"] += 1
+            self.progress["position"] = 0
+
+    def _is_last(self) -> bool:
+        stale = self.options.patience and self.progress["stale"] >= self.options.patience
+        return bool(stale) or self.progress["update"] >= self.options.updates
+
+    def _loader(self) -> DataLoader:
+        """The rest of the current epoch as this process sees it."""
+        data, epoch = self.config.data, self.progress["epoch"]
+        updates = self.plan.updates(epoch)
+        dataset = TrainingUpdates(
+            updates, self.recognizer.tokenizer, self.config.features.mel_bins, self.config.model.spec_augment,
+            self.config.seed + epoch, data.device_seconds, self.accelerator.process_index, self.accelerator.num_processes,
+        )  # fmt: skip
+        return DataLoader(
+            dataset, batch_size=None, sampler=range(self.progress["position"], len(updates)), num_workers=data.workers,
+            prefetch_factor=4 if data.workers else None, generator=torch.Generator(), worker_init_fn=_one_thread,
+        )  # fmt: skip
+
+    def _train(self, update: Update) -> None:
+        self.rejected |= update.rejected
+        self.model.train()
+        finite = self._backward(update)
+        norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.options.clip))
+        self.progress["gradient_norm"] = norm
+        if math.isfinite(norm) or self.accelerator.scaler is not None:  # a scaler skips the step itself
+            self.optimizer.step()
+        if math.isfinite(norm):
+            self._update_average()
+        else:
+            self._count_bad_step(update, finite)
+        self.progress["bad_steps"] *= not math.isfinite(norm)
+        self.optimizer.zero_grad()
+        self.schedule.step()
+
+    def _backward(self, update: Update, measure: bool = True) -> bool:
+        """Accumulates the gradients of this process's micro-batches; False if a loss was not finite."""
+        finite = True
+        for number, batch in enumerate(update.micro_batches, 1):
+            batch = batch.to(self.accelerator.device)
+            last = number == len(update.micro_batches)
+            with self.accelerator.accumulate() if last else self.accelerator.no_sync(self.model):
+                losses = self.model(batch)
+                loss = self._total(losses, update) * self.accelerator.num_processes  # processes are averaged later
+                self.accelerator.backward(loss)
+            finite = finite and bool(torch.isfinite(loss))
+            if measure and batch.languages:
+                self.meter.add(losses, batch)
+        return finite
+
+    def _total(self, losses: dict[str, Tensor], update: Update) -> Tensor:
+        """The weighted sum of objectives, each divided by what it counts in the whole update."""
+        counts = {"lid": update.utterances, "attention": update.tokens + update.utterances}
+        total = torch.zeros((), device=self.accelerator.device)
+        for name, value in losses.items():
+            objective = name.split("/")[0]
+            total = total + self.weights.get(objective, 1.0) * value / max(counts.get(objective, update.tokens), 1)
+        return total
+
+    def _update_average(self) -> None:
+        """Running average of the weights; its decay grows from 0 so that the first updates are soon forgotten."""
+        number = self.progress["update"]
+        decay = min(self.options.average_decay, (1 + number) / (10 + number))
+        average = get_ema_multi_avg_fn(decay)
+        average(list(self.averaged.parameters()), list(self.recognizer.parameters()), number)
+
+    def _count_bad_step(self, update: Update, finite: bool) -> None:
+        self.progress["bad_steps"] += 1
+        if not finite:
+            path = (
+                self.folder
+                / "bad_batches"
+                / f"update-{self.progress['update'] + 1}-{self.accelerator.process_index}.pt"
+            )
+            path.parent.mkdir(exist_ok=True)
+            torch.save([vars(batch) for batch in update.micro_batches], path)
+            say(f"train: update {self.progress['update'] + 1}: the loss is not finite; skipped, batch kept in {path}")
+        if self.progress["bad_steps"] > self.options.max_bad_steps:
+            raise TrainingFailed(
+                f"{self.progress['bad_steps']} updates in a row had non-finite gradients; look at {self.folder}/bad_batches, "
+                "lower train.learning_rate, or use train.precision=no"
+            )
+
+    def _check_memory(self) -> None:
+        """Runs the largest updates of the first epoch once, changing nothing, so that memory runs out now or never."""
+        dataset = self._loader().dataset
+        assert isinstance(dataset, TrainingUpdates)
+        cost = [max(cut.duration for cut in cuts) * len(cuts) for cuts in dataset.updates]
+        longest = [max(cut.duration for cut in cuts) for cuts in dataset.updates]
+        before = checkpoints.random_state()
+        try:
+            for index in {max(range(len(cost)), key=values.__getitem__) for values in (cost, longest)}:
+                self.model.train()
+                self._backward(dataset[index], measure=False)
+        except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+            raise TrainingFailed(
+                f"out of memory on the largest batch ({max(cost):.0f} s of padded audio, longest {max(longest):.1f} s): "
+                f"lower data.device_seconds (now {self.config.data.device_seconds:g}) or data.max_seconds"
+            ) from error
+        self.optimizer.zero_grad()
+        checkpoints.set_random_state(before)
+
+    # --- evaluation, log, checkpoints --------------------------------------------------------------------------------
+
+    def _log(self) -> None:
+        means = self.meter.reduce(self.accelerator)
+        if not self.is_main:
+            return
+        p = self.progress
+        seconds, audio = p["train_seconds"] - p["logged_seconds"], p["audio_seconds"] - p["logged_audio"]
+        p["logged_seconds"], p["logged_audio"] = p["train_seconds"], p["audio_seconds"]
+        total = sum(weight * means[name] for name, weight in self.weights.items())
+        values = {
+            "loss": total, **means, "learning_rate": self.schedule.get_last_lr()[0], "gradient_norm": p["gradient_norm"],
+            "epoch": p["epoch"], "audio_seconds_per_second": audio / max(seconds, 1e-9),
+        }  # fmt: skip
+        self.log.write("train", p["update"], values)
+        left = clock(p["train_seconds"] / p["update"] * (self.options.updates - p["update"]))
+        parts = "  ".join(f"{name} {means[name]:.3f}" for name in self.weights)
+        say(
+            f"update {p['update']}/{self.options.updates}  epoch {p['epoch']}  {parts}  {audio / seconds:.0f} s/s  {left} left"
+        )
+
+    def _evaluate_and_save(self) -> None:
+        result = evaluate(self.averaged, self.dev, self.config.decode.batch_seconds, self.accelerator)
+        better = result.macro_cer < self.progress["best_cer"]
+        if better:
+            self.progress |= {"best_cer": result.macro_cer, "best_update": self.progress["update"]}
+        self.progress["stale"] = 0 if better else self.progress["stale"] + 1
+        if self.is_main:
+            self._report(result)
+            if better or not (self.folder / WEIGHTS).exists():
+                save_model(self.folder, self.config, self.recognizer.tokenizer, self.averaged.state_dict())
+        self._save_checkpoint()
+
+    def _report(self, result: Evaluation) -> None:
+        update = self.progress["update"]
+        self.log.write("dev", update, {"macro_cer": result.macro_cer, **{f"cer/{c}": v for c, v in result.cer.items()}})
+        lines = [f"| {code} | {reference} | {hypothesis} |" for code, reference, hypothesis in result.examples]
+        self.log.text("dev/examples", update, "\n".join(["| | reference | hypothesis |", "|-|-|-|", *lines]))
+        each = "  ".join(f"{code} {value:.1%}" for code, value in result.cer.items())
+        say(f"update {update}: dev CER {result.macro_cer:.2%} (best {self.progress['best_cer']:.2%})  {each}")
+
+    def _save_checkpoint(self) -> None:
+        random_states = gather_object([checkpoints.random_state()])
+        meters = gather_object([self.meter.state_dict()])
+        if self.is_main:
+            scaler = self.accelerator.scaler
+            state = {
+                "progress": self.progress, "optimizer": self.optimizer.state_dict(), "meters": meters,
+                "schedule": {k: v for k, v in self.schedule.state_dict().items() if k != "lr_lambdas"},
+                "scaler": scaler.state_dict() if scaler is not None else None,
+            }  # fmt: skip
+            weights = {"model": self.recognizer.state_dict(), "averaged": self.averaged.state_dict()}
+            folder, keep = self.folder / "checkpoints", self.options.keep_checkpoints
+            checkpoints.save_checkpoint(folder, self.progress["update"], weights, state, random_states, keep)
+        self.accelerator.wait_for_everyone()
+
+    def _resume(self) -> None:
+        path = checkpoints.find_checkpoint(self.folder / "checkpoints")
+        if path is None:
+            return
+        rank = self.accelerator.process_index
+        state, random_state = checkpoints.load_state(path, rank)
+        self.recognizer.load_state_dict(checkpoints.load_weights(path, "model"))
+        self.averaged.load_state_dict(checkpoints.load_weights(path, "averaged"))
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if state["scaler"] is not None and self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.progress |= state["progress"]
+        if rank < len(state["meters"]):
+            self.meter.load_state_dict(state["meters"][rank])
+        if random_state is not None:
+            checkpoints.set_random_state(random_state)
+        if self.is_main:
+            say(f"train: going on from update {self.progress['update']} ({path})")
+
+
+def _one_thread(worker: int) -> None:
+    torch.set_num_threads(1)
