@@ -47,8 +47,9 @@ OPUS_LEVEL = 0.96
 # Seconds. --check listens to every 25th recording.
 TIME_TOLERANCE = 0.001
 SAMPLE_EVERY = 25
-# Both packs are lossy, by different encoders, so even a perfect rebuild does not correlate to 1.
-MEDIAN_CORRELATION, LEAST_CORRELATION = 0.9, 0.5
+# Two encoders at 16 kbit/s: a true rebuild has median 0.93 (0.77 in Danish alone), 0.24 in its noisiest recording.
+# A pack shifted by 5 ms has median 0; of pairs of different recordings 99 in 100 are below 0.15.
+MEDIAN_CORRELATION, LEAST_CORRELATION = 0.7, 0.2
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 Audio = NDArray[np.float32]

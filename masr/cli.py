@@ -59,9 +59,11 @@ def show_config(
 
 @app.command("transcribe", help="Recognise audio files: any sample rate, any length.")
 def transcribe(
-    arguments: Annotated[list[str], typer.Argument(help="[model] audio files; the model may also be given by --model.")],
+    arguments: Annotated[list[str], typer.Argument(help="[MODEL] AUDIO ... (no MODEL here with --model)")],
     model: Annotated[str | None, typer.Option(help="Trained folder (exp/...), or the name of a shipped model.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a file: text, language, words, score.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="A JSON object a file: text, language, words, score.")
+    ] = False,
     languages: Annotated[str | None, typer.Option(help="Languages to expect, e.g. cs,nl.")] = None,
 ) -> None:
     import json
@@ -97,3 +99,7 @@ def _is_for_the_user(error: BaseException) -> bool:
     while frame is not None and frame.tb_next is not None:
         frame = frame.tb_next
     return frame is not None and str(frame.tb_frame.f_globals.get("__name__", "")).startswith("masr")
+
+
+if __name__ == "__main__":  # for accelerate launch -m masr.cli
+    main()

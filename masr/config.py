@@ -13,6 +13,7 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
+Method = Literal["ctc-greedy", "ctc-prefix-beam", "attention-beam", "joint-beam"]
 
 
 class Section(BaseModel):
@@ -32,7 +33,7 @@ class Corpus(Section):
     """Split to train on."""
     dev: str = "dev"
     """Split that early stopping and the choice of the best weights look at."""
-    test: list[str] = ["test"]
+    test: Annotated[list[str], Field(min_length=1)] = ["test"]
     """Splits that stages 4 and 5 decode and score."""
 
 
@@ -41,7 +42,7 @@ class Features(Section):
     """Log-mel filters (Kaldi-compatible, 25 ms windows every 10 ms, 16 kHz)."""
     on_the_fly: bool = False
     """Compute features while training instead of storing them in stage 1."""
-    speed_perturbation: list[PositiveFloat] = [0.9, 1.0, 1.1]
+    speed_perturbation: Annotated[list[PositiveFloat], Field(min_length=1)] = [0.9, 1.0, 1.1]
     """Speeds of the training audio; every draw takes one of them. [1.0] switches it off."""
     jobs: Positive = 2
     """Processes of stage 1."""
@@ -182,7 +183,7 @@ class Train(Section):
 
 
 class Decode(Section):
-    methods: list[Literal["ctc-greedy", "ctc-prefix-beam", "attention-beam", "joint-beam"]] = ["ctc-greedy"]
+    methods: Annotated[list[Method], Field(min_length=1)] = ["ctc-greedy"]
     """Search methods of stage 4; the first one is the headline."""
     batch_seconds: PositiveFloat = 120.0
     """Audio decoded at once."""
@@ -197,7 +198,7 @@ class Decode(Section):
 
 
 class Config(Section):
-    name: str
+    name: Annotated[str, Field(pattern=r"^\w")]
     """Name of the experiment: results go to exp/<name>. Default: the name of the config file."""
     seed: Count = 1
     """Seed of every random choice."""

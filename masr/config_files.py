@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -57,9 +57,11 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, Any]]:
         tree = OmegaConf.load(path)
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from error
-    if not OmegaConf.is_dict(tree):
+    if not isinstance(tree, DictConfig):
         raise ConfigError(f"{path}: expected `key: value` lines at the top level")
     base = tree.pop("extends", None)
+    if base is not None and not isinstance(base, str):
+        raise ConfigError(f"{path}: extends: expected the name of one file, found {base}")
     chain = _read_chain(path.parent / base, (*seen, path.resolve())) if base else []
     for _, parent in chain:
         parent.pop("name", None)  # an experiment is named after its own file
@@ -67,9 +69,9 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, Any]]:
 
 
 def _nearest_file(path: Path) -> str:
-    files = [str(file) for file in path.parent.glob("*.yaml")] if path.parent.is_dir() else []
-    close = difflib.get_close_matches(str(path), files, n=1, cutoff=0.4)
-    return f"; did you mean {close[0]}?" if close else f" (*.yaml there: {', '.join(sorted(files)) or 'none'})"
+    files = {file.name: file for file in sorted(path.parent.glob("*.yaml"))}
+    close = difflib.get_close_matches(path.name, files, n=1, cutoff=0.6)
+    return f"; did you mean {files[close[0]]}?" if close else f" (*.yaml there: {', '.join(files) or 'none'})"
 
 
 def _parse_overrides(overrides: Sequence[str]) -> Any:
@@ -120,7 +122,13 @@ def _section_at(location: list[str]) -> type[BaseModel]:
 
 def _expected(location: list[str], detail: ErrorDetails) -> str:
     """What the key wants, with its allowed values where they are a short list."""
+    if detail["type"] in ("model_type", "model_attributes_type"):
+        return f"is a group of options: expected `key: value` lines under it, or {'.'.join(location)}.key=value"
     message = detail["msg"][0].lower() + detail["msg"][1:]
+    if detail["type"] == "string_pattern_mismatch":
+        message = "should begin with a letter or digit"
+    if detail["type"] in ("string_type", "literal_error") and isinstance(detail["input"], bool):
+        message += "; YAML reads no, yes, on and off as true or false: put them into quotes"
     try:
         field = _section_at(location[:-1]).model_fields[location[-1]]
     except (KeyError, AssertionError):

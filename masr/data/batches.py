@@ -129,7 +129,7 @@ class TrainingUpdates(Dataset):
                 good.append((self._augmented(cut), cut))
             except UnusableAudio as error:
                 rejected[cut.id.split("#")[0]] = str(error)
-        return collate(*zip(*good, strict=True), self.tokenizer) if good else None
+        return collate([f for f, _ in good], [c for _, c in good], self.tokenizer) if good else None
 
     def _silence(self) -> Batch:
         """For a process without a share of an update: it must still take part in the exchange of gradients."""

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 import torch
 from lhotse import Fbank, FbankConfig
+from lhotse.augmentation import Speed
 from lhotse.cut import Cut
 
 SAMPLING_RATE = 16000
@@ -41,6 +42,11 @@ def load_audio(cut: Cut) -> np.ndarray:
     except Exception as error:  # lhotse's backends raise many kinds; all mean that the file is not readable
         raise UnusableAudio(f"cannot be read: {type(error).__name__}: {error}"[:300]) from error
     return audio.mean(axis=0)
+
+
+def change_speed(audio: np.ndarray, speed: float) -> np.ndarray:
+    """(S,) samples played ``speed`` times as fast, by lhotse's resampling; pitch changes too, as in Kaldi."""
+    return audio if speed == 1.0 else Speed(speed)(audio[None], SAMPLING_RATE)[0]
 
 
 @dataclass

@@ -27,7 +27,8 @@ class Rejected:
         lines = [f"{utterance}\t{reason}\n" for utterance, reason in self.reasons.items()]
         self.path.write_text("".join(lines), encoding="utf-8")
         utterance, reason = next(iter(self.reasons.items()))
-        summary = f"{what}: {len(self.reasons)} of {total} recordings skipped (first: {utterance}: {reason}); all in {self.path}"
+        count = f"{what}: {len(self.reasons)} of {total} recordings skipped"
+        summary = f"{count} (first: {utterance}: {reason}); all in {self.path}"
         if len(self.reasons) > max_fraction * total:
             raise TooManyRejected(
                 f"{summary}. That is more than data.max_bad_fraction={max_fraction:g}: mend them or raise it."

@@ -27,7 +27,7 @@ def recording_name(cut: Cut) -> str:
 
 
 def split_by_duration(cuts: Sequence[Cut], seconds: float) -> list[list[Cut]]:
-    """Consecutive cuts, longest first, whose padded audio stays within ``seconds``; a single longer cut stands alone."""
+    """Groups of cuts, longest first, whose padded audio stays within ``seconds``; a single longer cut stands alone."""
     parts: list[list[Cut]] = []
     for cut in sorted(cuts, key=lambda cut: (-cut.duration, cut.id)):
         if parts and parts[-1][0].duration * (len(parts[-1]) + 1) <= seconds:
@@ -57,13 +57,13 @@ class EpochPlan:
     def updates(self, epoch: int) -> list[list[Cut]]:
         """The cuts of each update of an epoch, in order."""
         cuts = self._draw(np.random.default_rng([self.seed, epoch, 0]))
-        sampler = DynamicBucketingSampler(
-            CutSet.from_cuts(cuts), max_duration=self.options.batch_seconds, shuffle=True, seed=self.seed + epoch,
-            num_buckets=min(self.options.buckets, max(1, len(cuts) // 2)), num_cuts_for_bins_estimate=len(cuts),
-            world_size=1, rank=0,
-        )  # fmt: skip
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*eagerly read CutSet")  # an epoch is a list on purpose
+            warnings.filterwarnings("ignore", message="(?s).*eagerly read CutSet")  # an epoch is a list on purpose
+            sampler = DynamicBucketingSampler(
+                CutSet.from_cuts(cuts), max_duration=self.options.batch_seconds, shuffle=True, seed=self.seed + epoch,
+                num_buckets=min(self.options.buckets, max(1, len(cuts) // 2)), num_cuts_for_bins_estimate=len(cuts),
+                world_size=1, rank=0,
+            )  # fmt: skip
             return [list(batch) for batch in sampler]
 
     def _draw(self, random: np.random.Generator) -> list[Cut]:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from masr.config import Config
 from masr.config_files import load_config, save_config
 from masr.data.batches import Batch
+from masr.data.features import FRAME_SHIFT
+from masr.decode.hypothesis import Hypothesis
 from masr.nn.attention_decoder import AttentionDecoder
 from masr.nn.conformer import Conformer, EncoderOutput
 from masr.nn.heads import CTCHead, LanguageClassifier
@@ -19,6 +21,9 @@ WEIGHTS = "averaged.safetensors"
 
 class Recognizer(nn.Module):
     """Encoder with a CTC head and, where their weights are not zero, an attention decoder and a language classifier."""
+
+    feature_mean: Tensor
+    feature_deviation: Tensor
 
     def __init__(self, config: Config, tokenizer: Tokenizer):
         super().__init__()
@@ -61,12 +66,24 @@ class Recognizer(nn.Module):
         if self.language_classifier is not None:
             losses["lid"] = self.language_classifier.loss(frames, lengths, self._language_numbers(batch))
         if not batch.languages:  # nothing to learn from, but every parameter must have its (zero) gradient
-            return {"ctc/": 0.0 * sum(values.sum() for values in losses.values())}
+            return {"ctc/": 0.0 * torch.cat(list(losses.values())).sum()}
         return _by_language(losses, batch.languages)
 
     def _language_numbers(self, batch: Batch) -> Tensor:
         numbers = [self.tokenizer.languages.index(code) for code in batch.languages] or [0]
         return torch.tensor(numbers, device=batch.features.device)
+
+    @property
+    def frame_seconds(self) -> float:
+        """Duration of an encoder frame."""
+        return FRAME_SHIFT * self.config.model.encoder.subsampling
+
+    def predict_languages(self, encoded: EncoderOutput, found: list[list[Hypothesis]]) -> list[str | None]:
+        """The language of each utterance as its best hypothesis or the classifier names it, if either does."""
+        if self.language_classifier is not None:
+            best = self.language_classifier.log_probs(encoded.frames, encoded.lengths).argmax(-1)
+            return [self.tokenizer.languages[i] for i in best.tolist()]
+        return [self.tokenizer.language_of(nbest[0].tokens) for nbest in found]
 
     def objective_weights(self) -> dict[str, float]:
         """Weight of every objective in plain training."""

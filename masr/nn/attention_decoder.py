@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from masr.nn.dropout import Dropout
+
 KeysValues = tuple[Tensor, Tensor]
 
 
@@ -26,10 +28,9 @@ def sinusoidal_positions(positions: Tensor, width: int) -> Tensor:
 class Attention(nn.Module):
     """Multi-head scaled dot-product attention of ``queries`` (B, Q, D) over keys and values (B, H, S, D / H)."""
 
-    def __init__(self, width: int, memory_width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, memory_width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.dropout = dropout
         self.query = nn.Linear(width, width)
         self.key = nn.Linear(memory_width, width)
         self.value = nn.Linear(memory_width, width)
@@ -48,7 +49,6 @@ class Attention(nn.Module):
             *keys_values,
             attn_mask=mask,
             is_causal=causal,
-            dropout_p=self.dropout if self.training else 0.0,
         )
         return self.output(context.transpose(1, 2).flatten(2))
 
@@ -62,14 +62,14 @@ class DecoderLayer(nn.Module):
     def __init__(self, width: int, encoder_width: int, heads: int, feedforward: int, dropout: float) -> None:
         super().__init__()
         self.self_norm = nn.LayerNorm(width)
-        self.self_attention = Attention(width, width, heads, dropout)
+        self.self_attention = Attention(width, width, heads)
         self.cross_norm = nn.LayerNorm(width)
-        self.cross_attention = Attention(width, encoder_width, heads, dropout)
+        self.cross_attention = Attention(width, encoder_width, heads)
         self.feedforward_norm = nn.LayerNorm(width)
         self.feedforward = nn.Sequential(
-            nn.Linear(width, feedforward), nn.SiLU(), nn.Dropout(dropout), nn.Linear(feedforward, width)
+            nn.Linear(width, feedforward), nn.SiLU(), Dropout(dropout), nn.Linear(feedforward, width)
         )
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, hidden: Tensor, cross: KeysValues, frame_mask: Tensor) -> Tensor:
         """All positions at once: (B, U, D) -> (B, U, D)."""
@@ -156,7 +156,7 @@ class AttentionDecoder(nn.Module):
         self.embedding = nn.Embedding(vocabulary_size, width)
         # Scaled by sqrt(D) on use, so that tokens and positions enter the first layer with comparable size.
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.layers = nn.ModuleList(
             DecoderLayer(width, encoder_width, heads, feedforward, dropout) for _ in range(layers)
         )

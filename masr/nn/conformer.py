@@ -1,8 +1,8 @@
 """Conformer encoder (Gulati et al. 2020, arXiv 2005.08100). B batch, T frames, D width, H heads, E size of a head.
 
-Relative positions are rotary (Su et al. 2021, arXiv 2104.09864; for speech Li et al. 2021, arXiv 2107.05907): the score of
-two frames depends on their distance alone, and attention stays one fused call. The convolution module normalises over
-channels (LayerNorm), not over the batch, so that padding and batch composition never change a result.
+Relative positions are rotary (Su et al. 2021, arXiv 2104.09864; for speech Li et al. 2021, arXiv 2107.05907): the score
+of two frames depends on their distance alone, and attention stays one fused call. The convolution module normalises
+over channels (LayerNorm), not over the batch, so that padding and batch composition never change a result.
 """
 
 from dataclasses import dataclass, field

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 class Dropout(nn.Module):
     """Zeroes values with probability ``p`` (in steps of 1/256 on a CPU) and scales the others to keep the mean.
 
-    torch draws one random number a value on a single CPU thread, a sixth of the training time of a small Conformer. Here
-    one 64-bit draw serves eight values. On a GPU this is torch's own dropout.
+    torch draws one random number a value on a single CPU thread, a sixth of the training time of a small Conformer.
+    Here one 64-bit draw serves eight values. On a GPU this is torch's own dropout.
     """
 
     def __init__(self, p: float):

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from lhotse import CutSet, Features, LilcomChunkyWriter
 from lhotse.cut import Cut
 
 from masr.config import Config
-from masr.data.features import FRAME_SHIFT, SAMPLING_RATE, LogMel, Statistics, UnusableAudio, load_audio
+from masr.data.features import FRAME_SHIFT, SAMPLING_RATE, LogMel, Statistics, UnusableAudio, change_speed, load_audio
 from masr.data.rejected import Rejected
 from masr.progress import say, track
 from masr.stages.output import StageOutput, seal_of
@@ -40,7 +39,7 @@ def run(config: Config, force: bool = False) -> None:
     splits = [config.corpus.train, config.corpus.dev, *config.corpus.test]
     total = 0
     for split in splits[:1] if config.features.on_the_fly else splits:
-        cuts = list(_cuts(config, split))
+        cuts = list(CutSet.from_file(manifests(config) / f"{split}.jsonl.gz"))
         total += len(cuts)
         done = _extract(cuts, split, output.folder, config, rejected)
         if not config.features.on_the_fly:
@@ -59,64 +58,74 @@ def load_cuts(config: Config, split: str) -> list[Cut]:
     """Cuts of a split with stored features, or with audio when features are computed on the fly."""
     if not config.features.on_the_fly:
         return list(CutSet.from_file(feature_folder(config) / f"{split}.jsonl.gz"))
-    return list(_cuts(config, split))
+    cuts = CutSet.from_file(manifests(config) / f"{split}.jsonl.gz")
+    return [at_speed(cut, speed) for cut in cuts for speed in _speeds(config, split)]
 
 
-def _cuts(config: Config, split: str) -> Iterator[Cut]:
-    """Recordings of a split; those of the training split at every speed."""
-    for cut in CutSet.from_file(manifests(config) / f"{split}.jsonl.gz"):
-        for speed in config.features.speed_perturbation if split == config.corpus.train else [1.0]:
-            yield cut if speed == 1.0 else cut.perturb_speed(speed)
+def at_speed(cut: Cut, speed: float) -> Cut:
+    """The cut played ``speed`` times as fast; its id then ends in ``_sp<speed>``."""
+    return cut if speed == 1.0 else cut.perturb_speed(speed)
+
+
+def _speeds(config: Config, split: str) -> list[float]:
+    return config.features.speed_perturbation if split == config.corpus.train else [1.0]
 
 
 def _extract(cuts: list[Cut], split: str, folder: Path, config: Config, rejected: Rejected) -> list[Cut]:
     """Cuts with features, in order; adds to ``rejected`` and, for the training split, writes the statistics."""
-    is_train = split == config.corpus.train
     if config.features.on_the_fly:
         cuts = cuts[:: max(1, len(cuts) // STATISTICS_SAMPLE)]
     store = None if config.features.on_the_fly else folder / split
     if store:
         store.mkdir()
-    mel_bins = config.features.mel_bins
-    tasks = [
-        (cuts[i : i + CUTS_PER_TASK], store, i // CUTS_PER_TASK, mel_bins) for i in range(0, len(cuts), CUTS_PER_TASK)
-    ]
-    done, statistics = [], Statistics.empty(mel_bins)
+    speeds, bins = _speeds(config, split), config.features.mel_bins
+    parts = [cuts[i : i + CUTS_PER_TASK] for i in range(0, len(cuts), CUTS_PER_TASK)]
+    tasks = [(part, speeds, store / f"{i:05}" if store else None, bins) for i, part in enumerate(parts)]
+    done, statistics = [], Statistics.empty(bins)
     with ProcessPoolExecutor(config.features.jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
-        seconds = sum(cut.duration for cut in cuts)
-        results = pool.map(_extract_task, tasks)
-        for good, bad, part in track(
-            results, f"features: {split}", seconds, lambda r: sum(c.duration for c in r[0]), "s"
-        ):
+        seconds = sum(cut.duration / speed for cut in cuts for speed in speeds)
+        results = track(pool.map(_extract_task, tasks), f"features: {split}", seconds, _seconds_of, "s")
+        for good, bad, part_statistics in results:
             done += good
-            statistics += part
+            statistics += part_statistics
             for utterance, reason in bad.items():
                 rejected.add(utterance, reason)
-    if is_train:
+    if split == config.corpus.train:
         (folder / "statistics.json").write_text(json.dumps(statistics.to_dict()))
     say(f"features: {split}: {len(done)} recordings, {sum(cut.duration for cut in done) / 3600:.2f} h")
     return done
+
+
+Task = tuple[list[Cut], list[float], Path | None, int]
+Result = tuple[list[Cut], dict[str, str], Statistics]
+
+
+def _seconds_of(result: Result) -> float:
+    return sum(cut.duration for cut in result[0])
 
 
 def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _extract_task(task: tuple[list[Cut], Path | None, int, int]) -> tuple[list[Cut], dict[str, str], Statistics]:
-    """Features of some cuts, appended to one lilcom file: (cuts with features, reasons of rejected ids, statistics)."""
-    cuts, store, number, mel_bins = task
+def _extract_task(task: Task) -> Result:
+    """Features of some cuts at every speed, in one lilcom file: (cuts with features, rejected ids, statistics)."""
+    cuts, speeds, store, mel_bins = task
     log_mel, statistics = LogMel(mel_bins), Statistics.empty(mel_bins)
     good: list[Cut] = []
     bad: dict[str, str] = {}
-    writer = LilcomChunkyWriter(store / f"{number:05}") if store else None
+    writer = LilcomChunkyWriter(store) if store else None
     for cut in cuts:
         try:
-            features = log_mel(load_audio(cut))
+            audio = load_audio(cut)  # once for all speeds: decoding costs more than everything else here
+            features = [log_mel(change_speed(audio, speed)) for speed in speeds]
         except UnusableAudio as error:
             bad[cut.id] = str(error)
             continue
-        statistics.add(features)
-        good.append(_attach(cut, features, writer, log_mel.fbank.name) if writer else cut)
+        copies = [at_speed(cut, speed) for speed in speeds]
+        for copy, frames in zip(copies, features, strict=True):
+            statistics.add(frames)
+            good.append(_attach(copy, frames, writer, log_mel.fbank.name) if writer else copy)
     if writer:
         writer.close()
     return good, bad, statistics

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,13 @@ from masr.stages.vocab import load_tokenizer, vocab_folder
 from masr.text.tokenizer import Tokenizer
 from masr.train.trainer import Trainer
 
-DECIDES_NOTHING = {"name": True, "decode": True, "data_dir": True, "data": {"workers"}, "train": {"threads"}}
+DECIDES_NOTHING: dict[str, Any] = {
+    "name": True,
+    "decode": True,
+    "data_dir": True,
+    "data": {"workers"},
+    "train": {"threads"},
+}
 
 
 def experiment_folder(config: Config) -> Path:
@@ -57,10 +64,11 @@ def run(config: Config, force: bool = False) -> None:
         _write_environment(folder, accelerator)
     progress = trainer.run()
     if accelerator.is_main_process:
-        say(
-            f"train: dev CER {progress['best_cer']:.2%} at update {progress['best_update']}; {clock(progress['train_seconds'])} "
-            f"for {progress['audio_seconds'] / 3600:.1f} h of audio; weights in {folder / WEIGHTS}"
-        )
+        best = f"dev CER {progress['best_cer']:.2%} at update {progress['best_update']}"
+        say(f"train: {best}; weights in {folder / WEIGHTS}")
+        say(f"train: {clock(progress['train_seconds'])} for {progress['audio_seconds'] / 3600:.1f} h of audio")
+        record = {"parameters": parameter_count(trainer.recognizer), **progress}
+        (folder / "training.json").write_text(json.dumps(record, indent=1))
         output.seal("*.safetensors")
     accelerator.wait_for_everyone()
     accelerator.end_training()
@@ -110,8 +118,8 @@ def _refuse_another_config(config: Config, folder: Path) -> None:
     before, now = (c.model_dump(exclude=DECIDES_NOTHING) for c in (load_config(folder / "config.yaml"), config))
     if changed := sorted(_differences(before, now)):
         raise ConfigError(
-            f"{folder} was trained with another config; changed: {', '.join(changed)}. Choose another name=..., or --force "
-            "to throw the old run away."
+            f"{folder} was trained with another config; changed: {', '.join(changed)}. "
+            "Choose another name=..., or --force to throw the old run away."
         )
 
 

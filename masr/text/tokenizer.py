@@ -105,7 +105,8 @@ def _train_model(lines: list[str], options: Vocab, name: str) -> SentencePiecePr
         SentencePieceTrainer.train(
             sentence_iterator=iter(lines), model_writer=model, model_type=options.kind, vocab_size=size,
             hard_vocab_limit=False, character_coverage=1.0, normalization_rule_name="identity", unk_id=0, bos_id=-1,
-            eos_id=-1, pad_id=-1, add_dummy_prefix=options.kind != "char", minloglevel=2, num_threads=1, max_sentence_length=100_000,
+            eos_id=-1, pad_id=-1, add_dummy_prefix=options.kind != "char", minloglevel=2, num_threads=1,
+            max_sentence_length=100_000,
         )  # fmt: skip
     except RuntimeError as error:
         raise ValueError(

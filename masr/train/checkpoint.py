@@ -1,7 +1,8 @@
 """Checkpoints: everything that exact resume needs, written beside and renamed; the newest complete one is found.
 
-A checkpoint is ``checkpoints/step-00001000/`` with ``model.safetensors``, ``averaged.safetensors``, ``state.pt`` (optimiser,
-schedule, scaler, progress; tensors and plain values only), ``random-<rank>.pt`` and, last, ``files.json`` with their hashes.
+A checkpoint is ``checkpoints/step-00001000/`` with ``model.safetensors``, ``averaged.safetensors``, ``state.pt``
+(optimiser, schedule, scaler, progress; tensors and plain values only), ``random-<rank>.pt`` and, last, ``files.json``
+with their hashes.
 """
 
 import json
@@ -92,10 +93,11 @@ def load_state(checkpoint: Path, rank: int) -> tuple[dict[str, Any], Any | None]
 
 def random_state() -> dict[str, Any]:
     """State of every random generator of this process, as plain values and tensors."""
-    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    state: tuple[Any, ...] = np.random.get_state()  # type: ignore[assignment]
+    kind, keys, *rest = state
     return {
         "python": list(random.getstate()[1]), "torch": torch.get_rng_state(),
-        "numpy": {"kind": kind, "keys": torch.from_numpy(keys.astype(np.int64)), "rest": [position, has_gauss, gauss]},
+        "numpy": {"kind": kind, "keys": torch.from_numpy(keys.astype(np.int64)), "rest": rest},
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
     }  # fmt: skip
 

@@ -24,11 +24,10 @@ class Meter:
         tokens: dict[str, int] = defaultdict(int)
         for code, length in zip(batch.languages, batch.targets["transcript"].lengths.tolist(), strict=True):
             tokens[code] += length
-        for name, value in losses.items():
+        for name, value in zip(losses, torch.stack(list(losses.values())).tolist(), strict=True):
             objective, code = name.split("/")
-            count = batch.languages.count(code) if objective == "lid" else tokens[code]
-            self.sums[name][0] += value.item()
-            self.sums[name][1] += count
+            self.sums[name][0] += value
+            self.sums[name][1] += batch.languages.count(code) if objective == "lid" else tokens[code]
 
     def reduce(self, accelerator: Accelerator) -> dict[str, float]:
         """Means by name over all processes; also the mean of every objective over all languages. Starts anew."""

@@ -8,6 +8,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,9 @@ class Trainer:
 
     def _steps(self) -> Iterator[None]:
         """Runs one update a step, epoch after epoch, from where the progress record stands."""
+        began = time.monotonic()
         while not self._is_last():
             for update in self._loader():
-                began = time.monotonic()
                 self._train(update)
                 self.progress["train_seconds"] += time.monotonic() - began
                 self.progress["audio_seconds"] += update.seconds
@@ -88,6 +89,7 @@ class Trainer:
                 yield
                 if self._is_last():
                     return
+                began = time.monotonic()  # what happened since (evaluation, checkpoints) is not training
             self.progress["epoch"] += 1
             self.progress["position"] = 0
 
@@ -101,7 +103,8 @@ class Trainer:
         updates = self.plan.updates(epoch)
         dataset = TrainingUpdates(
             updates, self.recognizer.tokenizer, self.config.features.mel_bins, self.config.model.spec_augment,
-            self.config.seed + epoch, data.device_seconds, self.accelerator.process_index, self.accelerator.num_processes,
+            self.config.seed + epoch, data.device_seconds, self.accelerator.process_index,
+            self.accelerator.num_processes,
         )  # fmt: skip
         return DataLoader(
             dataset, batch_size=None, sampler=range(self.progress["position"], len(updates)), num_workers=data.workers,
@@ -130,7 +133,7 @@ class Trainer:
         for number, batch in enumerate(update.micro_batches, 1):
             batch = batch.to(self.accelerator.device)
             last = number == len(update.micro_batches)
-            with self.accelerator.accumulate() if last else self.accelerator.no_sync(self.model):
+            with nullcontext() if last else self.accelerator.no_sync(self.model):
                 losses = self.model(batch)
                 loss = self._total(losses, update) * self.accelerator.num_processes  # processes are averaged later
                 self.accelerator.backward(loss)
@@ -168,8 +171,8 @@ class Trainer:
             say(f"train: update {self.progress['update'] + 1}: the loss is not finite; skipped, batch kept in {path}")
         if self.progress["bad_steps"] > self.options.max_bad_steps:
             raise TrainingFailed(
-                f"{self.progress['bad_steps']} updates in a row had non-finite gradients; look at {self.folder}/bad_batches, "
-                "lower train.learning_rate, or use train.precision=no"
+                f"{self.progress['bad_steps']} updates in a row had non-finite gradients; look at "
+                f"{self.folder}/bad_batches, lower train.learning_rate, or use train.precision=no"
             )
 
     def _check_memory(self) -> None:
@@ -183,10 +186,12 @@ class Trainer:
             for index in {max(range(len(cost)), key=values.__getitem__) for values in (cost, longest)}:
                 self.model.train()
                 self._backward(dataset[index], measure=False)
-        except (torch.cuda.OutOfMemoryError, MemoryError) as error:
+        except (RuntimeError, MemoryError) as error:
+            if "memory" not in str(error):  # on a CPU torch raises a plain RuntimeError
+                raise
             raise TrainingFailed(
-                f"out of memory on the largest batch ({max(cost):.0f} s of padded audio, longest {max(longest):.1f} s): "
-                f"lower data.device_seconds (now {self.config.data.device_seconds:g}) or data.max_seconds"
+                f"out of memory on the largest batch ({max(cost):.0f} s of padded audio, longest {max(longest):.1f} s):"
+                f" lower data.device_seconds (now {self.config.data.device_seconds:g}) or data.max_seconds"
             ) from error
         self.optimizer.zero_grad()
         checkpoints.set_random_state(before)
@@ -201,16 +206,15 @@ class Trainer:
         seconds, audio = p["train_seconds"] - p["logged_seconds"], p["audio_seconds"] - p["logged_audio"]
         p["logged_seconds"], p["logged_audio"] = p["train_seconds"], p["audio_seconds"]
         total = sum(weight * means[name] for name, weight in self.weights.items())
+        rate = audio / max(seconds, 1e-9)
         values = {
-            "loss": total, **means, "learning_rate": self.schedule.get_last_lr()[0], "gradient_norm": p["gradient_norm"],
-            "epoch": p["epoch"], "audio_seconds_per_second": audio / max(seconds, 1e-9),
+            "loss": total, **means, "learning_rate": self.schedule.get_last_lr()[0],
+            "gradient_norm": p["gradient_norm"], "epoch": p["epoch"], "audio_seconds_per_second": rate,
         }  # fmt: skip
         self.log.write("train", p["update"], values)
         left = clock(p["train_seconds"] / p["update"] * (self.options.updates - p["update"]))
         parts = "  ".join(f"{name} {means[name]:.3f}" for name in self.weights)
-        say(
-            f"update {p['update']}/{self.options.updates}  epoch {p['epoch']}  {parts}  {audio / seconds:.0f} s/s  {left} left"
-        )
+        say(f"update {p['update']}/{self.options.updates}  epoch {p['epoch']}  {parts}  {rate:.0f} s/s  {left} left")
 
     def _evaluate_and_save(self) -> None:
         result = evaluate(self.averaged, self.dev, self.config.decode.batch_seconds, self.accelerator)
@@ -256,7 +260,7 @@ class Trainer:
         self.recognizer.load_state_dict(checkpoints.load_weights(path, "model"))
         self.averaged.load_state_dict(checkpoints.load_weights(path, "averaged"))
         self.optimizer.load_state_dict(state["optimizer"])
-        self.schedule.load_state_dict(state["schedule"])
+        self.schedule.load_state_dict(state["schedule"] | {"lr_lambdas": [None] * len(self.optimizer.param_groups)})
         if state["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.progress |= state["progress"]

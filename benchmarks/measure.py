@@ -1,0 +1,45 @@
+"""What the benchmarks share: timing in turn, tables, and the line ``ratio <what> <peer> <value>`` that each ends with.
+
+Standard library only, so that it runs in every peer's environment.
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def seconds_in_turn(contenders: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 1) -> dict[str, float]:
+    """Median seconds of each contender. They run in turn (A B A B ...), so that a slow spell of the machine hits all."""
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    for number in range(-warm_up, repeats):
+        for name, run in contenders.items():
+            began = time.perf_counter()
+            run()
+            if number >= 0:
+                taken[name].append(time.perf_counter() - began)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Environment of a child process whose numerical libraries use this many threads."""
+    return os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
+
+
+def print_row(cells: Iterable[object]) -> None:
+    """One line of a Markdown table."""
+    print("| " + " | ".join(map(str, cells)) + " |", flush=True)
+
+
+def print_head(names: Sequence[str]) -> None:
+    print_row(names)
+    print("|" + "---|" * len(names), flush=True)
+
+
+def ratio_line(what: str, peer: str, ours: float, theirs: float) -> str:
+    """``ratio <what> <peer> <value>`` from the seconds that masr (``ours``) and the peer took: above 1, masr is faster."""
+    return f"ratio {what} {peer} {theirs / ours:.2f}"

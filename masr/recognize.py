@@ -1,0 +1,208 @@
+"""The inference API: a trained folder and audio -> text, language, words with times.
+
+recognizer = masr.load("exp/demo")
+recognizer.transcribe("a.wav").text
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+import soundfile
+import torch
+from lhotse.augmentation import Resample
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from masr.config import Decode
+from masr.data.features import SAMPLING_RATE, LogMel, UnusableAudio
+from masr.decode.alignment import word_times
+from masr.decode.hypothesis import Hypothesis
+from masr.decode.search import add_times, check_methods, search
+from masr.models.recognizer import Recognizer, load_model
+
+CHUNK_SECONDS = 20.0  # a longer recording is cut at its quietest places
+SHORTEST_SECONDS = 0.025  # one analysis window
+Audio = str | Path | np.ndarray | Tensor
+Languages = Sequence[str] | None
+
+
+@dataclass
+class Word:
+    """A word and when it is spoken, in seconds."""
+
+    text: str
+    start: float
+    end: float
+
+
+@dataclass
+class Transcript:
+    """What was recognised in one recording; ``score`` is the log-probability per second of audio."""
+
+    text: str
+    language: str | None = None
+    words: list[Word] = field(default_factory=list)
+    score: float = 0.0
+
+
+@dataclass
+class _Chunk:
+    recording: int
+    start: float
+    audio: np.ndarray
+
+
+class SpeechRecognizer:
+    """A trained model, ready to transcribe files and arrays."""
+
+    def __init__(self, model: Recognizer, options: Decode | None = None):
+        self.model = model
+        best = "ctc-prefix-beam" if model.attention_decoder is None else "joint-beam"
+        self.options = options or Decode(methods=[best])  # type: ignore[list-item]
+        check_methods(self.options.methods, model)
+        self.log_mel = LogMel(model.config.features.mel_bins)
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str | None = None, options: Decode | None = None) -> "SpeechRecognizer":
+        """A model folder (exp/<name>), or the name of a model that masr ships, e.g. ``freevoices``."""
+        return cls(load_model(find_model(folder), device or ("cuda" if torch.cuda.is_available() else "cpu")), options)
+
+    @overload  # type: ignore[overload-overlap]  # a str is a path, not a sequence of them
+    def transcribe(self, audio: Audio, sampling_rate: int = ..., languages: Languages = ...) -> Transcript: ...
+    @overload
+    def transcribe(
+        self, audio: Sequence[Audio], sampling_rate: int = ..., languages: Languages = ...
+    ) -> list[Transcript]: ...
+    def transcribe(self, audio, sampling_rate=SAMPLING_RATE, languages=None):
+        """Transcript of a recording, or a list of them for a list of recordings, which are batched.
+
+        A recording is a path (any format of libsndfile) or samples (S,) or (channels, S) at ``sampling_rate`` Hz;
+        channels are averaged. ``languages`` are those to expect (None: all). UnusableAudio names what cannot be read.
+        """
+        if isinstance(audio, list | tuple):
+            return self._transcribe(audio, sampling_rate, self._allowed(languages))
+        return self._transcribe([audio], sampling_rate, self._allowed(languages))[0]
+
+    def _transcribe(self, audio: Sequence[Audio], sampling_rate: int, allowed: Tensor) -> list[Transcript]:
+        recordings = [_read(item, sampling_rate) for item in audio]
+        chunks = [chunk for i, samples in enumerate(recordings) for chunk in _chunks(i, samples)]
+        parts: dict[int, list[Transcript]] = {i: [] for i in range(len(recordings))}
+        done: dict[int, Transcript] = {}
+        for batch in _batches(chunks, self.options.batch_seconds):
+            for index, transcript in zip(batch, self._recognize([chunks[i] for i in batch], allowed), strict=True):
+                done[index] = transcript
+        for index, chunk in enumerate(chunks):
+            parts[chunk.recording].append(done[index])
+        return [_join(parts[i], len(samples) / SAMPLING_RATE) for i, samples in enumerate(recordings)]
+
+    def _allowed(self, languages: Languages) -> Tensor:
+        """(K,) bool prompt; ValueError lists the known languages."""
+        known = self.model.tokenizer.languages
+        if languages is None:
+            return torch.ones(len(known), dtype=torch.bool)
+        if not languages or (unknown := [code for code in languages if code not in known]):
+            found = f"unknown: {', '.join(unknown)}" if languages else "none given"
+            raise ValueError(f"languages: {found}; this model knows {', '.join(known)}")
+        return torch.tensor([code in languages for code in known])
+
+    @torch.no_grad()
+    def _recognize(self, chunks: list[_Chunk], allowed: Tensor) -> list[Transcript]:
+        model, device = self.model, self.model.feature_mean.device
+        features = [torch.from_numpy(self.log_mel(chunk.audio)) for chunk in chunks]
+        lengths = torch.tensor([len(f) for f in features], device=device)
+        prompt = allowed.to(device).expand(len(chunks), -1)
+        encoded = model.encode(pad_sequence(features, batch_first=True).to(device), lengths, prompt)
+        found = search(self.options.methods[0], encoded, model, self.options)
+        log_probs = model.ctc.log_probs(encoded.frames, encoded.lengths)
+        languages = model.predict_languages(encoded, found)
+        transcripts = []
+        for i, (chunk, nbest, language) in enumerate(zip(chunks, found, languages, strict=True)):
+            add_times(nbest[0], log_probs[i, : encoded.lengths[i]], model)
+            transcripts.append(Transcript(nbest[0].text, language, self._words(nbest[0], chunk.start), nbest[0].score))
+        return transcripts
+
+    def _words(self, best: Hypothesis, offset: float) -> list[Word]:
+        if not best.timestamps:
+            return []
+        pieces = [self.model.tokenizer.pieces[i] for i in best.tokens]
+        spoken = [(p, t) for p, t in zip(pieces, best.timestamps, strict=True) if not p.startswith("<")]
+        words = word_times([p for p, _ in spoken], [t for _, t in spoken])
+        return [Word(text, round(offset + start, 3), round(offset + end, 3)) for text, start, end in words]
+
+
+def find_model(name: str | Path) -> Path:
+    """The folder itself, or the model shipped with the recipe of that name."""
+    if Path(name).is_dir():
+        return Path(name)
+    recipes = Path(__file__).parents[1] / "egs"
+    if (shipped := recipes / str(name) / "model").is_dir():
+        return shipped
+    known = sorted(path.parent.name for path in recipes.glob("*/model/config.yaml"))
+    raise FileNotFoundError(f"{name} is neither a folder nor a shipped model ({', '.join(known) or 'none here'})")
+
+
+def _read(audio: Audio, sampling_rate: int) -> np.ndarray:
+    """(S,) float32 mono samples at 16 kHz."""
+    name = "audio"
+    if isinstance(audio, str | Path):
+        name = str(audio)
+        try:
+            samples, sampling_rate = soundfile.read(name, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            found = "cannot be decoded" if Path(name).exists() else "no such file"
+            raise UnusableAudio(f"{name}: {found} ({error})") from error
+        samples = samples.mean(axis=1)
+    else:
+        samples = np.asarray(audio, dtype=np.float32)
+        samples = samples.mean(axis=0) if samples.ndim == 2 else samples
+    if samples.size == 0:
+        raise UnusableAudio(f"{name}: no samples")
+    if not np.isfinite(samples).all():
+        raise UnusableAudio(f"{name}: {int((~np.isfinite(samples)).sum())} samples are NaN or infinite")
+    if sampling_rate != SAMPLING_RATE:
+        samples = Resample(sampling_rate, SAMPLING_RATE)(samples[None], sampling_rate)[0]
+    return np.pad(samples, (0, max(0, int(SHORTEST_SECONDS * SAMPLING_RATE) - len(samples))))
+
+
+def _chunks(recording: int, samples: np.ndarray) -> Iterator[_Chunk]:
+    """Pieces of at most CHUNK_SECONDS, cut where the second half of a piece is quietest."""
+    start, size = 0, int(CHUNK_SECONDS * SAMPLING_RATE)
+    while len(samples) - start > size:
+        end = start + _quietest(samples[start : start + size])
+        yield _Chunk(recording, start / SAMPLING_RATE, samples[start:end])
+        start = end
+    yield _Chunk(recording, start / SAMPLING_RATE, samples[start:])
+
+
+def _quietest(samples: np.ndarray) -> int:
+    """Middle of the 0.2 s with least energy in the second half of ``samples``."""
+    window, half = SAMPLING_RATE // 5, len(samples) // 2
+    energy = np.concatenate([[0.0], np.cumsum(samples[half:].astype(np.float64) ** 2)])
+    return half + int(np.argmin(energy[window:] - energy[:-window])) + window // 2
+
+
+def _batches(chunks: list[_Chunk], seconds: float) -> Iterator[list[int]]:
+    """Numbers of chunks of similar length whose padded audio stays within ``seconds``."""
+    batch: list[int] = []
+    for index in sorted(range(len(chunks)), key=lambda i: -len(chunks[i].audio)):
+        if batch and len(chunks[batch[0]].audio) * (len(batch) + 1) > seconds * SAMPLING_RATE:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _join(parts: list[Transcript], seconds: float) -> Transcript:
+    """One transcript of the chunks of a recording; its language is that of most words."""
+    votes: dict[str, int] = {}
+    for part in parts:
+        if part.language is not None:
+            votes[part.language] = votes.get(part.language, 0) + 1 + len(part.words)
+    return Transcript(
+        " ".join(part.text for part in parts if part.text), max(votes, key=votes.__getitem__) if votes else None,
+        [word for part in parts for word in part.words], sum(part.score for part in parts) / seconds,
+    )  # fmt: skip

@@ -1,0 +1,65 @@
+"""Stage 5: error rates with confidence intervals and reports of every decoded split and method."""
+
+import json
+from pathlib import Path
+
+from masr.config import Config
+from masr.files import file_hash
+from masr.progress import clock, say
+from masr.score.plots import percent
+from masr.score.report import VERSION, Metrics, main_table, write_report
+from masr.stages.output import StageOutput, seal_of
+from masr.stages.train import experiment_folder
+
+
+def run(config: Config, force: bool = False) -> None:
+    """Writes ``exp/<name>/score/<method>/<split>/`` with report.md, report.html, metrics.json, alignments.txt."""
+    folder = experiment_folder(config)
+    seal_of(folder / "decode", "decode")
+    files = [folder / "decode" / m / f"{s}.jsonl" for m in config.decode.methods for s in config.corpus.test]
+    inputs = {"decoded": {str(file): file_hash(file) for file in files}, "normalization": VERSION}
+    output = StageOutput("score", folder / "score", inputs)
+    if output.begin(force):
+        for file in files:
+            write_report(file, output.folder / file.parent.name / file.stem, details=_details(folder, config))
+        output.seal()
+    _summary(output.folder, files)
+
+
+def _summary(folder: Path, files: list[Path]) -> None:
+    """The headline method's table, and one line for each method."""
+    results = [(f, json.loads((folder / f.parent.name / f.stem / "metrics.json").read_text())) for f in files]
+    say(main_table(results[0][1]))
+    for file, metrics in results:
+        say(f"score: {file.stem}: {file.parent.name}: {_averages(metrics)}")
+    say(f"score: reports in {folder}/<method>/<split>/report.html")
+
+
+def _averages(metrics: Metrics) -> str:
+    cer, wer = metrics["macro"]["cer"]["rate"], metrics["macro"]["wer"]["rate"]
+    return f"macro CER {percent(cer)}, macro WER {percent(wer)}, real-time factor {metrics['real_time_factor']:.4f}"
+
+
+def _details(folder: Path, config: Config) -> dict[str, str]:
+    """What stands above a report: how the model was made, and where."""
+    path = folder / "environment.json"
+    environment = json.loads(path.read_text()) if path.exists() else {}
+    packages = ", ".join(f"{name} {number}" for name, number in environment.get("packages", {}).items())
+    last = _last_evaluation(folder)
+    return {
+        "experiment": config.name, "trained by": environment.get("command", "unknown"),
+        "commit": environment.get("commit") or "unknown", "machine": environment.get("machine", "unknown"),
+        "processes x threads": f"{environment.get('processes', '?')} x {environment.get('threads', '?')}",
+        "packages": packages, **last,
+    }  # fmt: skip
+
+
+def _last_evaluation(folder: Path) -> dict[str, str]:
+    path = folder / "training.json"
+    if not path.exists():
+        return {}
+    training = json.loads(path.read_text())
+    return {
+        "parameters": f"{training['parameters'] / 1e6:.2f} M", "training time": clock(training["train_seconds"]),
+        "audio trained on": f"{training['audio_seconds'] / 3600:.1f} h", "best dev CER": percent(training["best_cer"]),
+    }  # fmt: skip

@@ -1,0 +1,56 @@
+"""Shapes: B batch, T frames, F mel bins, D width."""
+
+import math
+
+import pytest
+import torch
+
+from masr.nn.subsampling import ConvSubsampling, length_mask
+
+F, D = 10, 6
+FACTORS = (4, 6, 8)
+
+
+def subsampling(factor: int) -> ConvSubsampling:
+    torch.manual_seed(0)
+    return ConvSubsampling(F, D, channels=5, factor=factor)
+
+
+def test_length_mask():
+    assert length_mask(torch.tensor([0, 2, 3]), 3).tolist() == [[False] * 3, [True, True, False], [True] * 3]
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+def test_lengths_are_divided_and_rounded_up(factor):
+    module = subsampling(factor)
+    for frames in range(1, 4 * factor + 1):
+        output, lengths = module(torch.randn(1, frames, F), torch.tensor([frames]))
+        assert lengths.item() == module.lengths(torch.tensor([frames])).item() == math.ceil(frames / factor)
+        assert output.shape == (1, lengths.item(), D)
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+def test_padding_changes_nothing(factor):
+    module = subsampling(factor)
+    lengths = torch.arange(1, 3 * factor + 1)  # every remainder, three times
+    features = torch.randn(len(lengths), 3 * factor + 5, F) * 100  # the padding holds what must not matter
+    together, output_lengths = module(features, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        alone, _ = module(features[row : row + 1, :length], lengths[row : row + 1])
+        assert torch.allclose(alone[0], together[row, : output_lengths[row]], atol=1e-5 * 100)
+
+
+@pytest.mark.parametrize("factor", FACTORS)
+def test_gradients_reach_real_frames_only(factor):
+    module, lengths = subsampling(factor), torch.tensor([2 * factor, factor + 1])
+    features = torch.randn(2, 2 * factor, F, requires_grad=True)
+    output, output_lengths = module(features, lengths)
+    (output * length_mask(output_lengths, output.shape[1])[:, :, None]).pow(2).sum().backward()
+    reached = features.grad.abs().sum(2) > 0
+    assert torch.equal(reached, length_mask(lengths, 2 * factor))
+    assert all(parameter.grad.abs().sum() > 0 for parameter in module.parameters())
+
+
+def test_unknown_factor_is_refused():
+    with pytest.raises(KeyError):
+        subsampling(5)

@@ -1,0 +1,213 @@
+"""Configs: defaults, ``extends:``, overrides, and errors that say where, what and how to mend it."""
+
+import json
+import typing
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from masr.config import Config, Section
+from masr.config_files import ConfigError, config_yaml, load_config, save_config
+
+ROOT = Path(__file__).parents[1]
+SHIPPED = sorted(ROOT.glob("egs/*/conf/*.yaml"))
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    """``write("a.yaml", text)`` puts a config file into an own folder and returns its path."""
+
+    def put(name: str, text: str) -> Path:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return put
+
+
+def error_of(path: Path, *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    return str(caught.value)
+
+
+def test_an_empty_file_gives_the_defaults_and_its_own_name(write):
+    assert load_config(write("empty.yaml", "")) == Config(name="empty")
+
+
+def test_a_file_needs_only_what_differs(write):
+    config = load_config(write("a.yaml", "train: {updates: 7}\ndata:\n  batch_seconds: 20\n"))
+    assert config.train.updates == 7
+    assert config.data.batch_seconds == 20.0
+    assert config.model_dump(exclude={"name": True, "train": {"updates"}, "data": {"batch_seconds"}}) == Config(
+        name="x"
+    ).model_dump(exclude={"name": True, "train": {"updates"}, "data": {"batch_seconds"}})
+
+
+def test_numbers_may_be_written_with_an_exponent_without_a_point(write):
+    assert load_config(write("a.yaml", "train: {learning_rate: 2e-3}")).train.learning_rate == 0.002
+
+
+def test_the_name_is_that_of_the_file_also_when_it_extends_a_named_one(write):
+    write("base.yaml", "name: something\nseed: 3\n")
+    config = load_config(write("small.yaml", "extends: base.yaml\n"))
+    assert (config.name, config.seed) == ("small", 3)
+
+
+def test_a_chain_of_extends_merges_key_by_key_and_the_last_file_wins(write):
+    write("shared/base.yaml", "train: {updates: 1, warmup: 1}\nseed: 1\ncorpus: {languages: [cs, nl]}\n")
+    write("middle.yaml", "extends: shared/base.yaml\ntrain: {updates: 2}\nseed: 2\n")
+    config = load_config(write("top.yaml", "extends: middle.yaml\nseed: 3\ncorpus: {languages: [el]}\n"))
+    assert (config.train.warmup, config.train.updates, config.seed) == (1, 2, 3)
+    assert config.corpus.languages == ["el"], "a list is replaced, not appended to"
+
+
+def test_overrides_win_over_every_file_and_the_last_one_over_the_others(write):
+    write("base.yaml", "seed: 1\n")
+    path = write("top.yaml", "extends: base.yaml\nseed: 2\n")
+    config = load_config(path, ["seed=3", "seed=4", "corpus.languages=[cs,nl]", "name=other"])
+    assert (config.seed, config.corpus.languages, config.name) == (4, ["cs", "nl"], "other")
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "b"], ["a", "b", "c"]])
+def test_a_loop_of_extends_is_named(write, names):
+    for name, following in zip(names, [*names[1:], names[0]], strict=True):
+        path = write(f"{name}.yaml", f"extends: {following}.yaml\n")
+    message = error_of(path)
+    assert "extends itself" in message
+    assert all(f"{name}.yaml" in message for name in names)
+
+
+def test_extends_wants_one_file_name(write):
+    message = error_of(write("top.yaml", "extends: [a.yaml, b.yaml]\n"))
+    assert "top.yaml: extends" in message and "a.yaml" in message
+
+
+def test_an_unknown_key_names_file_key_nearest_and_allowed_keys(write):
+    write("base.yaml", "model: {encoder: {layes: 3}}\n")
+    message = error_of(write("top.yaml", "extends: base.yaml\nseed: 2\n"))
+    assert "base.yaml: model.encoder.layes: unknown key" in message
+    assert "did you mean model.encoder.layers?" in message
+    assert "Allowed here: type, subsampling," in message
+    assert "top.yaml" not in message, "the file to mend is the one that sets the key"
+
+
+def test_an_unknown_override_is_blamed_on_the_command_line(write):
+    message = error_of(write("a.yaml", ""), "trian.updates=3")
+    assert message.startswith("command line: trian: unknown key; did you mean train?")
+
+
+def test_every_mistake_is_listed_at_once(write):
+    message = error_of(write("a.yaml", "seed: -1\nvocab: {kind: words}\n"), "train.updats=1")
+    assert [line.split(":")[1].strip() for line in message.splitlines()] == ["seed", "vocab.kind", "train.updats"]
+
+
+@pytest.mark.parametrize(
+    ("yaml", "key", "expected", "found"),
+    [
+        ("train: {updates: many}", "train.updates", "integer", "'many'"),
+        ("train: {updates: '7'}", "train.updates", "integer", "'7'"),
+        ("train: {updates: 0}", "train.updates", "greater than or equal to 1", "0"),
+        ("train: {learning_rate: 0}", "train.learning_rate", "greater than 0", "0"),
+        ("data: {max_bad_fraction: 2}", "data.max_bad_fraction", "less than or equal to 1", "2"),
+        ("vocab: {per_language: 1}", "vocab.per_language", "boolean", "1"),
+        ("corpus: {languages: cs}", "corpus.languages", "list", "'cs'"),
+        ("corpus: {languages: [cs, 5]}", "corpus.languages.1", "string", "5"),
+        ("corpus: {test: []}", "corpus.test", "at least 1 item", "[]"),
+        ("decode: {methods: []}", "decode.methods", "at least 1 item", "[]"),
+        ("features: {speed_perturbation: []}", "features.speed_perturbation", "at least 1 item", "[]"),
+        ("features: {speed_perturbation: [0]}", "features.speed_perturbation.0", "greater than 0", "0"),
+        ("train: 5", "train", "a group of options", "5"),
+        ("train: ", "train", "a group of options", "None"),
+        ("name: 5", "name", "string", "5"),
+        ("name: ''", "name", "letter or digit", "''"),
+        ("name: ../other", "name", "letter or digit", "'../other'"),
+    ],
+)
+def test_an_ill_typed_value_names_what_was_expected_and_found(write, yaml, key, expected, found):
+    message = error_of(write("a.yaml", yaml))
+    assert f"a.yaml: {key}: " in message
+    assert expected in message
+    assert message.endswith(f"found {found}")
+
+
+def test_a_value_that_is_not_among_the_allowed_ones_lists_them(write):
+    message = error_of(write("a.yaml", "train: {schedule: lin}\ndecode: {methods: [greedy]}"))
+    assert "train.schedule" in message and "(allowed: linear, cosine, noam), found 'lin'" in message
+    assert "decode.methods.0" in message
+    assert all(name in message for name in ("ctc-greedy", "ctc-prefix-beam", "attention-beam", "joint-beam"))
+
+
+@pytest.mark.parametrize("yaml", ["train: {precision: no}", "corpus: {languages: [no]}"])
+def test_an_unquoted_no_is_explained(write, yaml):
+    """YAML reads a bare ``no`` as false: precision "no" and Norwegian need quotes."""
+    assert "quotes" in error_of(write("a.yaml", yaml))
+    load_config(write("a.yaml", yaml.replace("no", "'no'")))
+    load_config(write("a.yaml", ""), ["train.precision='no'"])
+
+
+def test_a_missing_file_suggests_the_nearest(write):
+    path = write("conformer.yaml", "")
+    assert f"did you mean {path}?" in error_of(path.with_name("conformr.yaml"))
+    assert f"did you mean {path}?" in error_of(write("top.yaml", "extends: confomer.yaml"))
+    assert "conformer.yaml" in error_of(path.with_name("zzz.yml")), "all that there are, when none is near"
+
+
+@pytest.mark.parametrize("text", ["a: [1\n", "train: {updates: 1, updates: 2}\n", "a: b: c\n", "seed: 1\n\tname: x\n"])
+def test_invalid_yaml_names_file_and_line(write, text):
+    message = error_of(write("a.yaml", text))
+    assert "a.yaml: not valid YAML" in message
+    assert "line " in message
+
+
+def test_other_than_text_or_than_keys_is_refused(write, tmp_path):
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "binary.yaml: not valid YAML" in error_of(tmp_path / "binary.yaml")
+    assert "list.yaml: expected `key: value` lines" in error_of(write("list.yaml", "- 1\n"))
+
+
+@pytest.mark.parametrize("override", ["train.updates", "=3", "--train.updates=3"])
+def test_what_is_not_an_override_is_explained(write, override):
+    assert "write section.key=value" in error_of(write("a.yaml", ""), override)
+
+
+def test_recipes_ship_configs():
+    assert SHIPPED
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parts[-3]}/{path.stem}")
+def test_shipped_configs_load(path):
+    assert load_config(path).name == path.stem
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parts[-3]}/{path.stem}")
+def test_the_resolved_config_is_read_back_as_it_was(path, tmp_path):
+    config = load_config(path, ["name=other", "train.precision='no'"])
+    save_config(config, tmp_path / "config.yaml")
+    assert load_config(tmp_path / "config.yaml") == config
+    assert (tmp_path / "config.yaml").read_text() == config_yaml(config)
+
+
+def options(section: type[BaseModel], prefix: str = "") -> typing.Iterator[tuple[str, str | None]]:
+    """(dotted key, description) of every option that is not a group of options."""
+    for name, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from options(field.annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", field.description
+
+
+def test_every_option_has_a_meaning():
+    listed = dict(options(Config))
+    assert "model.encoder.layers" in listed
+    assert [key for key, description in listed.items() if not description] == []
+
+
+def test_the_schema_describes_every_option_and_forbids_others():
+    schema = json.loads(json.dumps(Config.model_json_schema()))
+    for group in [schema, *schema["$defs"].values()]:
+        assert group["additionalProperties"] is False
+        for name, option in group["properties"].items():
+            assert "$ref" in option or option.get("description"), name
