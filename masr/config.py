@@ -62,6 +62,8 @@ class Vocab(Section):
 class SpecAugment(Section):
     """Park et al. 2019 (arXiv 1904.08779), without time warping."""
 
+    start_epoch: Count = 0
+    """First epoch with masks: CTC finds its alignment much sooner on whole features."""
     frequency_masks: Count = 2
     """Masks over mel bins in one utterance."""
     frequency_width: Count = 27
@@ -79,6 +81,8 @@ class Data(Section):
     """Most audio that one process takes at once; larger shares become accumulated micro-batches."""
     buckets: Positive = 10
     """Duration buckets from which batches of similar length are drawn."""
+    short_first_epochs: Count = 0
+    """First epochs that go from short to long recordings (SortaGrad, Amodei et al. 2016, arXiv 1512.02595)."""
     language_temperature: PositiveFloat = 1.0
     """Languages are drawn with p ~ hours^(1/temperature): 1 as they are, large values equally often."""
     min_seconds: PositiveFloat = 0.1

@@ -70,8 +70,8 @@ class SpeechRecognizer:
         """A model folder (exp/<name>), or the name of a model that masr ships, e.g. ``freevoices``."""
         return cls(load_model(find_model(folder), device or ("cuda" if torch.cuda.is_available() else "cpu")), options)
 
-    @overload  # type: ignore[overload-overlap]  # a str is a path, not a sequence of them
-    def transcribe(self, audio: Audio, sampling_rate: int = ..., languages: Languages = ...) -> Transcript: ...
+    @overload
+    def transcribe(self, audio: Audio, sampling_rate: int = ..., languages: Languages = ...) -> Transcript: ...  # type: ignore[overload-overlap]
     @overload
     def transcribe(
         self, audio: Sequence[Audio], sampling_rate: int = ..., languages: Languages = ...

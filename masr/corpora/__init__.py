@@ -8,7 +8,10 @@ A corpus module has
 
 import importlib
 import pkgutil
+from pathlib import Path
 from types import ModuleType
+
+from lhotse import AudioSource, Recording
 
 
 def corpus_module(name: str) -> ModuleType:
@@ -17,3 +20,12 @@ def corpus_module(name: str) -> ModuleType:
     if name not in known:
         raise ValueError(f"corpus.name: no module masr/corpora/{name}.py; known corpora: {', '.join(known)}")
     return importlib.import_module(f"masr.corpora.{name}")
+
+
+def recording_of(path: Path) -> Recording:
+    """What an audio file holds; one that cannot be read has no samples, so that stage 0 rejects its cuts."""
+    try:
+        return Recording.from_file(path)
+    except Exception:  # lhotse's backends raise many kinds; all mean that the file is not readable
+        source = AudioSource("file", [0], str(path))
+        return Recording(path.stem, [source], sampling_rate=16000, num_samples=0, duration=0)

@@ -103,7 +103,7 @@ class TrainingUpdates(Dataset):
     """The updates of one epoch from number ``first`` on, as one process sees them."""
 
     def __init__(
-        self, updates: list[list[Cut]], tokenizer: Tokenizer, mel_bins: int, augment: SpecAugment, seed: int,
+        self, updates: list[list[Cut]], tokenizer: Tokenizer, mel_bins: int, augment: SpecAugment | None, seed: int,
         device_seconds: float, rank: int = 0, world_size: int = 1,
     ):  # fmt: skip
         self.updates, self.tokenizer, self.augment, self.seed = updates, tokenizer, augment, seed
@@ -140,6 +140,8 @@ class TrainingUpdates(Dataset):
         )  # fmt: skip
 
     def _augmented(self, cut: Cut) -> Tensor:
+        if self.augment is None:
+            return self.load(cut)
         random = np.random.default_rng([self.seed, zlib.crc32(cut.id.encode())])
         return spec_augment(self.load(cut), self.augment, random)
 

@@ -3,6 +3,7 @@
 Nothing of it depends on the number of processes, and resuming means building the epoch again and skipping updates.
 """
 
+import re
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -10,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 from lhotse import CutSet
 from lhotse.cut import Cut
-from lhotse.dataset import DynamicBucketingSampler
+from lhotse.dataset import DynamicBucketingSampler, DynamicCutSampler
+from lhotse.dataset.sampling.base import CutSampler
 
 from masr.config import Data
 from masr.text.languages import language_name
@@ -23,7 +25,7 @@ def language_of(cut: Cut) -> str:
 
 def recording_name(cut: Cut) -> str:
     """The id that all speeds of a recording share."""
-    return cut.id.split("_sp")[0]
+    return re.sub(r"_sp[\d.]+$", "", cut.id)
 
 
 def split_by_duration(cuts: Sequence[Cut], seconds: float) -> list[list[Cut]]:
@@ -59,12 +61,21 @@ class EpochPlan:
         cuts = self._draw(np.random.default_rng([self.seed, epoch, 0]))
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="(?s).*eagerly read CutSet")  # an epoch is a list on purpose
-            sampler = DynamicBucketingSampler(
-                CutSet.from_cuts(cuts), max_duration=self.options.batch_seconds, shuffle=True, seed=self.seed + epoch,
-                num_buckets=min(self.options.buckets, max(1, len(cuts) // 2)), num_cuts_for_bins_estimate=len(cuts),
-                world_size=1, rank=0,
-            )  # fmt: skip
-            return [list(batch) for batch in sampler]
+            batches = [list(batch) for batch in self._sampler(cuts, self.seed + epoch)]
+        if epoch < self.options.short_first_epochs:
+            batches.sort(key=lambda batch: max(cut.duration for cut in batch))
+        return batches
+
+    def _sampler(self, cuts: list[Cut], seed: int) -> CutSampler:
+        buckets = min(self.options.buckets, len(cuts) // 2)
+        options = {
+            "max_duration": self.options.batch_seconds, "shuffle": True, "seed": seed, "world_size": 1, "rank": 0,
+        }  # fmt: skip
+        if buckets < 2:  # lhotse refuses a single bucket
+            return DynamicCutSampler(CutSet.from_cuts(cuts), **options)
+        return DynamicBucketingSampler(
+            CutSet.from_cuts(cuts), num_buckets=buckets, num_cuts_for_bins_estimate=len(cuts), **options
+        )
 
     def _draw(self, random: np.random.Generator) -> list[Cut]:
         """Every recording of a language floor(n) or ceil(n) times, each time at a random speed; ids made unique."""

@@ -14,6 +14,8 @@ class Dropout(nn.Module):
 
     def __init__(self, p: float):
         super().__init__()
+        if not 0 <= round(p * 256) < 256:
+            raise ValueError(f"dropout {p:g} leaves nothing to learn from; it must be below 1")
         self.p = p
 
     def forward(self, values: Tensor) -> Tensor:

@@ -54,6 +54,8 @@ def _decode_split(split: str, model: Recognizer, config: Config, folder: Path) -
         for method, rows in _decode_batch(batch_cuts, batch, model, config).items():
             lines[method] += rows
     rejected.finish(f"decode: {split}", len(cuts), config.data.max_bad_fraction)
+    if len(rejected.reasons) == len(cuts):
+        raise ValueError(f"decode: no recording of {split} can be used; reasons in {rejected.path}")
     for method, rows in lines.items():
         _write_lines(sorted(rows, key=lambda row: row["id"]), folder / method / f"{split}.jsonl")
         seconds, audio = sum(row["seconds"] for row in rows), sum(row["duration"] for row in rows)

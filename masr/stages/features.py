@@ -2,7 +2,7 @@
 
 import json
 import multiprocessing
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from masr.data.features import FRAME_SHIFT, SAMPLING_RATE, LogMel, Statistics, U
 from masr.data.rejected import Rejected
 from masr.progress import say, track
 from masr.stages.output import StageOutput, seal_of
-from masr.stages.prepare import manifests
+from masr.stages.prepare import all_splits, manifests, read_cuts
 
 CUTS_PER_TASK = 50
 STATISTICS_SAMPLE = 2000  # recordings that are enough for mean and variance when features are not stored
@@ -36,15 +36,19 @@ def run(config: Config, force: bool = False) -> None:
     if not output.begin(force):
         return
     rejected = Rejected(output.folder / "rejected.tsv")
-    splits = [config.corpus.train, config.corpus.dev, *config.corpus.test]
-    total = 0
-    for split in splits[:1] if config.features.on_the_fly else splits:
-        cuts = list(CutSet.from_file(manifests(config) / f"{split}.jsonl.gz"))
-        total += len(cuts)
-        done = _extract(cuts, split, output.folder, config, rejected)
-        if not config.features.on_the_fly:
-            CutSet.from_cuts(done).to_file(output.folder / f"{split}.jsonl.gz")
+    splits = all_splits(config)
+    total, empty = 0, []
+    with ProcessPoolExecutor(config.features.jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
+        for split in splits[:1] if config.features.on_the_fly else splits:
+            cuts = read_cuts(manifests(config), split)
+            total += len(cuts)
+            done = _extract(cuts, split, output.folder, config, rejected, pool)
+            if not config.features.on_the_fly:
+                CutSet.from_cuts(done).to_file(output.folder / f"{split}.jsonl.gz")
+            empty += [] if done else [split]
     rejected.finish("features", total, config.data.max_bad_fraction)
+    if empty:
+        raise ValueError(f"features: no recording of {', '.join(empty)} can be used; reasons in {rejected.path}")
     output.seal()
 
 
@@ -57,9 +61,8 @@ def load_statistics(config: Config) -> Statistics:
 def load_cuts(config: Config, split: str) -> list[Cut]:
     """Cuts of a split with stored features, or with audio when features are computed on the fly."""
     if not config.features.on_the_fly:
-        return list(CutSet.from_file(feature_folder(config) / f"{split}.jsonl.gz"))
-    cuts = CutSet.from_file(manifests(config) / f"{split}.jsonl.gz")
-    return [at_speed(cut, speed) for cut in cuts for speed in _speeds(config, split)]
+        return read_cuts(feature_folder(config), split)
+    return [at_speed(cut, speed) for cut in read_cuts(manifests(config), split) for speed in _speeds(config, split)]
 
 
 def at_speed(cut: Cut, speed: float) -> Cut:
@@ -71,7 +74,9 @@ def _speeds(config: Config, split: str) -> list[float]:
     return config.features.speed_perturbation if split == config.corpus.train else [1.0]
 
 
-def _extract(cuts: list[Cut], split: str, folder: Path, config: Config, rejected: Rejected) -> list[Cut]:
+def _extract(
+    cuts: list[Cut], split: str, folder: Path, config: Config, rejected: Rejected, pool: Executor
+) -> list[Cut]:
     """Cuts with features, in order; adds to ``rejected`` and, for the training split, writes the statistics."""
     if config.features.on_the_fly:
         cuts = cuts[:: max(1, len(cuts) // STATISTICS_SAMPLE)]
@@ -82,14 +87,13 @@ def _extract(cuts: list[Cut], split: str, folder: Path, config: Config, rejected
     parts = [cuts[i : i + CUTS_PER_TASK] for i in range(0, len(cuts), CUTS_PER_TASK)]
     tasks = [(part, speeds, store / f"{i:05}" if store else None, bins) for i, part in enumerate(parts)]
     done, statistics = [], Statistics.empty(bins)
-    with ProcessPoolExecutor(config.features.jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
-        seconds = sum(cut.duration / speed for cut in cuts for speed in speeds)
-        results = track(pool.map(_extract_task, tasks), f"features: {split}", seconds, _seconds_of, "s")
-        for good, bad, part_statistics in results:
-            done += good
-            statistics += part_statistics
-            for utterance, reason in bad.items():
-                rejected.add(utterance, reason)
+    seconds = sum(cut.duration / speed for cut in cuts for speed in speeds)
+    results = track(pool.map(_extract_task, tasks), f"features: {split}", seconds, _seconds_of, "s")
+    for good, bad, part_statistics in results:
+        done += good
+        statistics += part_statistics
+        for utterance, reason in bad.items():
+            rejected.add(utterance, reason)
     if split == config.corpus.train:
         (folder / "statistics.json").write_text(json.dumps(statistics.to_dict()))
     say(f"features: {split}: {len(done)} recordings, {sum(cut.duration for cut in done) / 3600:.2f} h")

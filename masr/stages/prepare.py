@@ -1,6 +1,7 @@
 """Stage 0: the corpus as published -> validated, normalised CutSets in ``data/manifests``."""
 
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from lhotse import CutSet
@@ -20,6 +21,19 @@ def manifests(config: Config) -> Path:
     return Path(config.data_dir) / "manifests"
 
 
+def read_cuts(folder: Path, split: str) -> list[Cut]:
+    """Cuts of a split in the output of stage 0 or 1."""
+    path = folder / f"{split}.jsonl.gz"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: run `masr prepare` and `masr features` with these corpus options")
+    return list(CutSet.from_file(path))
+
+
+def all_splits(config: Config) -> list[str]:
+    """Training split first; a split is named once, though dev may also be one to decode."""
+    return list(dict.fromkeys([config.corpus.train, config.corpus.dev, *config.corpus.test]))
+
+
 def run(config: Config, force: bool = False) -> None:
     """Writes ``<split>.jsonl.gz`` for every split; unusable recordings are listed in ``rejected.tsv``."""
     corpus = corpus_module(config.corpus.name)
@@ -33,19 +47,22 @@ def run(config: Config, force: bool = False) -> None:
     if not output.begin(force):
         return
     splits = corpus.read(path, config.corpus.languages)
-    wanted = [config.corpus.train, config.corpus.dev, *config.corpus.test]
+    wanted = all_splits(config)
     if missing := [split for split in wanted if not splits.get(split)]:
         raise ValueError(f"{path}: no recordings for {', '.join(missing)}; splits found: {', '.join(splits) or 'none'}")
     rejected = Rejected(output.folder / "rejected.tsv")
-    for split in wanted:
-        CutSet.from_cuts(_usable(splits[split], config, rejected)).to_file(output.folder / f"{split}.jsonl.gz")
+    usable = {split: list(_usable(splits[split], config, rejected)) for split in wanted}
+    for split, cuts in usable.items():
+        CutSet.from_cuts(cuts).to_file(output.folder / f"{split}.jsonl.gz")
     rejected.finish("prepare", sum(len(splits[split]) for split in wanted), config.data.max_bad_fraction)
+    if empty := [split for split, cuts in usable.items() if not cuts]:
+        raise ValueError(f"{path}: no recording of {', '.join(empty)} can be used; reasons in {rejected.path}")
     for split in wanted:
-        say(f"prepare: {split}: {describe(CutSet.from_file(output.folder / f'{split}.jsonl.gz'))}")
+        say(f"prepare: {split}: {describe(usable[split])}")
     output.seal()
 
 
-def describe(cuts: CutSet) -> str:
+def describe(cuts: Iterable[Cut]) -> str:
     """Minutes by language, e.g. ``Czech 78.2 min, Dutch 73.3 min``."""
     seconds: Counter[str] = Counter()
     for cut in cuts:
@@ -75,6 +92,8 @@ def _usable(cuts: list[Cut], config: Config, rejected: Rejected):
 def _problem(cut: Cut, text: str, seen: set[str], config: Config) -> str | None:
     if not text:
         return f"empty transcript (as published: {cut.supervisions[0].text!r})"
+    if not cut.recording.num_samples:
+        return f"{cut.recording.sources[0].source} cannot be read, or is empty"
     if cut.id in seen:
         return "a second recording with this id"
     if cut.duration < config.data.min_seconds:

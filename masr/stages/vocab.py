@@ -3,12 +3,10 @@
 from collections import defaultdict
 from pathlib import Path
 
-from lhotse import CutSet
-
 from masr.config import Config
 from masr.progress import say
 from masr.stages.output import StageOutput, seal_of
-from masr.stages.prepare import manifests
+from masr.stages.prepare import all_splits, manifests, read_cuts
 from masr.text.tokenizer import Tokenizer, train_tokenizer
 
 
@@ -46,14 +44,14 @@ def load_tokenizer(config: Config) -> Tokenizer:
 
 def _texts(config: Config, split: str) -> dict[str, list[str]]:
     texts: dict[str, list[str]] = defaultdict(list)
-    for cut in CutSet.from_file(manifests(config) / f"{split}.jsonl.gz"):
+    for cut in read_cuts(manifests(config), split):
         texts[cut.supervisions[0].language].append(cut.supervisions[0].text)
     return dict(texts)
 
 
 def _warn_of_unknown_characters(texts: dict[str, list[str]], config: Config) -> None:
     known = {c for lines in texts.values() for line in lines for c in line}
-    for split in [config.corpus.dev, *config.corpus.test]:
+    for split in all_splits(config)[1:]:
         unseen = {c for lines in _texts(config, split).values() for line in lines for c in line} - known
         if unseen:
             say(f"vocab: {split} has characters that training text has not: {' '.join(sorted(unseen))}")

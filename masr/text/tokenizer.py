@@ -76,13 +76,16 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
-        """Reads what `save` wrote; ValueError when the files do not belong together."""
-        description = json.loads((folder / "languages.json").read_text())
-        names = [SHARED] if (folder / _model_file(SHARED)).exists() else description["languages"]
-        models = {name: SentencePieceProcessor(model_file=str(folder / _model_file(name))) for name in names}
-        tokenizer = cls(description["languages"], description["language_token"], models)
-        if tokenizer.hash() != description["hash"]:
-            raise ValueError(f"{folder}: the token models are not those that languages.json describes")
+        """Reads what `save` wrote; ValueError when the files are damaged or do not belong together."""
+        try:
+            description = json.loads((folder / "languages.json").read_text())
+            names = [SHARED] if (folder / _model_file(SHARED)).exists() else description["languages"]
+            models = {n: SentencePieceProcessor(model_proto=(folder / _model_file(n)).read_bytes()) for n in names}
+            tokenizer = cls(description["languages"], description["language_token"], models)
+            if tokenizer.hash() != description["hash"]:
+                raise ValueError("the token models are not those that languages.json describes")
+        except (OSError, ValueError, KeyError, RuntimeError) as error:  # SentencePiece raises RuntimeError
+            raise ValueError(f"{folder}: damaged vocabulary; `masr vocab --force` makes it again: {error}") from error
         return tokenizer
 
     def hash(self) -> str:

@@ -101,8 +101,10 @@ class Trainer:
         """The rest of the current epoch as this process sees it."""
         data, epoch = self.config.data, self.progress["epoch"]
         updates = self.plan.updates(epoch)
+        masks = self.config.model.spec_augment
         dataset = TrainingUpdates(
-            updates, self.recognizer.tokenizer, self.config.features.mel_bins, self.config.model.spec_augment,
+            updates, self.recognizer.tokenizer, self.config.features.mel_bins,
+            masks if epoch >= masks.start_epoch else None,
             self.config.seed + epoch, data.device_seconds, self.accelerator.process_index,
             self.accelerator.num_processes,
         )  # fmt: skip

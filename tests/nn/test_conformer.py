@@ -11,7 +11,7 @@ F = 12
 
 
 def options(**changes) -> Encoder:
-    sizes = {"layers": 3, "width": 16, "heads": 2, "feedforward": 24, "kernel": 5, "subsampling_channels": 4}
+    sizes = {"layers": 3, "width": 16, "heads": 2, "feedforward": 24, "kernel": 5, "subsampling_channels": 16}
     return Encoder(**(sizes | changes))
 
 
@@ -65,9 +65,7 @@ def test_every_frame_depends_on_every_real_frame_and_no_other():
 def test_gradients_reach_every_parameter():
     encoder = conformer().train()
     encoder(torch.randn(2, 40, F), torch.tensor([40, 30])).frames.pow(3).sum().backward()
-    # Softmax does not see what is added to all scores, so the bias of the keys alone has no gradient.
-    still = {name for name, p in encoder.named_parameters() if not p.grad.abs().max() > 1e-9}
-    assert still == set()
+    assert {name for name, p in encoder.named_parameters() if not p.grad.abs().max() > 1e-6} == set()
 
 
 def test_dropout_acts_in_training_only():

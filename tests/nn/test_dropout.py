@@ -62,5 +62,7 @@ def test_gradient_is_the_mask():
     assert torch.equal(values.grad, (dropped != 0) * 2.0)
 
 
-def test_everything_can_be_dropped():
-    assert torch.equal(drop(1.0, torch.ones(20)), torch.zeros(20))
+@pytest.mark.parametrize("p", [1.0, 0.999, -0.1])
+def test_rates_that_leave_nothing_are_refused(p):
+    with pytest.raises(ValueError, match=f"dropout {p:g} leaves nothing"):
+        Dropout(p)

