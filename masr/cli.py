@@ -83,6 +83,23 @@ def transcribe(
             print(f"{file}\t{transcript.text}" if len(files) > 1 else transcript.text)
 
 
+@app.command("compare", help="Error rates of several decode files side by side; the first one is the baseline.")
+def compare(files: Annotated[list[Path], typer.Argument(help="exp/<name>/decode/<method>/<split>.jsonl ...")]) -> None:
+    from masr.score.report import compare_files
+
+    print(compare_files(files))
+
+
+@app.command("export", help="Make a small folder of a trained model: float16 weights, tokenizer, model card.")
+def export(
+    folder: Annotated[Path, typer.Argument(help="Trained folder, exp/<name>.")],
+    output: Annotated[Path, typer.Argument(help="Folder to write.")],
+) -> None:
+    from masr.models.export import export_model
+
+    print(f"wrote {export_model(folder, output)}")
+
+
 def main() -> None:
     """Entry point; what a user can put right is one clear message, not a traceback."""
     try:

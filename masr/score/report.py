@@ -289,6 +289,16 @@ def _language_confusion_table(confusion: Metrics) -> str:
     return "\n".join(lines)
 
 
+def compare_files(files: Sequence[Path]) -> str:
+    """`compare_table` of decode files, each named as its experiment, method and split."""
+    return compare_table(
+        {
+            title_of(file): compute_metrics(errors.read_decode_file(file), title=title_of(file), details={})
+            for file in files
+        }
+    )
+
+
 def compare_table(metrics: dict[str, Metrics]) -> str:
     """Markdown table of CER (%) by language, one column a system, with the change relative to the first system.
 

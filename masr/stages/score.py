@@ -18,7 +18,9 @@ def run(config: Config, force: bool = False) -> None:
     seal_of(folder / "decode", "decode")
     files = [folder / "decode" / m / f"{s}.jsonl" for m in config.decode.methods for s in config.corpus.test]
     if missing := [str(file) for file in files if not file.is_file()]:
-        raise FileNotFoundError(f"{', '.join(missing)} is missing: run `masr decode` with these decode and corpus options")
+        raise FileNotFoundError(
+            f"{', '.join(missing)} is missing: run `masr decode` with these decode and corpus options"
+        )
     inputs = {"decoded": {str(file): file_hash(file) for file in files}, "normalization": VERSION}
     output = StageOutput("score", folder / "score", inputs)
     if output.begin(force):

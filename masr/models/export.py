@@ -1,0 +1,56 @@
+"""Makes a small folder of a trained model that can be given away: float16 weights, config, tokenizer, model card."""
+
+import json
+from pathlib import Path
+
+from masr.config_files import load_config
+from masr.models.recognizer import load_model, parameter_count, save_model
+from masr.progress import clock
+from masr.text.languages import language_name
+
+
+def export_model(folder: Path, output: Path) -> Path:
+    """Writes ``output`` from an experiment's folder; returns it. Recognition with it needs nothing else."""
+    model = load_model(folder)
+    weights = {name: tensor.half() for name, tensor in model.state_dict().items()}
+    save_model(output, load_config(folder / "config.yaml"), model.tokenizer, weights)
+    (output / "README.md").write_text(_model_card(folder, model.tokenizer.languages, parameter_count(model)), "utf-8")
+    return output
+
+
+def _model_card(folder: Path, languages: list[str], parameters: int) -> str:
+    lines = [
+        f"# {folder.name}", "",
+        f"A masr recogniser of {parameters / 1e6:.2f} M parameters (float16 here) for "
+        f"{', '.join(language_name(code) for code in languages)}.", "",
+        "```", "masr transcribe THIS_FOLDER a.wav", "```", "",
+        *_training(folder), *_results(folder),
+    ]  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def _training(folder: Path) -> list[str]:
+    if not (folder / "training.json").exists():
+        return []
+    training = json.loads((folder / "training.json").read_text())
+    environment = json.loads((folder / "environment.json").read_text())
+    return [
+        "## Training", "",
+        f"- `{environment['command']}` at commit {environment['commit']}; every option is in `config.yaml`",
+        f"- {clock(training['train_seconds'])} on {environment['machine']} "
+        f"({environment['processes']} x {environment['threads']} threads), {training['audio_seconds'] / 3600:.1f} h of audio "
+        f"in {training['update']} updates; dev CER {training['best_cer']:.2%} at update {training['best_update']}", "",
+    ]  # fmt: skip
+
+
+def _results(folder: Path) -> list[str]:
+    """The tables of every scored method and split."""
+    lines = []
+    for path in sorted(folder.glob("score/*/*/report.md")):
+        lines += [f"## {path.parent.parent.name}, {path.parent.name}", "", _first_table(path.read_text("utf-8")), ""]
+    return lines
+
+
+def _first_table(markdown: str) -> str:
+    rows = markdown.split("\n|", 1)[1].split("\n\n", 1)[0] if "\n|" in markdown else ""
+    return f"|{rows}" if rows else ""

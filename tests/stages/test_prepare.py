@@ -1,0 +1,158 @@
+"""Stage 0: the manifests, when they are redone, and what is rejected or refused."""
+
+import os
+
+import numpy as np
+import pytest
+import soundfile
+from lhotse import CutSet
+
+from masr.data.rejected import TooManyRejected
+from masr.stages import prepare
+
+
+@pytest.fixture
+def cuts_of():
+    """``cuts_of(small, "train")``: the cuts that stage 0 wrote, by id."""
+    return lambda small, split: {
+        cut.id: cut for cut in CutSet.from_file(small.folder / f"data/manifests/{split}.jsonl.gz")
+    }
+
+
+def test_manifests_hold_the_corpus_with_normalised_text(small, cuts_of, capsys):
+    prepare.run(small.config())
+    for split, number in {"train": 3, "dev": 1, "test": 1}.items():
+        rows = {row["id"]: row for row in small.rows if row["split"] == split}
+        cuts = cuts_of(small, split)
+        assert cuts.keys() == rows.keys() and len(cuts) == number
+        for name, row in rows.items():
+            supervision = cuts[name].supervisions[0]
+            assert supervision.text == row["text"].lower().rstrip(".")
+            assert supervision.custom["published_text"] == row["text"]
+            assert supervision.custom["translation"]["en"] == row["translation"]["en"]
+            assert (supervision.language, supervision.speaker) == ("es", "tuxpaint-es")
+            assert (cuts[name].start, cuts[name].duration) == pytest.approx((row["start"], row["duration"]))
+    assert "prepare: train: Spanish 0.1 min" in capsys.readouterr().out
+    assert small.rejected() == {}
+
+
+def test_the_second_run_does_nothing(small, snapshot, capsys):
+    prepare.run(small.config())
+    before = snapshot(small.folder / "data")
+    capsys.readouterr()
+    prepare.run(small.config("train.updates=9", "decode.beam=3"))
+    assert capsys.readouterr().out == "prepare: complete in data/manifests (--force redoes it)\n"
+    assert snapshot(small.folder / "data") == before
+
+
+@pytest.mark.parametrize("reason", ["force", "options", "another line", "another file", "half-written", "damaged"])
+def test_it_is_redone_when_something_changed(small, cuts_of, reason):
+    prepare.run(small.config())
+    stray = small.folder / "data/manifests/stray"
+    stray.touch()
+    match reason:
+        case "another line":
+            small.publish(small.bad_row(id="one-more"))
+        case "another file":
+            os.utime(small.corpus / "tuxpaint_es.opus", (1, 1))
+        case "half-written":
+            (small.folder / "data/manifests/complete.json").unlink()
+        case "damaged":
+            (small.folder / "data/manifests/train.jsonl.gz").write_bytes(b"")
+    prepare.run(small.config(*(["data.min_seconds=0.2"] if reason == "options" else [])), force=reason == "force")
+    assert not stray.exists()
+    assert len(cuts_of(small, "train")) == 3 + (reason == "another line")
+
+
+@pytest.mark.parametrize(
+    "moment", [("lhotse:CutSet.to_file", 2), ("masr.stages.output:StageOutput.seal", 1), ("os:replace", 1)]
+)
+def test_killed_and_run_again_it_is_as_if_never_killed(small, cuts_of, kill_at, moment):
+    kill_at(*moment, lambda: prepare.run(small.config()))
+    assert (small.folder / "data/manifests").is_dir()
+    with pytest.raises(FileNotFoundError, match="run `masr prepare`"):
+        prepare.seal_of(prepare.manifests(small.config()), "prepare")
+    prepare.run(small.config())
+    assert [len(cuts_of(small, split)) for split in ("train", "dev", "test")] == [3, 1, 1]
+
+
+def test_dev_may_also_be_decoded(small, cuts_of):
+    prepare.run(small.config("corpus.test=[dev,test]"))
+    (cut,) = cuts_of(small, "dev").values()
+    assert cut.supervisions[0].custom["published_text"] != cut.supervisions[0].text
+
+
+BAD = {
+    "garbage": ({"audio": "garbage.opus"}, "corpus/garbage.opus cannot be read"),
+    "empty file": ({"audio": "empty.wav"}, "corpus/empty.wav cannot be read, or is empty"),
+    "no samples": ({"audio": "silence.wav"}, "corpus/silence.wav cannot be read, or is empty"),
+    "missing file": ({"audio": "missing.opus"}, "corpus/missing.opus cannot be read"),
+    "empty text": ({"text": ""}, "empty transcript (as published: '')"),
+    "no text": ({"text": None}, "empty transcript (as published: None)"),
+    "only punctuation": ({"text": "¿…?"}, "empty transcript (as published: '¿…?')"),
+    "0.05 s": ({"duration": 0.05}, "0.050 s is shorter than data.min_seconds=0.1"),
+    "beyond the end": ({"start": 100.0, "duration": 1.0}, "ends at 101.00 s, but its recording has"),
+}
+
+
+@pytest.mark.parametrize(("fields", "reason"), BAD.values(), ids=BAD)
+def test_an_unusable_recording_is_counted_listed_and_skipped(small, cuts_of, fields, reason, capsys):
+    (small.corpus / "garbage.opus").write_bytes(b"garbage" * 99)
+    (small.corpus / "empty.wav").touch()
+    soundfile.write(small.corpus / "silence.wav", np.zeros(0), 16000)
+    small.publish(small.bad_row(**fields))
+    prepare.run(small.config())
+    assert small.rejected().keys() == {"bad"}
+    assert small.rejected()["bad"].startswith(reason)
+    assert len(cuts_of(small, "train")) == 3
+    assert "prepare: 1 of 6 recordings skipped (first: bad: " in capsys.readouterr().out
+
+
+def test_a_second_recording_with_the_same_id_is_rejected(small, cuts_of):
+    small.publish(small.rows[0])
+    prepare.run(small.config())
+    assert small.rejected() == {small.rows[0]["id"]: "a second recording with this id"}
+    assert len(cuts_of(small, "train")) == 3
+
+
+def test_too_many_unusable_recordings_stop_the_stage_with_their_number(small):
+    small.publish(small.bad_row(text=""))
+    with pytest.raises(TooManyRejected) as caught:
+        prepare.run(small.config("data.max_bad_fraction=0.1"))
+    message = str(caught.value)
+    assert message.startswith("prepare: 1 of 6 recordings skipped (first: bad: empty transcript")
+    assert "data/manifests/rejected.tsv" in message
+    assert "more than data.max_bad_fraction=0.1" in message
+    assert small.rejected().keys() == {"bad"}, "the list is there to work with"
+    with pytest.raises(TooManyRejected):
+        prepare.run(small.config("data.max_bad_fraction=0.1"))
+    prepare.run(small.config("data.max_bad_fraction=0.2"))
+
+
+def test_the_list_goes_when_there_is_nothing_to_list(small):
+    small.publish(small.bad_row(text=""))
+    prepare.run(small.config())
+    small.publish()
+    prepare.run(small.config())
+    assert not (small.folder / "data/manifests/rejected.tsv").exists()
+
+
+def test_a_split_of_which_nothing_is_left_stops_the_stage(small):
+    small.rows = [row | {"text": "!"} if row["split"] == "dev" else row for row in small.rows]
+    small.publish()
+    with pytest.raises(ValueError, match=r"no recording of dev can be used; reasons in data/manifests/rejected\.tsv"):
+        prepare.run(small.config())
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("corpus.path=nowhere", "corpus.path: no folder .*nowhere; set corpus.path="),
+        ("corpus.name=frevoices", "corpus.name: no module masr/corpora/frevoices.py; known corpora: .*freevoices"),
+        ("corpus.test=[tests]", "no recordings for tests; splits found: .*test"),
+        ("corpus.languages=[cs]", "no recordings for train, dev, test; splits found: none"),
+    ],
+)
+def test_a_wrong_corpus_option_names_what_there_is(small, override, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        prepare.run(small.config(override))
