@@ -57,8 +57,8 @@ class Small:
         miniatures.write_manifest(self.corpus, [*self.rows, *more])
 
     def bad_row(self, **fields: object) -> dict:
-        """A line like the first one, but for ``fields``."""
-        return self.rows[0] | {"id": "bad"} | fields
+        """A line for the training split, like the first one but for ``fields``."""
+        return self.rows[0] | {"id": "bad", "split": "train"} | fields
 
     def rejected(self, folder: str = "manifests") -> dict[str, str]:
         """Reasons by utterance in ``data/<folder>/rejected.tsv``; empty when there is no such file."""

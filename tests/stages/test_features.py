@@ -1,0 +1,205 @@
+"""Stage 1: stored features, their statistics, when they are redone, and audio that spoils them."""
+
+import miniatures
+import numpy as np
+import pytest
+from lhotse import CutSet
+
+from masr.data.batches import CutFeatures
+from masr.data.rejected import TooManyRejected
+from masr.stages import features, prepare
+from masr.stages.features import load_cuts, load_statistics
+from masr.stages.output import seal_of
+
+SPEEDS = "features.speed_perturbation=[0.9,1.0,1.1]"
+
+
+@pytest.fixture
+def extract(small):
+    """``extract(*overrides)`` runs stages 0 and 1 and returns the config."""
+
+    def run(*overrides: str):
+        config = small.config(*overrides)
+        prepare.run(config)
+        features.run(config)
+        return config
+
+    return run
+
+
+def test_every_recording_has_features_at_every_speed_and_the_others_at_their_own(small, extract):
+    config = extract(SPEEDS)
+    train = {cut.id: cut for cut in load_cuts(config, "train")}
+    names = [row["id"] for row in small.rows if row["split"] == "train"]
+    assert train.keys() == {name + suffix for name in names for suffix in ("", "_sp0.9", "_sp1.1")}
+    for name in names:
+        for suffix, speed in (("", 1.0), ("_sp0.9", 0.9), ("_sp1.1", 1.1)):
+            cut = train[name + suffix]
+            assert cut.duration == pytest.approx(train[name].duration / speed, abs=1e-3)
+            assert cut.load_features().shape == (cut.num_frames, 80)
+            assert cut.num_frames == pytest.approx(cut.duration * 100, abs=1)
+            assert cut.supervisions[0].text == train[name].supervisions[0].text
+    for split in ("dev", "test"):
+        assert all(cut.has_features and "_sp" not in cut.id for cut in load_cuts(config, split))
+
+
+def test_stored_features_are_those_computed_on_the_fly(extract):
+    stored, computed = extract(SPEEDS), extract(SPEEDS, "features.on_the_fly=true")
+    load = CutFeatures(80)
+    computed_cuts = {cut.id: cut for cut in load_cuts(computed, "train")}
+    stored_cuts = load_cuts(stored, "train")
+    assert {cut.id for cut in stored_cuts} == computed_cuts.keys()
+    for cut in stored_cuts:
+        other = computed_cuts[cut.id]
+        assert cut.has_features and not other.has_features
+        np.testing.assert_allclose(load(cut), load(other), atol=0.05, err_msg=cut.id)  # lilcom keeps about 0.02
+
+
+def test_statistics_are_those_of_the_training_features(extract):
+    config = extract(SPEEDS)
+    frames = np.concatenate([cut.load_features() for cut in load_cuts(config, "train")])
+    statistics = load_statistics(config)
+    assert statistics.frames == len(frames)
+    np.testing.assert_allclose(statistics.mean, frames.mean(axis=0), atol=0.01)
+    np.testing.assert_allclose(statistics.deviation, frames.std(axis=0), atol=0.01)
+
+
+def test_on_the_fly_only_the_statistics_are_written(small, extract):
+    config = extract("features.on_the_fly=true")
+    assert {path.name for path in (small.folder / "data/statistics").iterdir()} == {"complete.json", "statistics.json"}
+    assert not (small.folder / "data/fbank").exists()
+    stored = extract()
+    np.testing.assert_allclose(load_statistics(config).mean, load_statistics(stored).mean)
+
+
+def test_the_number_of_jobs_does_not_change_the_features(small, extract, monkeypatch):
+    monkeypatch.setattr(features, "CUTS_PER_TASK", 2)
+    many = {cut.id: cut.load_features() for cut in load_cuts(extract("features.jobs=2"), "train")}
+    monkeypatch.setattr(features, "CUTS_PER_TASK", 50)
+    few = {cut.id: cut.load_features() for cut in load_cuts(extract("features.jobs=1"), "train")}
+    assert list(many) == list(few)
+    for name, frames in few.items():
+        np.testing.assert_array_equal(many[name], frames)
+
+
+def test_the_second_run_does_nothing(small, extract, snapshot, capsys):
+    extract()
+    before = snapshot(small.folder / "data")
+    capsys.readouterr()
+    extract("train.updates=9", "data.batch_seconds=3")
+    assert "features: complete in data/fbank (--force redoes it)" in capsys.readouterr().out
+    assert snapshot(small.folder / "data") == before
+
+
+@pytest.mark.parametrize("reason", ["force", "options", "manifests", "half-written", "damaged"])
+def test_they_are_redone_when_something_changed(small, extract, reason):
+    config = extract()
+    stray = small.folder / "data/fbank/stray"
+    stray.touch()
+    match reason:
+        case "options":
+            config = small.config("features.mel_bins=40")
+        case "manifests":
+            small.publish(small.bad_row(id="one-more"))
+            prepare.run(config)
+        case "half-written":
+            (small.folder / "data/fbank/complete.json").unlink()
+        case "damaged":
+            (small.folder / "data/fbank/dev/00000.lca").write_bytes(b"")
+    features.run(config, force=reason == "force")
+    assert not stray.exists()
+    cuts = load_cuts(config, "train")
+    assert len(cuts) == 3 + (reason == "manifests")
+    assert cuts[0].load_features().shape[1] == (40 if reason == "options" else 80)
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        ("masr.data.features:LogMel.__call__", 2),
+        ("lhotse:CutSet.to_file", 2),
+        ("masr.stages.output:StageOutput.seal", 1),
+    ],
+)
+def test_killed_and_run_again_it_is_as_if_never_killed(small, kill_at, moment):
+    config = small.config()
+    prepare.run(config)
+    kill_at(*moment, lambda: features.run(config))
+    assert (small.folder / "data/fbank/train").is_dir()
+    with pytest.raises(FileNotFoundError, match="run `masr features`"):
+        seal_of(features.feature_folder(config), "features")
+    features.run(config)
+    for split, number in {"train": 3, "dev": 1, "test": 1}.items():
+        assert [cut.load_features() is not None for cut in load_cuts(config, split)] == [True] * number
+
+
+def test_before_stage_0_and_with_a_split_it_did_not_prepare_it_names_the_way_out(small):
+    with pytest.raises(FileNotFoundError, match="run `masr prepare`"):
+        features.run(small.config())
+    prepare.run(small.config())
+    with pytest.raises(FileNotFoundError, match=r"other\.jsonl\.gz is missing: run `masr prepare`"):
+        features.run(small.config("corpus.test=[other]"))
+
+
+def test_dev_may_also_be_decoded(extract):
+    config = extract("corpus.test=[dev,test]")
+    assert len(load_cuts(config, "dev")) == 1
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 48000])
+def test_audio_of_any_rate_and_stereo_is_used(small, extract, rate):
+    speech = miniatures.samples_of(miniatures.choose(["es"], {"train": 1})[0])
+    at = np.arange(int(len(speech) * rate / 16000)) * 16000 / rate
+    stereo = np.stack([np.interp(at, np.arange(len(speech)), speech)] * 2, axis=1)
+    small.publish(
+        miniatures.add_recording(small.corpus, small.bad_row(id="resampled", audio="other.wav"), stereo, rate),
+        miniatures.add_recording(small.corpus, small.bad_row(id="original", audio="same.wav"), speech),
+    )
+    cuts = {cut.id: cut.load_features() for cut in load_cuts(extract(), "train")}
+    assert cuts["resampled"].shape == cuts["original"].shape
+    low = slice(0, 50)  # mel bins below 4 kHz, which every rate here holds
+    loud = cuts["original"][:, low].mean(axis=1) > np.median(cuts["original"])
+    assert np.abs(cuts["resampled"] - cuts["original"])[loud, low].mean() < 0.3
+
+
+def test_bad_audio_is_counted_listed_and_skipped(small, extract, capsys):
+    speech = miniatures.samples_of(small.rows[0])
+    spoilt = speech.copy()
+    spoilt[7] = np.nan
+    nan = miniatures.add_recording(small.corpus, small.bad_row(id="nan", audio="nan.wav"), spoilt)
+    gone = miniatures.add_recording(small.corpus, small.bad_row(id="gone", audio="gone.wav"), speech)
+    garbage = miniatures.add_recording(small.corpus, small.bad_row(id="garbage", audio="garbage.wav"), speech)
+    small.publish(nan, gone, garbage)
+    prepare.run(small.config())
+    (small.corpus / "gone.wav").unlink()
+    (small.corpus / "garbage.wav").write_bytes(b"garbage")
+    features.run(small.config())
+    reasons = small.rejected("fbank")
+    assert reasons.keys() == {"nan", "gone", "garbage"}
+    assert reasons["nan"] == "1 samples are NaN or infinite"
+    assert reasons["gone"].startswith("cannot be read: ") and "gone.wav" in reasons["gone"]
+    assert reasons["garbage"].startswith("cannot be read: ")
+    assert len(load_cuts(small.config(), "train")) == 3
+    assert "features: 3 of 8 recordings skipped (first: nan: 1 samples" in capsys.readouterr().out
+
+
+def test_too_much_bad_audio_stops_the_stage_with_its_number(small, extract):
+    prepare.run(small.config("data.max_bad_fraction=0.5"))
+    (small.corpus / "tuxpaint_es.opus").unlink()
+    with pytest.raises(TooManyRejected, match=r"features: 5 of 5 recordings skipped .* data\.max_bad_fraction=0\.5"):
+        features.run(small.config("data.max_bad_fraction=0.5"))
+    assert len(small.rejected("fbank")) == 5
+    assert not features.feature_folder(small.config()).joinpath("complete.json").exists()
+
+
+def test_a_split_of_which_nothing_is_left_stops_the_stage(small):
+    prepare.run(small.config())
+    (small.corpus / "tuxpaint_es.opus").unlink()
+    with pytest.raises(ValueError, match=r"no recording of train, dev, test can be used; .*rejected\.tsv"):
+        features.run(small.config())
+
+
+def test_features_lie_in_the_order_of_the_manifest(small, extract):
+    config = extract()
+    prepared = CutSet.from_file(small.folder / "data/manifests/train.jsonl.gz")
+    assert [cut.id for cut in load_cuts(config, "train")] == [cut.id for cut in prepared]
