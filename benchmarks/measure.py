@@ -14,7 +14,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"
 
 
 def seconds_in_turn(contenders: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 1) -> dict[str, float]:
-    """Median seconds of each contender. They run in turn (A B A B ...), so that a slow spell of the machine hits all."""
+    """Median seconds of each contender. They run in turn (A B A B ...): a slow spell of the machine hits all."""
     taken: dict[str, list[float]] = {name: [] for name in contenders}
     for number in range(-warm_up, repeats):
         for name, run in contenders.items():
@@ -41,5 +41,5 @@ def print_head(names: Sequence[str]) -> None:
 
 
 def ratio_line(what: str, peer: str, ours: float, theirs: float) -> str:
-    """``ratio <what> <peer> <value>`` from the seconds that masr (``ours``) and the peer took: above 1, masr is faster."""
+    """The line that compares what masr (``ours``) and the peer took, seconds or errors: above 1, masr took less."""
     return f"ratio {what} {peer} {theirs / ours:.2f}"

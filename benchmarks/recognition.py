@@ -3,11 +3,11 @@
     python3.11 -m venv .venv-peers && .venv-peers/bin/pip install -r benchmarks/requirements-peers.txt
     python benchmarks/recognition.py [--model freevoices] [--limit 20] [--threads 1]
 
-Both read the same files of the freevoices test set with the same number of threads; the time is from file to text, without
-loading the models. They take turns, a language each. Whisper is told the language and decodes greedily (mode ``greedy`` of
-whisper_base.py), one file after the other; masr is told nothing. masr is measured in two ways: file by file (the
-headline, as the peer), and with the files of a language in one call, which batches them. CER is macro: languages count the
-same. The texts are those of the first turn.
+Both read the same files of the freevoices test set with the same number of threads; the time is from file to text,
+without loading the models. They take turns, a language each. Whisper is told the language and decodes greedily (mode
+``greedy`` of whisper_base.py), one file after the other; masr is told nothing. masr is measured in two ways: file by
+file (the headline, as the peer), and with the files of a language in one call, which batches them. In the macro CER
+all languages weigh the same.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """The peer's side of ``recognition.py``: faster-whisper in an environment of its own, without torch.
 
 Reads one JSON object a line from standard input, ``{"files": [...], "language": "cs"}``, and answers each with
-``{"seconds": ..., "texts": [...]}``: the time from the first file to the last text. The model is loaded before the first
-answer, ``{"ready": true}``.
+``{"seconds": ..., "texts": [...]}``: the time from the first file to the last text. ``{"ready": true}`` comes first,
+when the model is loaded.
 """
 
 import argparse

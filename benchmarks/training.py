@@ -1,15 +1,15 @@
-"""Training steps of masr's Conformer beside transformers' Wav2Vec2ConformerEncoder, of one size and on the same batches.
+"""Training steps of masr's Conformer beside transformers' Wav2Vec2ConformerEncoder of the same size.
 
     python3.11 -m venv .venv-transformers
     .venv-transformers/bin/pip install -r benchmarks/requirements-transformers.txt
     PYTHONPATH=. .venv-transformers/bin/python benchmarks/training.py [--threads 1]
 
-A step is forward, CTC loss, backward, AdamW. Both encoders get the same frames (B, T, D), the same padding, the same CTC
-head and the same optimiser, in one process. They have the same width, depth, heads, feed-forward, kernel and activation,
-and dropout of the same rate in the same places: the peer's extra dropout on attention weights is off, as masr has none.
-The peer runs its ``sdpa`` attention, which transformers picks by itself, with its default ``relative`` positions and with
-``rotary`` ones, which are masr's. Last rows: masr from log-mel features, its subsampling included, against the peer that
-is given its frames for nothing.
+A step is forward, CTC loss, backward, AdamW. Both encoders get the same frames (B, T, D), the same padding, the same
+CTC head and the same optimiser, in one process. They have the same width, depth, heads, feed-forward, kernel and
+activation, and dropout of the same rate in the same places (the peer's extra dropout on attention weights, which masr
+does not have, is off). The peer runs its ``sdpa`` attention, which transformers picks by itself, with ``relative``
+positions, its default, and with ``rotary`` ones, which are masr's. The row "with subsampling" is masr from log-mel
+features; the ratio ``training-with-our-subsampling`` sets it against the peer that is given its frames for nothing.
 
 B batch, T encoder frames of 40 ms, D width, F mel bins.
 """

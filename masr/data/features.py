@@ -11,6 +11,7 @@ from lhotse.cut import Cut
 
 SAMPLING_RATE = 16000
 FRAME_SHIFT = 0.01  # seconds
+WINDOW = 0.025  # seconds
 
 
 class UnusableAudio(ValueError):
@@ -24,9 +25,9 @@ class LogMel:
         self.fbank = Fbank(FbankConfig(sampling_rate=SAMPLING_RATE, num_mel_bins=mel_bins))
 
     def __call__(self, audio: np.ndarray) -> np.ndarray:
-        """(S,) samples at 16 kHz in [-1, 1] -> (T, F) float32; UnusableAudio when empty or not finite."""
-        if audio.size == 0:
-            raise UnusableAudio("no samples")
+        """(S,) samples at 16 kHz in [-1, 1] -> (T, F) float32; UnusableAudio when too short or not finite."""
+        if audio.size < WINDOW * SAMPLING_RATE:
+            raise UnusableAudio(f"{audio.size or 'no'} samples are less than one window of {WINDOW} s")
         if not np.isfinite(audio).all():
             raise UnusableAudio(f"{int((~np.isfinite(audio)).sum())} samples are NaN or infinite")
         features = self.fbank.extract(audio, SAMPLING_RATE)

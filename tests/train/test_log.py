@@ -28,7 +28,7 @@ def accelerator() -> Accelerator:
 
 
 def meter() -> Meter:
-    """After two batches: ctc 6 + 10 for 8 tokens of es, 3 for 3 of nl; lid 4 for 3 utterances of es, 1 for one of nl."""
+    """ctc: 6 + 10 for 4 + 4 tokens of es, 3 for 3 of nl; lid: 1 + 3 for 1 + 2 utterances of es, 1 for one of nl."""
     meter = Meter(["ctc", "lid"], ["es", "nl", "ro"])
     meter.add(losses(ctc_es=6.0, ctc_nl=3.0, lid_es=1.0, lid_nl=1.0), batch(["es", "nl"], [4, 3]))
     meter.add(losses(ctc_es=10.0, lid_es=3.0), batch(["es", "es"], [3, 1]))

@@ -1,5 +1,4 @@
 import math
-from collections.abc import Callable
 
 import pytest
 import torch
@@ -84,10 +83,9 @@ def test_schedule_sets_the_rate_of_every_update(model):
 def test_gradient_is_followed(model):
     """One step of Adam with bias correction moves every weight by the learning rate against its gradient's sign."""
     optimizer = build_optimizer(model, Train(learning_rate=0.01, weight_decay=0.0))
-    direction: Callable[[torch.Tensor], torch.Tensor] = torch.ones_like
     before = [parameter.detach().clone() for parameter in model.parameters()]
     for parameter in model.parameters():
-        parameter.grad = 3.0 * direction(parameter)
+        parameter.grad = torch.full_like(parameter, 3.0)
     optimizer.step()
     for parameter, old in zip(model.parameters(), before, strict=True):
         assert torch.allclose(parameter, old - 0.01, atol=1e-6)

@@ -1,0 +1,49 @@
+"""The exported folder: half the size, loads anywhere, and says what it is."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from masr.config import Config, Vocab
+from masr.models.export import export_model
+from masr.models.recognizer import WEIGHTS, Recognizer, load_model, save_model
+from masr.text.tokenizer import train_tokenizer
+
+ENCODER = {"layers": 1, "width": 16, "heads": 2, "feedforward": 16, "kernel": 5, "subsampling_channels": 4}
+
+
+@pytest.fixture
+def trained(tmp_path):
+    config = Config.model_validate({"name": "test", "model": {"encoder": ENCODER}})
+    tokenizer = train_tokenizer({"es": ["uno dos"], "ro": ["unu doi"]}, Vocab())
+    torch.manual_seed(0)
+    save_model(tmp_path / "exp", config, tokenizer, Recognizer(config, tokenizer).state_dict())
+    return tmp_path / "exp"
+
+
+def test_export_is_float16_and_loads(trained, tmp_path):
+    output = export_model(trained, tmp_path / "model")
+    assert {tensor.dtype for tensor in load_file(output / WEIGHTS).values()} == {torch.float16}
+    before, after = load_model(trained).state_dict(), load_model(output).state_dict()
+    assert all(torch.allclose(before[name], after[name], atol=1e-3) for name in before)
+
+
+def test_model_card_names_languages_training_and_results(trained, tmp_path):
+    progress = {"train_seconds": 61.0, "audio_seconds": 7200.0, "update": 9, "best_cer": 0.25, "best_update": 8}
+    (trained / "training.json").write_text(json.dumps(progress))
+    environment = {"command": "masr train x", "commit": "abc", "machine": "m", "processes": 1, "threads": 2}
+    (trained / "environment.json").write_text(json.dumps(environment))
+    report = trained / "score/ctc-greedy/test/report.md"
+    report.parent.mkdir(parents=True)
+    report.write_text("# title\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\nmore\n")
+    card = (export_model(trained, tmp_path / "model") / "README.md").read_text()
+    for fact in ("Spanish, Romanian", "masr train x", "1:01", "2.0 h", "25.00%", "## ctc-greedy, test", "| 1 | 2 |"):
+        assert fact in card
+    assert "more" not in card
+
+
+def test_export_of_a_folder_without_weights_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="masr train"):
+        export_model(tmp_path, tmp_path / "model")

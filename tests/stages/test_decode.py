@@ -1,0 +1,143 @@
+"""Stage 4: one line an utterance and method, when it is redone, and what it refuses."""
+
+import json
+
+import pytest
+from lhotse import CutSet
+
+from masr.stages import decode, features, prepare
+from masr.stages.features import feature_folder
+from masr.stages.output import seal_of
+
+
+def lines(small, method: str = "ctc-greedy", split: str = "test") -> list[dict]:
+    path = small.folder / f"exp/small/decode/{method}/{split}.jsonl"
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def test_every_utterance_has_a_line_from_every_method(trained, capsys):
+    decode.run(trained.config())
+    printed = capsys.readouterr().out
+    (expected,) = CutSet.from_file(trained.folder / "data/manifests/test.jsonl.gz")
+    for method, hypotheses in (("ctc-greedy", 1), ("joint-beam", 2)):
+        (line,) = lines(trained, method)
+        assert (line["id"], line["language"], line["reference"]) == (expected.id, "es", expected.supervisions[0].text)
+        assert line["hypothesis"] == line["nbest"][0]["text"]
+        assert line["score"] == line["nbest"][0]["score"]
+        assert len(line["nbest"]) == hypotheses
+        assert [h["score"] for h in line["nbest"]] == sorted((h["score"] for h in line["nbest"]), reverse=True)
+        assert line["duration"] == pytest.approx(expected.duration, abs=1e-4)
+        assert line["seconds"] > 0
+        assert f"decode: test: {method}: 1 utterances at real-time factor " in printed
+
+
+def test_lines_are_sorted_by_id_whatever_the_batches(trained):
+    config = trained.config("corpus.test=[train,dev]", "decode.batch_seconds=1")
+    prepare.run(config)
+    features.run(config)
+    decode.run(config)
+    one_by_one = lines(trained, split="train")
+    assert [line["id"] for line in one_by_one] == sorted(row["id"] for row in trained.rows if row["split"] == "train")
+    decode.run(trained.config("corpus.test=[train,dev]", "decode.batch_seconds=100"))
+    for line, together in zip(one_by_one, lines(trained, split="train"), strict=True):
+        assert line["hypothesis"] == together["hypothesis"]
+        assert line["score"] == pytest.approx(together["score"], abs=1e-3)
+
+
+def test_features_computed_on_the_fly_give_the_same(trained):
+    decode.run(trained.config())
+    stored = lines(trained)
+    config = trained.config("features.on_the_fly=true")
+    features.run(config)
+    decode.run(config)
+    assert lines(trained)[0]["score"] == pytest.approx(stored[0]["score"], rel=0.01)
+
+
+def test_the_second_run_does_nothing(trained, snapshot, capsys):
+    decode.run(trained.config())
+    before = snapshot(trained.folder / "exp")
+    capsys.readouterr()
+    decode.run(trained.config("train.updates=9"))
+    assert capsys.readouterr().out == "decode: complete in exp/small/decode (--force redoes it)\n"
+    assert snapshot(trained.folder / "exp") == before
+
+
+@pytest.mark.parametrize("reason", ["force", "options", "weights", "half-written", "damaged"])
+def test_it_is_redone_when_something_changed(trained, reason):
+    config = trained.config()
+    decode.run(config)
+    stray = trained.folder / "exp/small/decode/stray"
+    stray.touch()
+    match reason:
+        case "options":
+            config = trained.config("decode.beam=3")
+        case "weights":
+            weights = trained.folder / "exp/small/averaged.safetensors"
+            weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+        case "half-written":
+            (trained.folder / "exp/small/decode/complete.json").unlink()
+        case "damaged":
+            (trained.folder / "exp/small/decode/ctc-greedy/test.jsonl").write_text("")
+    decode.run(config, force=reason == "force")
+    assert not stray.exists()
+    assert len(lines(trained)) == len(lines(trained, "joint-beam")) == 1
+
+
+@pytest.mark.parametrize("moment", [("masr.stages.decode:_write_lines", 2), ("masr.stages.output:StageOutput.seal", 1)])
+def test_killed_and_run_again_it_is_as_if_never_killed(trained, kill_at, moment):
+    kill_at(*moment, lambda: decode.run(trained.config()))
+    assert len(lines(trained)) == 1, "the first method was written"
+    with pytest.raises(FileNotFoundError, match="run `masr decode`"):
+        seal_of(trained.folder / "exp/small/decode", "decode")
+    decode.run(trained.config())
+    assert len(lines(trained)) == len(lines(trained, "joint-beam")) == 1
+
+
+def test_a_transcript_outside_the_vocabulary_is_decoded_and_kept_as_reference(trained):
+    trained.publish(trained.bad_row(id="foreign", split="test", text="漢字 Ж"))
+    prepare.run(trained.config())
+    features.run(trained.config())
+    decode.run(trained.config())
+    assert {line["id"]: line["reference"] for line in lines(trained)}["foreign"] == "漢字 ж"
+
+
+def test_damaged_features_are_listed_and_skipped(trained):
+    config = trained.config()
+    trained.publish(trained.bad_row(split="test"))
+    prepare.run(config)
+    features.run(config)
+    cuts = list(CutSet.from_file(feature_folder(config) / "test.jsonl.gz"))
+    cuts[-1].features.storage_path = "data/fbank/test/99999"
+    CutSet.from_cuts(cuts).to_file(feature_folder(config) / "test.jsonl.gz")
+    decode.run(config)
+    listed = (trained.folder / "exp/small/decode/test.rejected.tsv").read_text()
+    assert listed.startswith("bad\tstored features cannot be read: ")
+    assert len(lines(trained)) == 1
+
+
+def test_a_split_of_which_nothing_can_be_read_stops_the_stage(trained):
+    (trained.folder / "data/fbank/test/00000.lca").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"decode: no recording of test can be used; .*test\.rejected\.tsv"):
+        decode.run(trained.config())
+    assert not (trained.folder / "exp/small/decode/complete.json").exists()
+
+
+def test_before_stage_3_it_names_the_way_out(ready):
+    with pytest.raises(FileNotFoundError, match="exp/small holds no trained model .* train it with `masr train`"):
+        decode.run(ready.config())
+
+
+def test_a_split_that_was_not_prepared_names_the_way_out(trained):
+    with pytest.raises(FileNotFoundError, match=r"data/fbank/other\.jsonl\.gz is missing: run `masr prepare`"):
+        decode.run(trained.config("corpus.test=[other]"))
+
+
+def test_a_method_that_the_model_cannot_do_is_refused(ready):
+    from masr.models.recognizer import Recognizer, save_model
+    from masr.stages.vocab import load_tokenizer
+
+    config = ready.config("model.attention_decoder.weight=0")
+    model = Recognizer(config, load_tokenizer(config))
+    save_model(ready.folder / "exp/small", config, model.tokenizer, model.state_dict())
+    with pytest.raises(ValueError, match=r"decode\.methods: joint-beam needs an attention decoder.*use ctc-greedy"):
+        decode.run(config)
