@@ -17,14 +17,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from masr.config import Decode
-from masr.data.features import SAMPLING_RATE, LogMel, UnusableAudio
+from masr.data.features import SAMPLING_RATE, WINDOW, LogMel, UnusableAudio
 from masr.decode.alignment import word_times
 from masr.decode.hypothesis import Hypothesis
 from masr.decode.search import add_times, check_methods, search
 from masr.models.recognizer import Recognizer, load_model
 
 CHUNK_SECONDS = 20.0  # a longer recording is cut at its quietest places
-SHORTEST_SECONDS = 0.025  # one analysis window
 Audio = str | Path | np.ndarray | Tensor
 Languages = Sequence[str] | None
 
@@ -121,16 +120,18 @@ class SpeechRecognizer:
         transcripts = []
         for i, (chunk, nbest, language) in enumerate(zip(chunks, found, languages, strict=True)):
             add_times(nbest[0], log_probs[i, : encoded.lengths[i]], model)
-            transcripts.append(Transcript(nbest[0].text, language, self._words(nbest[0], chunk.start), nbest[0].score))
+            transcripts.append(Transcript(nbest[0].text, language, self._words(nbest[0], chunk), nbest[0].score))
         return transcripts
 
-    def _words(self, best: Hypothesis, offset: float) -> list[Word]:
+    def _words(self, best: Hypothesis, chunk: _Chunk) -> list[Word]:
         if not best.timestamps:
             return []
         pieces = [self.model.tokenizer.pieces[i] for i in best.tokens]
         spoken = [(p, t) for p, t in zip(pieces, best.timestamps, strict=True) if not p.startswith("<")]
         words = word_times([p for p, _ in spoken], [t for _, t in spoken])
-        return [Word(text, round(offset + start, 3), round(offset + end, 3)) for text, start, end in words]
+        seconds = len(chunk.audio) / SAMPLING_RATE  # the last encoder frame may reach beyond the audio
+        at = [(text, chunk.start + start, chunk.start + min(end, seconds)) for text, start, end in words]
+        return [Word(text, round(start, 3), round(end, 3)) for text, start, end in at]
 
 
 def find_model(name: str | Path) -> Path:
@@ -140,7 +141,7 @@ def find_model(name: str | Path) -> Path:
     recipes = Path(__file__).parents[1] / "egs"
     if (shipped := recipes / str(name) / "model").is_dir():
         return shipped
-    known = sorted(path.parent.name for path in recipes.glob("*/model/config.yaml"))
+    known = sorted(path.parents[1].name for path in recipes.glob("*/model/config.yaml"))
     raise FileNotFoundError(f"{name} is neither a folder nor a shipped model ({', '.join(known) or 'none here'})")
 
 
@@ -151,20 +152,33 @@ def _read(audio: Audio, sampling_rate: int) -> np.ndarray:
         name = str(audio)
         try:
             samples, sampling_rate = soundfile.read(name, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            found = "cannot be decoded" if Path(name).exists() else "no such file"
+        except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: headerless .raw
+            found = "cannot be decoded; WAV, FLAC, Ogg and MP3 can" if Path(name).exists() else "no such file"
             raise UnusableAudio(f"{name}: {found} ({error})") from error
         samples = samples.mean(axis=1)
     else:
-        samples = np.asarray(audio, dtype=np.float32)
-        samples = samples.mean(axis=0) if samples.ndim == 2 else samples
+        samples = _mono(audio.detach().cpu().numpy() if isinstance(audio, Tensor) else np.asarray(audio))
     if samples.size == 0:
         raise UnusableAudio(f"{name}: no samples")
     if not np.isfinite(samples).all():
         raise UnusableAudio(f"{name}: {int((~np.isfinite(samples)).sum())} samples are NaN or infinite")
+    if sampling_rate <= 0:
+        raise ValueError(f"sampling_rate: expected Hz, found {sampling_rate}")
     if sampling_rate != SAMPLING_RATE:
         samples = Resample(sampling_rate, SAMPLING_RATE)(samples[None], sampling_rate)[0]
-    return np.pad(samples, (0, max(0, int(SHORTEST_SECONDS * SAMPLING_RATE) - len(samples))))
+    return np.pad(samples, (0, max(0, int(WINDOW * SAMPLING_RATE) - len(samples))))
+
+
+def _mono(samples: np.ndarray) -> np.ndarray:
+    """(S,) float32 of (S,) or (channels, S); integers become fractions of their range."""
+    if samples.ndim not in (1, 2) or samples.dtype.kind not in "fi":
+        raise ValueError(f"audio: expected samples (S,) or (channels, S), found {samples.dtype} {samples.shape}")
+    if samples.ndim == 2 and samples.shape[0] > samples.shape[1]:
+        raise ValueError(f"audio: expected (channels, S), found {samples.shape}; transpose it")
+    if samples.dtype.kind == "i":
+        samples = samples / -float(np.iinfo(samples.dtype).min)
+    samples = samples.astype(np.float32)
+    return samples.mean(axis=0) if samples.ndim == 2 else samples
 
 
 def _chunks(recording: int, samples: np.ndarray) -> Iterator[_Chunk]:

@@ -150,7 +150,7 @@ class Trainer:
         total = torch.zeros((), device=self.accelerator.device)
         for name, value in losses.items():
             objective = name.split("/")[0]
-            total = total + self.weights.get(objective, 1.0) * value / max(counts.get(objective, update.tokens), 1)
+            total = total + self.weights.get(objective, 0.0) * value / max(counts.get(objective, update.tokens), 1)
         return total
 
     def _update_average(self) -> None:
@@ -189,7 +189,7 @@ class Trainer:
                 self.model.train()
                 self._backward(dataset[index], measure=False)
         except (RuntimeError, MemoryError) as error:
-            if "memory" not in str(error):  # on a CPU torch raises a plain RuntimeError
+            if isinstance(error, RuntimeError) and "memory" not in str(error):  # as torch raises it on a CPU
                 raise
             raise TrainingFailed(
                 f"out of memory on the largest batch ({max(cost):.0f} s of padded audio, longest {max(longest):.1f} s):"

@@ -48,10 +48,8 @@ def run(folder: Path, program: list[str], conf: Path, *options: str) -> subproce
     folder.mkdir(exist_ok=True)
     command = [sys.executable, *program, "train", str(conf), *OPTIONS, *options]
     with (folder / "output.txt").open("w") as output:
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            command, cwd=folder, env=environment, stdout=output, stderr=subprocess.STDOUT, timeout=300
-        )
+        one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+        done = subprocess.run(command, cwd=folder, env=one_thread, stdout=output, stderr=subprocess.STDOUT, timeout=300)
     return subprocess.CompletedProcess(command, done.returncode, (folder / "output.txt").read_text())
 
 

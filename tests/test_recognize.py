@@ -1,0 +1,282 @@
+"""The inference API, on a tiny model with random weights: what goes in, what comes out, and what is refused."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import masr
+from masr import cli, recognize
+from masr.config import Config, Decode, Vocab
+from masr.data.features import UnusableAudio
+from masr.models.recognizer import Recognizer, save_model
+from masr.recognize import SpeechRecognizer, Transcript
+from masr.text.tokenizer import train_tokenizer
+
+ROOT = Path(__file__).parents[1]
+CORPUS = ROOT / "egs/freevoices/corpus"
+RATE = 16000
+MODEL = {
+    "encoder": {"layers": 1, "width": 16, "heads": 2, "feedforward": 16, "kernel": 3, "subsampling_channels": 4},
+    "attention_decoder": {"weight": 0.3, "layers": 1, "width": 16, "heads": 2, "feedforward": 16},
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder; the weights of its CTC head are large, so that it does not only say blank."""
+    config = Config(name="tiny", model=MODEL, vocab={"kind": "bpe", "size": 30})
+    texts = {"el": ["μια γάτα και μια αγελάδα"] * 9, "es": ["una vaca y un gato"] * 9}
+    tokenizer = train_tokenizer(texts, Vocab(kind="bpe", size=40, language_token=True))
+    torch.manual_seed(1)
+    model = Recognizer(config, tokenizer)
+    model.set_statistics(torch.full((80,), -8.0), torch.full((80,), 3.0))
+    for parameter in model.ctc.parameters():
+        parameter.data *= 8
+    path = tmp_path_factory.mktemp("model")
+    save_model(path, config, tokenizer, model.state_dict())
+    return path
+
+
+@pytest.fixture(scope="module")
+def recognizer(folder: Path) -> SpeechRecognizer:
+    return masr.load(str(folder), methods=["ctc-greedy"])
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    """(S,) two seconds of Czech."""
+    return soundfile.read(CORPUS / "fillets_cs.opus", frames=2 * RATE, dtype="float32")[0]
+
+
+@pytest.fixture
+def wav(speech, tmp_path) -> Path:
+    soundfile.write(tmp_path / "a.wav", speech, RATE, subtype="FLOAT")
+    return tmp_path / "a.wav"
+
+
+def assert_same(one: Transcript, other: Transcript) -> None:
+    assert one.text == other.text
+    assert one.language == other.language
+    assert one.words == other.words
+    assert one.score == pytest.approx(other.score, rel=1e-4)
+
+
+def test_it_says_something_with_words_in_order(recognizer, speech):
+    transcript = recognizer.transcribe(speech)
+    assert transcript.text == " ".join(word.text for word in transcript.words)
+    assert len(transcript.words) > 2
+    assert transcript.score < 0
+    assert_words_fit(transcript, 2.0)
+
+
+def assert_words_fit(transcript: Transcript, seconds: float) -> None:
+    """Words follow each other and lie inside the recording."""
+    times = [time for word in transcript.words for time in (word.start, word.end)]
+    assert times == sorted(times)
+    assert all(word.start < word.end for word in transcript.words)
+    assert 0 <= times[0] and times[-1] <= seconds
+
+
+def test_a_path_an_array_and_a_tensor_are_the_same(recognizer, speech, wav):
+    expected = recognizer.transcribe(speech)
+    for audio in (wav, str(wav), torch.from_numpy(speech), torch.from_numpy(speech).requires_grad_()):
+        assert_same(recognizer.transcribe(audio), expected)
+
+
+def test_doubles_and_integers_are_samples_too(recognizer, speech):
+    expected = recognizer.transcribe(np.round(speech * 32768).clip(-32768, 32767) / 32768)
+    integers = np.round(speech * 32768).clip(-32768, 32767).astype(np.int16)
+    assert_same(recognizer.transcribe(integers), expected)
+    assert_same(recognizer.transcribe(speech.astype(np.float64)), recognizer.transcribe(speech))
+
+
+def test_channels_are_averaged_in_arrays_and_files(recognizer, speech, tmp_path):
+    expected = recognizer.transcribe(speech / 2)
+    stereo = np.stack([speech, 0 * speech])
+    assert_same(recognizer.transcribe(stereo), expected)
+    soundfile.write(tmp_path / "stereo.wav", stereo.T, RATE, subtype="FLOAT")
+    assert_same(recognizer.transcribe(tmp_path / "stereo.wav"), expected)
+
+
+@pytest.mark.parametrize("rate", [8000, 44100, 48000])
+def test_any_sampling_rate_is_taken_from_files_and_arguments(recognizer, speech, tmp_path, rate):
+    at = np.arange(2 * rate) * RATE / rate
+    other = np.interp(at, np.arange(len(speech)), speech).astype(np.float32)
+    soundfile.write(tmp_path / "other.wav", other, rate, subtype="FLOAT")
+    transcript = recognizer.transcribe(other, sampling_rate=rate)
+    assert_same(recognizer.transcribe(tmp_path / "other.wav"), transcript)
+    assert_words_fit(transcript, 2.0)
+
+
+@pytest.mark.parametrize("kind", ["flac", "ogg", "mp3"])
+def test_files_of_every_kind_of_libsndfile_are_read(recognizer, speech, tmp_path, kind):
+    soundfile.write(tmp_path / f"a.{kind}", speech, RATE)
+    assert recognizer.transcribe(tmp_path / f"a.{kind}").words
+
+
+@pytest.mark.parametrize("method", ["ctc-greedy", "ctc-prefix-beam", "attention-beam", "joint-beam"])
+def test_a_list_is_the_same_as_one_by_one(folder, speech, wav, method):
+    recognizer = masr.load(str(folder), methods=[method], beam=2, batch_seconds=8.0)
+    recordings = [speech, speech[5000:], wav, speech[: RATE // 2], np.tile(speech, 3), speech[:100]]
+    together = recognizer.transcribe(recordings)
+    assert len(together) == len(recordings)
+    for audio, transcript in zip(recordings, together, strict=True):
+        assert_same(recognizer.transcribe(audio), transcript)
+
+
+def test_no_recordings_have_no_transcripts(recognizer):
+    assert recognizer.transcribe([]) == []
+
+
+@pytest.mark.parametrize("samples", [1, 79, 400, 800])
+def test_the_shortest_recordings_are_taken(recognizer, speech, samples):
+    assert isinstance(recognizer.transcribe(speech[:samples]), Transcript)
+
+
+def test_ten_minutes_are_cut_into_pieces_that_fit_in_memory(folder, speech):
+    recognizer = masr.load(str(folder), methods=["ctc-greedy"], batch_seconds=60.0)
+    shapes = []
+    encode = recognizer.model.encode
+    recognizer.model.encode = lambda features, *rest: shapes.append(features.shape) or encode(features, *rest)
+    transcript = recognizer.transcribe(np.tile(speech, 300))
+    assert len(transcript.words) > 300
+    assert_words_fit(transcript, 600.0)
+    assert transcript.words[-1].end > 590
+    assert max(frames for _, frames, _ in shapes) <= 100 * recognize.CHUNK_SECONDS
+    assert max(batch * frames for batch, frames, _ in shapes) <= 100 * 60
+
+
+def test_long_audio_is_cut_where_it_is_quietest_and_nothing_is_lost():
+    noise = np.random.default_rng(0).normal(0, 0.1, 50 * RATE).astype(np.float32)
+    for second in (13, 31):
+        noise[second * RATE : second * RATE + RATE // 2] *= 0.01
+    chunks = list(recognize._chunks(0, noise))
+    np.testing.assert_array_equal(np.concatenate([chunk.audio for chunk in chunks]), noise)
+    assert max(len(chunk.audio) for chunk in chunks) <= recognize.CHUNK_SECONDS * RATE
+    assert [chunk.start for chunk in chunks][1:3] == pytest.approx([13.25, 31.25], abs=0.26)
+
+
+def test_the_text_of_long_audio_is_that_of_its_pieces(recognizer, speech):
+    long = np.tile(speech, 12)
+    pieces = [chunk.audio for chunk in recognize._chunks(0, long)]
+    assert len(pieces) > 1
+    texts = [transcript.text for transcript in recognizer.transcribe(pieces)]
+    assert recognizer.transcribe(long).text == " ".join(texts)
+
+
+def test_the_language_is_a_known_one_or_unsaid(recognizer, speech):
+    assert recognizer.transcribe(speech).language in (None, "el", "es")
+
+
+@pytest.mark.parametrize(("languages", "found"), [(["el", "xx", "cs"], "unknown: xx, cs"), ([], "none given")])
+def test_languages_that_the_model_does_not_know_are_refused(recognizer, speech, languages, found):
+    with pytest.raises(ValueError, match=f"languages: {found}; this model knows el, es"):
+        recognizer.transcribe(speech, languages=languages)
+
+
+def test_unusable_files_are_named_with_what_was_found(recognizer, wav, tmp_path):
+    (tmp_path / "garbage.wav").write_bytes(b"garbage" * 99)
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "headerless.raw").write_bytes(bytes(3200))
+    soundfile.write(tmp_path / "silent.wav", np.zeros(0), RATE)
+    nan = np.zeros(RATE, dtype=np.float32)
+    nan[[3, 5]] = np.nan
+    soundfile.write(tmp_path / "nan.wav", nan, RATE, subtype="FLOAT")
+    for name, found in {
+        "missing.wav": "no such file", "garbage.wav": "cannot be decoded", "empty.wav": "cannot be decoded",
+        "headerless.raw": "cannot be decoded", "silent.wav": "no samples", "nan.wav": "2 samples are NaN or infinite",
+        ".": "cannot be decoded",
+    }.items():  # fmt: skip
+        with pytest.raises(UnusableAudio) as caught:
+            recognizer.transcribe([wav, tmp_path / name])
+        assert str(caught.value).startswith(f"{tmp_path / name}: {found}")
+
+
+@pytest.mark.parametrize(
+    ("audio", "found"),
+    [
+        (np.zeros(0, dtype=np.float32), "no samples"),
+        (np.full(RATE, np.inf, dtype=np.float32), "16000 samples are NaN or infinite"),
+        (np.zeros((RATE, 2), dtype=np.float32), r"expected \(channels, S\), found \(16000, 2\); transpose it"),
+        (np.zeros((1, 1, RATE), dtype=np.float32), r"expected samples \(S,\) or \(channels, S\), found float32"),
+        ([0.0, 0.1], r"expected samples \(S,\) or \(channels, S\), found float64 \(\)"),
+        (np.array(["a"]), r"expected samples \(S,\)"),
+    ],
+)
+def test_unusable_arrays_are_refused(recognizer, audio, found):
+    with pytest.raises(ValueError, match=f"^audio: {found}"):
+        recognizer.transcribe(audio)
+
+
+@pytest.mark.parametrize("rate", [0, -16000])
+def test_an_impossible_sampling_rate_is_refused(recognizer, speech, rate):
+    with pytest.raises(ValueError, match=f"sampling_rate: expected Hz, found {rate}"):
+        recognizer.transcribe(speech, sampling_rate=rate)
+
+
+def test_a_path_that_is_no_model_names_the_shipped_ones(tmp_path):
+    shipped = sorted(path.parent.name for path in (ROOT / "egs").glob("*/model/config.yaml"))
+    with pytest.raises(FileNotFoundError) as caught:
+        masr.load("exp/nothing")
+    assert str(caught.value) == (
+        f"exp/nothing is neither a folder nor a shipped model ({', '.join(shipped) or 'none here'})"
+    )
+    with pytest.raises(FileNotFoundError, match="holds no trained model .*train it with `masr train`"):
+        masr.load(str(tmp_path))
+
+
+def test_a_shipped_model_is_found_by_the_name_of_its_recipe(folder, tmp_path, monkeypatch):
+    (tmp_path / "egs/somewhere").mkdir(parents=True)
+    (tmp_path / "egs/somewhere/model").symlink_to(folder)
+    monkeypatch.setattr(recognize, "__file__", str(tmp_path / "masr/recognize.py"))
+    assert masr.load("somewhere").model.tokenizer.languages == ["el", "es"]
+    with pytest.raises(FileNotFoundError, match=r"elsewhere is neither a folder nor a shipped model \(somewhere\)"):
+        masr.load("elsewhere")
+
+
+def test_by_default_it_searches_with_all_that_the_model_has(folder):
+    assert masr.load(str(folder)).options.methods == ["joint-beam"]
+    assert masr.load(str(folder), beam=3).options.beam == 3
+    assert masr.load(str(folder), methods=["ctc-prefix-beam"]).options == Decode(methods=["ctc-prefix-beam"])
+
+
+def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str | int | None:
+    monkeypatch.setattr(sys, "argv", ["masr", "transcribe", *map(str, arguments)])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    return caught.value.code
+
+
+def test_the_command_prints_the_text_or_a_line_a_file(folder, wav, monkeypatch, capsys):
+    expected = masr.load(str(folder)).transcribe(wav).text
+    assert run_cli(monkeypatch, folder, wav) == 0
+    assert capsys.readouterr().out == f"{expected}\n"
+    assert run_cli(monkeypatch, "--model", folder, wav, wav) == 0
+    assert capsys.readouterr().out == f"{wav}\t{expected}\n" * 2
+
+
+def test_the_command_prints_json_that_parses(folder, wav, monkeypatch, capsys):
+    assert run_cli(monkeypatch, "--json", "--languages", "el,es", folder, wav, wav) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["file"] for row in rows] == [str(wav)] * 2
+    assert rows[0].keys() == {"file", "text", "language", "words", "score"}
+    assert rows[0]["words"][0].keys() == {"text", "start", "end"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{folder}"], "masr: name a model and at least one audio file"),
+        (["{folder}", "missing.wav"], "masr: missing.wav: no such file"),
+        (["nothing", "{wav}"], "masr: nothing is neither a folder nor a shipped model"),
+        (["--languages", "xx", "{folder}", "{wav}"], "masr: languages: unknown: xx; this model knows el, es"),
+    ],
+)
+def test_the_command_explains_what_it_cannot_do(folder, wav, monkeypatch, arguments, message):
+    given = [argument.format(folder=folder, wav=wav) for argument in arguments]
+    assert str(run_cli(monkeypatch, *given)).startswith(message)
