@@ -28,15 +28,16 @@ MODEL = {
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder; the weights of its CTC head are large, so that it does not only say blank."""
-    config = Config(name="tiny", model=MODEL, vocab={"kind": "bpe", "size": 30})
+    """A model folder; its weights are large, so that what it says changes from frame to frame."""
+    config = Config(name="tiny", model=MODEL)
     texts = {"el": ["μια γάτα και μια αγελάδα"] * 9, "es": ["una vaca y un gato"] * 9}
     tokenizer = train_tokenizer(texts, Vocab(kind="bpe", size=40, language_token=True))
-    torch.manual_seed(1)
+    torch.manual_seed(5)
     model = Recognizer(config, tokenizer)
     model.set_statistics(torch.full((80,), -8.0), torch.full((80,), 3.0))
-    for parameter in model.ctc.parameters():
-        parameter.data *= 8
+    for module, factor in ((model.encoder, 2), (model.ctc, 8)):
+        for parameter in module.parameters():
+            parameter.data *= factor
     path = tmp_path_factory.mktemp("model")
     save_model(path, config, tokenizer, model.state_dict())
     return path
@@ -68,7 +69,7 @@ def assert_same(one: Transcript, other: Transcript) -> None:
 
 def test_it_says_something_with_words_in_order(recognizer, speech):
     transcript = recognizer.transcribe(speech)
-    assert transcript.text == " ".join(word.text for word in transcript.words)
+    assert " ".join(transcript.text.split()) == " ".join(word.text for word in transcript.words)
     assert len(transcript.words) > 2
     assert transcript.score < 0
     assert_words_fit(transcript, 2.0)
@@ -79,7 +80,7 @@ def assert_words_fit(transcript: Transcript, seconds: float) -> None:
     times = [time for word in transcript.words for time in (word.start, word.end)]
     assert times == sorted(times)
     assert all(word.start < word.end for word in transcript.words)
-    assert 0 <= times[0] and times[-1] <= seconds
+    assert times[0] >= 0 and times[-1] <= seconds
 
 
 def test_a_path_an_array_and_a_tensor_are_the_same(recognizer, speech, wav):
@@ -220,7 +221,7 @@ def test_an_impossible_sampling_rate_is_refused(recognizer, speech, rate):
 
 
 def test_a_path_that_is_no_model_names_the_shipped_ones(tmp_path):
-    shipped = sorted(path.parent.name for path in (ROOT / "egs").glob("*/model/config.yaml"))
+    shipped = sorted(path.parents[1].name for path in (ROOT / "egs").glob("*/model/config.yaml"))
     with pytest.raises(FileNotFoundError) as caught:
         masr.load("exp/nothing")
     assert str(caught.value) == (

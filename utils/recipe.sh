@@ -16,25 +16,38 @@ stages: 0 prepare  1 features  2 vocab  3 train  4 decode  5 score   (default: 0
 EOF
 }
 
+# refuse MESSAGE, within run_recipe
+refuse() {
+  echo "run.sh: $1" >&2
+  usage "$default_conf" >&2
+  exit 2
+}
+
 # run_recipe DEFAULT_CONF "$@"
 run_recipe() {
   local conf=$1 default_conf=$1 stage=0 stop_stage=5 nproc=1 force=() overrides=()
   shift
   while (($#)); do
     case $1 in
-      --stage) stage=${2:?--stage wants a number}; shift 2 ;;
-      --stop-stage | --stop_stage) stop_stage=${2:?--stop-stage wants a number}; shift 2 ;;
-      --conf) conf=${2:?--conf wants a file}; shift 2 ;;
-      --nproc) nproc=${2:?--nproc wants a number}; shift 2 ;;
+      --stage | --stop-stage | --stop_stage | --conf | --nproc) (($# > 1)) || refuse "$1 wants a value" ;;
+    esac
+    case $1 in
+      --stage) stage=$2; shift 2 ;;
+      --stop-stage | --stop_stage) stop_stage=$2; shift 2 ;;
+      --conf) conf=$2; shift 2 ;;
+      --nproc) nproc=$2; shift 2 ;;
       --force) force=(--force); shift ;;
       -h | --help) usage "$default_conf"; return 0 ;;
       *=*) overrides+=("$1"); shift ;;
-      *) echo "run.sh: unknown option: $1" >&2; usage "$default_conf" >&2; return 2 ;;
+      *) refuse "unknown option: $1" ;;
     esac
   done
+  [[ $stage =~ ^[0-5]$ && $stop_stage =~ ^[0-5]$ ]] || refuse "stages are 0 to 5, found $stage to $stop_stage"
+  ((stage <= stop_stage)) || refuse "nothing to do from stage $stage to stage $stop_stage"
+  [[ $nproc =~ ^[1-9][0-9]*$ ]] || refuse "--nproc wants a number of processes, found $nproc"
   local number
   for ((number = stage; number <= stop_stage; number++)); do
-    local verb=${STAGES[number]:?run.sh: stages are 0 to 5}
+    local verb=${STAGES[number]}
     echo "--- stage $number: $verb"
     if [[ $verb == train && $nproc -gt 1 ]]; then
       accelerate launch --num_processes "$nproc" --num_machines 1 --mixed_precision no --dynamo_backend no \
@@ -49,4 +62,4 @@ masr_has_gpu() { python -c 'import sys, torch; sys.exit(not torch.cuda.is_availa
 
 # The project's own environment first, if `make install` has made one.
 _root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-[[ -d $_root/.venv/bin ]] && PATH="$_root/.venv/bin:$PATH"
+if [[ -d $_root/.venv/bin ]]; then PATH="$_root/.venv/bin:$PATH"; fi

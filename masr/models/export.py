@@ -34,12 +34,12 @@ def _training(folder: Path) -> list[str]:
         return []
     training = json.loads((folder / "training.json").read_text())
     environment = json.loads((folder / "environment.json").read_text())
+    run = f"`{environment['command']}` at commit {environment['commit']}; every option is in `config.yaml`"
+    machine = f"{environment['machine']} ({environment['processes']} x {environment['threads']} threads)"
+    audio = f"{training['audio_seconds'] / 3600:.1f} h of audio in {training['update']} updates"
+    best = f"dev CER {training['best_cer']:.2%} at update {training['best_update']}"
     return [
-        "## Training", "",
-        f"- `{environment['command']}` at commit {environment['commit']}; every option is in `config.yaml`",
-        f"- {clock(training['train_seconds'])} on {environment['machine']} "
-        f"({environment['processes']} x {environment['threads']} threads), {training['audio_seconds'] / 3600:.1f} h of audio "
-        f"in {training['update']} updates; dev CER {training['best_cer']:.2%} at update {training['best_update']}", "",
+        "## Training", "", f"- {run}", f"- {clock(training['train_seconds'])} on {machine}: {audio}; {best}", "",
     ]  # fmt: skip
 
 

@@ -40,9 +40,7 @@ def test_every_kind_has_its_own_folder(first, overrides, folder):
 
 
 def test_unseen_characters_of_dev_and_test_are_shown_and_become_unknown(first, capsys):
-    first.publish(
-        first.bad_row(id="a", split="dev", text="ŵ漢"), first.bad_row(id="b", split="test", text="Ж 5")
-    )
+    first.publish(first.bad_row(id="a", split="dev", text="ŵ漢"), first.bad_row(id="b", split="test", text="Ж 5"))
     prepare.run(first.config())
     vocab.run(first.config())
     printed = capsys.readouterr().out

@@ -44,7 +44,7 @@ def test_every_language(language, text, expected):
 
 @pytest.mark.parametrize("apostrophe", ["'", "’", "‘", "ʼ", "`", "´"])
 def test_every_apostrophe_is_one_and_stays_only_inside_a_word(apostrophe):
-    text = "{0}aujourd{0}hui{0} l{0} {0}".format(apostrophe)
+    text = f"{apostrophe}aujourd{apostrophe}hui{apostrophe} l{apostrophe} {apostrophe}"
     assert normalize(text, "fr") == "aujourd'hui l"
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,9 +14,9 @@ from masr.data.sampling import EpochPlan
 from masr.stages import train
 from masr.stages.features import load_cuts
 
-# Updates of one to three recordings, so that a second process sometimes has nothing to do; SpecAugment stays on.
+# Updates of one or two recordings, so that a second process sometimes has nothing to do; SpecAugment stays on.
 OPTIONS = [
-    "data.batch_seconds=3", "train.updates=10", "train.validate_every=5", "model.encoder.dropout=0.0",
+    "data.batch_seconds=2.4", "train.updates=10", "train.validate_every=5", "model.encoder.dropout=0.0",
     "model.ctc.intermediate_layers=[1]", "model.language_classifier.weight=0.2",
     "model.attention_decoder={weight: 0.3, layers: 1, width: 16, heads: 2, feedforward: 16, dropout: 0.0}",
 ]  # fmt: skip
@@ -34,7 +33,8 @@ def assert_same_losses(folder: Path, expected: Path) -> None:
     assert log_of(folder) == [pytest.approx(line, rel=1e-4, abs=1e-9) for line in log_of(expected)]
     weights = load_file(folder / "exp/tiny/averaged.safetensors")
     for name, tensor in load_file(expected / "exp/tiny/averaged.safetensors").items():
-        assert torch.allclose(weights[name], tensor, atol=1e-4), name
+        if not name.endswith("key.bias"):  # which has no true gradient, so that Adam follows rounding errors
+            assert torch.allclose(weights[name], tensor, atol=1e-4), name
 
 
 @pytest.fixture
@@ -47,26 +47,16 @@ def alone(prepared, tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def free_port() -> int:
-    with socket.socket() as server:
-        server.bind(("127.0.0.1", 0))
-        return server.getsockname()[1]
-
-
 def test_two_processes_are_as_one(prepared, alone, tmp_path):
     config = prepared.config(*OPTIONS)
     sizes = [len(update) for update in EpochPlan(load_cuts(config, "train"), config.data, config.seed).updates(0)]
-    assert {1, 2, 3} <= set(sizes[:10])
+    assert {1, 2} <= set(sizes[:10])
     folder = tmp_path / "two"
     folder.mkdir()
-    launcher = [
-        *("--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"),
-        *("--main_process_port", str(free_port()), "--num_cpu_threads_per_process", "1"),
-    ]
-    command = [sys.executable, "-m", "accelerate.commands.launch", *launcher, "-m", "masr.cli"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "masr.cli"]
     done = subprocess.run(
-        [*command, "train", str(prepared.conf), *OPTIONS], cwd=folder, env=dict(os.environ), text=True, timeout=300,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [*command, "train", str(prepared.conf), *OPTIONS], cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert json.loads((folder / "exp/tiny/environment.json").read_text())["processes"] == 2
