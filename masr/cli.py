@@ -118,5 +118,5 @@ def _is_for_the_user(error: BaseException) -> bool:
     return frame is not None and str(frame.tb_frame.f_globals.get("__name__", "")).startswith("masr")
 
 
-if __name__ == "__main__":  # for accelerate launch -m masr.cli
+if __name__ == "__main__":  # for torchrun -m masr.cli
     main()

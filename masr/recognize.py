@@ -59,8 +59,7 @@ class SpeechRecognizer:
 
     def __init__(self, model: Recognizer, options: Decode | None = None):
         self.model = model
-        best = "ctc-prefix-beam" if model.attention_decoder is None else "joint-beam"
-        self.options = options or Decode(methods=[best])  # type: ignore[list-item]
+        self.options = options or model.config.decode
         check_methods(self.options.methods, model)
         self.log_mel = LogMel(model.config.features.mel_bins)
 

@@ -50,15 +50,14 @@ run_recipe() {
     local verb=${STAGES[number]}
     echo "--- stage $number: $verb"
     if [[ $verb == train && $nproc -gt 1 ]]; then
-      accelerate launch --num_processes "$nproc" --num_machines 1 --mixed_precision no --dynamo_backend no \
-        $(masr_has_gpu || echo --cpu) -m masr.cli train "$conf" "${overrides[@]}" "${force[@]}"
+      # not accelerate launch: without a GPU that starts a single process, unless there is MPI
+      OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} torchrun --standalone --nproc_per_node "$nproc" \
+        -m masr.cli train "$conf" "${overrides[@]}" "${force[@]}"
     else
       masr "$verb" "$conf" "${overrides[@]}" "${force[@]}"
     fi
   done
 }
-
-masr_has_gpu() { python -c 'import sys, torch; sys.exit(not torch.cuda.is_available())'; }
 
 # The project's own environment first, if `make install` has made one.
 _root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

@@ -55,8 +55,7 @@ def run(config: Config, force: bool = False) -> None:
     for split, cuts in usable.items():
         CutSet.from_cuts(cuts).to_file(output.folder / f"{split}.jsonl.gz")
     rejected.finish("prepare", sum(len(splits[split]) for split in wanted), config.data.max_bad_fraction)
-    if empty := [split for split, cuts in usable.items() if not cuts]:
-        raise ValueError(f"{path}: no recording of {', '.join(empty)} can be used; reasons in {rejected.path}")
+    _check(usable, config, rejected.path)
     for split in wanted:
         say(f"prepare: {split}: {describe(usable[split])}")
     output.seal()
@@ -68,6 +67,21 @@ def describe(cuts: Iterable[Cut]) -> str:
     for cut in cuts:
         seconds[cut.supervisions[0].language] += cut.duration
     return ", ".join(f"{language_name(code)} {total / 60:.1f} min" for code, total in seconds.most_common())
+
+
+def _check(usable: dict[str, list[Cut]], config: Config, reasons: Path) -> None:
+    """ValueError when a split or a language of the config has no recordings, or only dev has some of a language."""
+    if empty := [split for split, cuts in usable.items() if not cuts]:
+        raise ValueError(f"prepare: no recording of {', '.join(empty)} can be used; reasons in {reasons}")
+    languages = {split: {cut.supervisions[0].language for cut in cuts} for split, cuts in usable.items()}
+    if missing := set(config.corpus.languages).difference(*languages.values()):
+        raise ValueError(f"corpus.languages: {config.corpus.path} has no recordings in {', '.join(sorted(missing))}")
+    train, dev = languages[config.corpus.train], languages[config.corpus.dev]
+    if dev - train:
+        raise ValueError(
+            f"prepare: {config.corpus.dev} has recordings in {', '.join(sorted(dev - train))}, {config.corpus.train} has "
+            f"none; set corpus.languages=[{','.join(sorted(train))}]"
+        )
 
 
 def _limits(config: Config) -> list[float]:

@@ -98,6 +98,8 @@ def _trainable(cuts: list[Cut], model: Recognizer, config: Config, folder: Path,
             good.append(cut)
     if not quiet:
         rejected.finish("train", len(cuts), config.data.max_bad_fraction)
+    if not good:
+        raise ValueError(f"train: no recording of {config.corpus.train} can be used; reasons in {rejected.path}")
     return good
 
 

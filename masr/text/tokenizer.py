@@ -63,6 +63,8 @@ class Tokenizer:
 
     def language_id(self, language: str) -> int:
         """Id of the token of a language."""
+        if language not in self.languages:
+            raise ValueError(f"language {language!r} is not one of the model's: {', '.join(self.languages)}")
         return len(SPECIAL) + self.languages.index(language)
 
     def save(self, folder: Path) -> None:

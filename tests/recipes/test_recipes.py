@@ -19,11 +19,11 @@ echo "{name} $*" >>"{log}"
 
 @pytest.fixture(params=RECIPES)
 def recipe(request, copy_recipe, tmp_path):
-    """A copy of a recipe whose ``masr``, ``accelerate`` and ``python`` only note how they are called."""
+    """A copy of a recipe whose ``masr`` and ``torchrun`` only note how they are called."""
     copy = copy_recipe(request.param)
     tools = tmp_path / "bin"
     tools.mkdir()
-    for name in ("masr", "accelerate", "python"):
+    for name in ("masr", "torchrun"):
         (tools / name).write_text(FAKE.format(name=name, log=tmp_path / "calls"))
         (tools / name).chmod(stat.S_IRWXU)
     copy.path = f"{tools}:{os.environ['PATH']}"
@@ -56,12 +56,12 @@ def test_both_spellings_of_stop_stage_are_taken(recipe, calls):
     assert len(calls()) == 1
 
 
-def test_several_processes_train_through_accelerate_and_only_train(recipe, calls):
+def test_several_processes_train_through_torchrun_and_only_train(recipe, calls):
     assert recipe.run("--stage", "2", "--stop-stage", "4", "--nproc", "2", "seed=7").returncode == 0
-    called = [line for line in calls() if not line.startswith("python")]
-    assert [line.split()[0] for line in called] == ["masr", "accelerate", "masr"]
-    assert called[1].startswith("accelerate launch --num_processes 2 ")
-    assert "-m masr.cli train " in called[1] and called[1].endswith(" seed=7")
+    called = calls()
+    assert [line.split()[0] for line in called] == ["masr", "torchrun", "masr"]
+    assert called[1].startswith("torchrun --standalone --nproc_per_node 2 -m masr.cli train ")
+    assert called[1].endswith(" seed=7")
 
 
 def test_a_stage_that_fails_stops_the_recipe(recipe, calls, monkeypatch):

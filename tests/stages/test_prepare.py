@@ -157,3 +157,15 @@ def test_a_split_of_which_nothing_is_left_stops_the_stage(small):
 def test_a_wrong_corpus_option_names_what_there_is(small, override, message):
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         prepare.run(small.config(override))
+
+
+def test_a_language_without_recordings_is_named(small):
+    with pytest.raises(ValueError, match="corpus.languages: corpus has no recordings in gr"):
+        prepare.run(small.config("corpus.languages=[es,gr]"))
+
+
+def test_a_language_that_only_dev_has_is_named_with_the_way_out(small):
+    small.publish(small.bad_row(split="dev", language="el"))
+    with pytest.raises(ValueError, match=r"dev has recordings in el, train has none; set corpus\.languages=\[es\]"):
+        prepare.run(small.config())
+    prepare.run(small.config("corpus.languages=[es]"))

@@ -85,6 +85,12 @@ def test_a_language_has_its_token_only_when_asked_for(tokenizer, options, texts)
         assert tokenizer.language_of([]) is None
 
 
+def test_a_language_that_it_does_not_know_has_no_token(texts):
+    tokenizer = train_tokenizer(texts, Vocab(language_token=True))
+    with pytest.raises(ValueError, match="language 'xx' is not one of the model's: ca, el, ru"):
+        tokenizer.encode("a", "xx")
+
+
 def test_empty_text_has_no_tokens_of_text(tokenizer, options):
     assert len(tokenizer.encode("", "el")) == options.language_token
     assert tokenizer.decode([]) == tokenizer.decode([BLANK, UNKNOWN, START_END]) == ""

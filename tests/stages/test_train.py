@@ -1,0 +1,88 @@
+"""Stage 3: what it trains on, when it runs, and what it refuses. How it trains is tested in tests/train."""
+
+import miniatures
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from masr.config_files import ConfigError, load_config
+from masr.data.rejected import TooManyRejected
+from masr.stages import decode, features, prepare, train, vocab
+
+
+@pytest.fixture
+def with_bad(small):
+    """`small` after stages 0 to 2, with ten minutes and a recording too short for its text in the training split."""
+    speech = np.tile(miniatures.samples_of(small.rows[0]), 1000)
+    small.publish(
+        miniatures.add_recording(small.corpus, small.bad_row(id="long", audio="long.wav"), speech[: 600 * 16000]),
+        miniatures.add_recording(
+            small.corpus, small.bad_row(id="hasty", audio="hasty.wav", text="ababab" * 9), speech[:8000]
+        ),
+    )
+    for stage in (prepare, features, vocab):
+        stage.run(small.config())
+    return small
+
+
+def test_a_model_folder_is_written_with_the_resolved_config(ready):
+    train.run(ready.config())
+    folder = ready.folder / "exp/small"
+    assert load_config(folder / "config.yaml") == ready.config()
+    assert load_file(folder / "averaged.safetensors")
+    for name in ("environment.json", "training.json", "log.jsonl", "complete.json"):
+        assert (folder / name).is_file()
+
+
+def test_the_second_run_does_nothing(ready, snapshot, capsys):
+    train.run(ready.config())
+    before = snapshot(ready.folder / "exp")
+    capsys.readouterr()
+    train.run(ready.config("decode.beam=7", "train.threads=0"))
+    assert "train: complete in exp/small (--force redoes it)" in capsys.readouterr().out
+    assert snapshot(ready.folder / "exp") == before
+
+
+def test_what_is_too_long_or_cannot_be_aligned_is_listed_and_left_out(with_bad, capsys):
+    train.run(with_bad.config())
+    lines = (with_bad.folder / "exp/small/rejected.tsv").read_text().splitlines()
+    reasons = dict(line.split("\t") for line in lines)
+    assert reasons == {
+        "long": "600.00 s is outside data.min_seconds=0.1 to data.max_seconds=30",
+        "hasty": "13 encoder frames for 54 tokens and blanks of CTC",
+    }
+    assert "train: 2 of 5 recordings skipped (first: long: 600.00 s" in capsys.readouterr().out
+
+
+def test_too_much_that_cannot_be_trained_on_stops_the_stage(with_bad):
+    with pytest.raises(TooManyRejected, match=r"train: 2 of 5 recordings skipped .* data\.max_bad_fraction=0\.3"):
+        train.run(with_bad.config("data.max_bad_fraction=0.3"))
+    assert not (with_bad.folder / "exp/small/averaged.safetensors").exists()
+
+
+def test_nothing_to_train_on_is_explained(ready):
+    with pytest.raises(ValueError, match=r"train: no recording .* can be used; reasons in exp/small/rejected\.tsv"):
+        train.run(ready.config("data.min_seconds=20.0"))
+
+
+def test_another_config_in_the_same_folder_is_refused_with_what_changed(ready):
+    train.run(ready.config())
+    with pytest.raises(ConfigError, match=r"exp/small was trained .* changed: seed \(1 -> 2\)\. Choose another name="):
+        train.run(ready.config("seed=2"))
+    train.run(ready.config("seed=2"), force=True)
+    assert load_config(ready.folder / "exp/small/config.yaml").seed == 2
+
+
+@pytest.mark.parametrize(("stages", "verb"), [([], "features"), ([prepare, features], "vocab")])
+def test_before_its_predecessors_it_names_the_way_out(small, stages, verb):
+    for stage in stages:
+        stage.run(small.config())
+    with pytest.raises(FileNotFoundError, match=f"is not complete: run `masr {verb}`"):
+        train.run(small.config())
+
+
+def test_killed_and_run_again_it_is_finished(ready, kill_at):
+    kill_at("masr.stages.output:StageOutput.seal", 1, lambda: train.run(ready.config()))
+    train.run(ready.config())
+    assert (ready.folder / "exp/small/complete.json").is_file()
+    decode.run(ready.config())
