@@ -44,13 +44,9 @@ def _training(folder: Path) -> list[str]:
 
 
 def _results(folder: Path) -> list[str]:
-    """The tables of every scored method and split."""
+    """The error rates of every scored method and split."""
     lines = []
     for path in sorted(folder.glob("score/*/*/report.md")):
-        lines += [f"## {path.parent.parent.name}, {path.parent.name}", "", _first_table(path.read_text("utf-8")), ""]
+        _, _, rates = path.read_text("utf-8").partition("## Error rates (%)\n\n")
+        lines += [f"## {path.parent.parent.name}, {path.parent.name}: error rates (%)", "", rates.split("\n\n")[0], ""]
     return lines
-
-
-def _first_table(markdown: str) -> str:
-    rows = markdown.split("\n|", 1)[1].split("\n\n", 1)[0] if "\n|" in markdown else ""
-    return f"|{rows}" if rows else ""

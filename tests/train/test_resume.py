@@ -49,7 +49,7 @@ def run(folder: Path, program: list[str], conf: Path, *options: str) -> subproce
     command = [sys.executable, *program, "train", str(conf), *OPTIONS, *options]
     with (folder / "output.txt").open("w") as output:
         one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, cwd=folder, env=one_thread, stdout=output, stderr=subprocess.STDOUT, timeout=300)
+        done = subprocess.run(command, cwd=folder, env=one_thread, stdout=output, stderr=subprocess.STDOUT, timeout=600)
     return subprocess.CompletedProcess(command, done.returncode, (folder / "output.txt").read_text())
 
 
@@ -70,13 +70,19 @@ def assert_same_run(folder: Path, expected: Path) -> None:
     assert records[0] == records[1]
 
 
-@pytest.mark.parametrize(("where", "workers"), [("update", 0), ("checkpoint", 1)])
-def test_killed_run_goes_on_exactly(prepared, tmp_path, where, workers):
-    straight = run(tmp_path / "straight", ["-m", "masr.cli"], prepared.conf, "data.workers=0")
-    assert straight.returncode == 0, straight.stdout
-    assert [line["update"] for line in log_of(tmp_path / "straight")] == [3, 4, 6, 8, 9, 12, 12]
-    assert {line["epoch"] for line in log_of(tmp_path / "straight") if line["kind"] == "train"} == {0, 1}
+@pytest.fixture(scope="module")
+def straight(prepared, tmp_path_factory) -> Path:
+    """The run that is not killed."""
+    folder = tmp_path_factory.mktemp("straight")
+    done = run(folder, ["-m", "masr.cli"], prepared.conf, "data.workers=0")
+    assert done.returncode == 0, done.stdout
+    assert [line["update"] for line in log_of(folder)] == [3, 4, 6, 8, 9, 12, 12]
+    assert {line["epoch"] for line in log_of(folder) if line["kind"] == "train"} == {0, 1}
+    return folder
 
+
+@pytest.mark.parametrize(("where", "workers"), [("update", 0), ("checkpoint", 1)])
+def test_killed_run_goes_on_exactly(prepared, straight, tmp_path, where, workers):
     folder, options = tmp_path / "killed", [f"data.workers={workers}"]
     killed = run(folder, ["-c", KILLED.replace("WHERE", repr(where))], prepared.conf, *options)
     assert killed.returncode == -signal.SIGKILL, killed.stdout
@@ -89,4 +95,4 @@ def test_killed_run_goes_on_exactly(prepared, tmp_path, where, workers):
     resumed = run(folder, ["-m", "masr.cli"], prepared.conf, *options)
     assert resumed.returncode == 0, resumed.stdout
     assert "going on from update 4" in resumed.stdout
-    assert_same_run(folder, tmp_path / "straight")
+    assert_same_run(folder, straight)
