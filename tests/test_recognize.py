@@ -11,7 +11,7 @@ import torch
 
 import masr
 from masr import cli, recognize
-from masr.config import Config, Decode, Vocab
+from masr.config import Config, Vocab
 from masr.data.features import UnusableAudio
 from masr.models.recognizer import Recognizer, save_model
 from masr.recognize import SpeechRecognizer, Transcript
@@ -24,12 +24,13 @@ MODEL = {
     "encoder": {"layers": 1, "width": 16, "heads": 2, "feedforward": 16, "kernel": 3, "subsampling_channels": 4},
     "attention_decoder": {"weight": 0.3, "layers": 1, "width": 16, "heads": 2, "feedforward": 16},
 }
+DECODE = {"methods": ["joint-beam"], "beam": 2}
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder; its weights are large, so that what it says changes from frame to frame."""
-    config = Config(name="tiny", model=MODEL)
+    config = Config(name="tiny", model=MODEL, decode=DECODE)
     texts = {"el": ["μια γάτα και μια αγελάδα"] * 9, "es": ["una vaca y un gato"] * 9}
     tokenizer = train_tokenizer(texts, Vocab(kind="bpe", size=40, language_token=True))
     torch.manual_seed(5)
@@ -240,10 +241,13 @@ def test_a_shipped_model_is_found_by_the_name_of_its_recipe(folder, tmp_path, mo
         masr.load("elsewhere")
 
 
-def test_by_default_it_searches_with_all_that_the_model_has(folder):
-    assert masr.load(str(folder)).options.methods == ["joint-beam"]
-    assert masr.load(str(folder), beam=3).options.beam == 3
-    assert masr.load(str(folder), methods=["ctc-prefix-beam"]).options == Decode(methods=["ctc-prefix-beam"])
+def test_it_searches_as_its_config_says_but_for_what_is_asked_for(folder):
+    own = Config(name="tiny", decode=DECODE).decode
+    assert masr.load(str(folder)).options == own
+    assert masr.load(str(folder), beam=3).options == own.model_copy(update={"beam": 3})
+    assert masr.load(str(folder), methods=["ctc-greedy"]).options.methods == ["ctc-greedy"]
+    with pytest.raises(ValueError, match="beem"):
+        masr.load(str(folder), beem=3)
 
 
 def run_cli(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> str | int | None:

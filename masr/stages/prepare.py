@@ -77,10 +77,10 @@ def _check(usable: dict[str, list[Cut]], config: Config, reasons: Path) -> None:
     if missing := set(config.corpus.languages).difference(*languages.values()):
         raise ValueError(f"corpus.languages: {config.corpus.path} has no recordings in {', '.join(sorted(missing))}")
     train, dev = languages[config.corpus.train], languages[config.corpus.dev]
-    if dev - train:
+    if unknown := ", ".join(sorted(dev - train)):
         raise ValueError(
-            f"prepare: {config.corpus.dev} has recordings in {', '.join(sorted(dev - train))}, {config.corpus.train} has "
-            f"none; set corpus.languages=[{','.join(sorted(train))}]"
+            f"prepare: {config.corpus.dev} has recordings in {unknown}, {config.corpus.train} has none; "
+            f"set corpus.languages=[{','.join(sorted(train))}]"
         )
 
 
