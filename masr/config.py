@@ -158,14 +158,16 @@ class Model(Section):
 class Train(Section):
     updates: Positive = 10000
     """Optimiser steps."""
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """Muon: orthogonalised momentum for the matrices of the blocks, AdamW for the rest; or AdamW for all."""
     learning_rate: PositiveFloat = 1e-3
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
     schedule: Literal["linear", "cosine", "noam"] = "cosine"
     """Decay after the warm-up: to zero linearly or as a cosine, or with the inverse square root of the update."""
     warmup: Count = 1000
     """Updates of linear warm-up."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
-    """AdamW weight decay on matrices (not on biases and norms)."""
+    """Weight decay on matrices (not on biases and norms)."""
     clip: PositiveFloat = 5.0
     """Largest gradient norm."""
     average_decay: Fraction = 0.999

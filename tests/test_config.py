@@ -94,6 +94,13 @@ def test_an_unknown_key_names_file_key_nearest_and_allowed_keys(write):
     assert "top.yaml" not in message, "the file to mend is the one that sets the key"
 
 
+def test_the_source_to_mend_is_the_last_one_that_sets_the_key(write):
+    write("base.yaml", "seed: a\n")
+    path = write("top.yaml", "extends: base.yaml\nseed: b\n")
+    assert "top.yaml: seed: " in error_of(path) and "found 'b'" in error_of(path)
+    assert error_of(path, "seed=c").startswith("command line: seed: ")
+
+
 def test_an_unknown_override_is_blamed_on_the_command_line(write):
     message = error_of(write("a.yaml", ""), "trian.updates=3")
     assert message.startswith("command line: trian: unknown key; did you mean train?")

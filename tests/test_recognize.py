@@ -1,6 +1,7 @@
 """The inference API, on a tiny model with random weights: what goes in, what comes out, and what is refused."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -239,6 +240,25 @@ def test_a_shipped_model_is_found_by_the_name_of_its_recipe(folder, tmp_path, mo
     assert masr.load("somewhere").model.tokenizer.languages == ["el", "es"]
     with pytest.raises(FileNotFoundError, match=r"elsewhere is neither a folder nor a shipped model \(somewhere\)"):
         masr.load("elsewhere")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "other config", "no config", "no vocab"])
+def test_a_damaged_model_folder_is_named(folder, tmp_path, damage):
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    weights, config = copy / "averaged.safetensors", copy / "config.yaml"
+    match damage:
+        case "truncated":
+            weights.write_bytes(weights.read_bytes()[:-9])
+        case "garbage":
+            weights.write_bytes(b"garbage" * 9)
+        case "other config":
+            config.write_text("name: other\n")
+        case "no config":
+            config.unlink()
+        case "no vocab":
+            shutil.rmtree(copy / "vocab")
+    with pytest.raises(ValueError, match=str(copy)):
+        masr.load(str(copy))
 
 
 def test_it_searches_as_its_config_says_but_for_what_is_asked_for(folder):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -132,5 +133,9 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> Recognizer:
         raise FileNotFoundError(f"{folder} holds no trained model ({WEIGHTS} is missing): train it with `masr train`")
     config = load_config(folder / "config.yaml")
     model = Recognizer(config, Tokenizer.load(folder / "vocab"))
-    model.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()})
+    try:
+        model.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()})
+    except (SafetensorError, RuntimeError) as error:
+        problem = "damaged, or not the weights of the model that config.yaml and vocab/ describe"
+        raise ValueError(f"{folder / WEIGHTS}: {problem}: {error}"[:400]) from error
     return model.to(device).eval()

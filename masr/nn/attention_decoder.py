@@ -157,7 +157,7 @@ class AttentionDecoder(nn.Module):
         # Scaled by sqrt(D) on use, so that tokens and positions enter the first layer with comparable size.
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
         self.dropout = Dropout(dropout)
-        self.layers = nn.ModuleList(
+        self.blocks = nn.ModuleList(
             DecoderLayer(width, encoder_width, heads, feedforward, dropout) for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width)
@@ -221,7 +221,7 @@ class AttentionDecoder(nn.Module):
         return self.dropout(embedded + sinusoidal_positions(positions, embedded.size(-1)).to(embedded.dtype))
 
     def _layers(self) -> list[DecoderLayer]:
-        return cast(list[DecoderLayer], list(self.layers))
+        return cast(list[DecoderLayer], list(self.blocks))
 
 
 def _mask_frames(frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

@@ -76,7 +76,7 @@ class ConformerBlock(nn.Module):
         self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, frames: Tensor, mask: Tensor | None, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, frames: Tensor, mask: Tensor | None, rotation: Tensor) -> Tensor:
         """(B, T, D), (B, T) bool or None when nothing is padded -> (B, T, D)."""
         frames = frames + 0.5 * self.dropout(self.feedforward1(frames))
         frames = frames + self.dropout(self.attention(frames, mask, rotation))
@@ -106,18 +106,17 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(width)
-        self.query_key_value = nn.Linear(width, 3 * width)
+        self.query_key_value = fuse(nn.Linear(width, 3 * width), 3)
         self.project = nn.Linear(width, width)
 
-    def forward(self, frames: Tensor, mask: Tensor | None, rotation: tuple[Tensor, Tensor]) -> Tensor:
+    def forward(self, frames: Tensor, mask: Tensor | None, rotation: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D); padded frames (False in ``mask`` (B, T)) are not attended to."""
         batch, time, width = frames.shape
         fused = self.query_key_value(self.norm(frames)).view(batch, time, 3, self.heads, width // self.heads)
-        query, key, value = fused.permute(2, 0, 3, 1, 4)  # each (B, H, T, E)
+        query, key = rotate(fused[:, :, :2], rotation[:, None, None]).permute(2, 0, 3, 1, 4)  # each (B, H, T, E)
         attended = F.scaled_dot_product_attention(
-            rotate(query, rotation), rotate(key, rotation), value,
-            attn_mask=None if mask is None else mask[:, None, None, :],
-        )  # fmt: skip
+            query, key, fused[:, :, 2].transpose(1, 2), attn_mask=None if mask is None else mask[:, None, None, :]
+        )
         return self.project(attended.transpose(1, 2).reshape(batch, time, width))
 
 
@@ -127,7 +126,7 @@ class ConvolutionModule(nn.Module):
     def __init__(self, width: int, kernel: int):
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.expand = nn.Linear(width, 2 * width)
+        self.expand = fuse(nn.Linear(width, 2 * width), 2)
         self.depthwise = nn.Conv2d(width, width, (1, kernel), padding=(0, kernel // 2), groups=width)
         self.inner_norm = nn.LayerNorm(width)
         self.project = nn.Linear(width, width)
@@ -142,15 +141,20 @@ class ConvolutionModule(nn.Module):
         return self.project(F.silu(self.inner_norm(hidden)))
 
 
-def rotary_angles(time: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines (T, E / 2) of the angle of every position and pair of channels."""
+def rotary_angles(time: int, size: int, device: torch.device) -> Tensor:
+    """(T, E / 2) complex numbers of length 1: the turn of every position and pair of channels."""
     rates = 10000.0 ** (-torch.arange(0, size, 2, device=device, dtype=torch.float32) / size)
     angles = torch.arange(time, device=device, dtype=torch.float32)[:, None] * rates
-    return angles.cos(), angles.sin()
+    return torch.polar(torch.ones_like(angles), angles)
 
 
-def rotate(vectors: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """(..., T, E) with channel i and i + E/2 turned together by the angle of their position."""
-    cosine, sine = (part.to(vectors.dtype) for part in rotation)
-    first, second = vectors.chunk(2, dim=-1)
-    return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
+def rotate(vectors: Tensor, rotation: Tensor) -> Tensor:
+    """(..., E) with each pair of neighbouring channels, as a complex number, turned by ``rotation`` (..., E / 2)."""
+    pairs = torch.view_as_complex(vectors.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rotation).flatten(-2).to(vectors.dtype)
+
+
+def fuse(linear: nn.Linear, number: int) -> nn.Linear:
+    """Marks a layer as ``number`` layers computed at once; an optimiser of matrices treats them apart."""
+    linear.weight.fused = number  # type: ignore[attr-defined]
+    return linear

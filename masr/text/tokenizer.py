@@ -87,7 +87,9 @@ class Tokenizer:
             if tokenizer.hash() != description["hash"]:
                 raise ValueError("the token models are not those that languages.json describes")
         except (OSError, ValueError, KeyError, RuntimeError) as error:  # SentencePiece raises RuntimeError
-            raise ValueError(f"{folder}: damaged vocabulary; `masr vocab --force` makes it again: {error}") from error
+            raise ValueError(
+                f"{folder}: damaged vocabulary; `masr vocab --force` makes a recipe's again: {error}"
+            ) from error
         return tokenizer
 
     def hash(self) -> str:

@@ -182,7 +182,7 @@ def test_half_precision_weights_are_read_as_float32(tokenizer, recognizer, tmp_p
 
 def test_weights_of_another_model_are_refused(tokenizer, recognizer, tmp_path: Path):
     save_model(tmp_path, build(tokenizer).config, tokenizer, recognizer.state_dict())
-    with pytest.raises(RuntimeError, match="attention_decoder"):
+    with pytest.raises(ValueError, match="attention_decoder"):
         load_model(tmp_path)
 
 

@@ -97,10 +97,10 @@ def test_rotation_keeps_lengths_and_leaves_the_first_position():
 def test_attention_does_not_see_absolute_positions():
     torch.manual_seed(0)
     attention, frames = SelfAttention(16, 2), torch.randn(1, 10, 16)
-    cosine, sine = rotary_angles(60, 8, torch.device("cpu"))
-    here, later = (attention(frames, None, (cosine[at : at + 10], sine[at : at + 10])) for at in (0, 50))
+    rotation = rotary_angles(60, 8, torch.device("cpu"))
+    here, later = (attention(frames, None, rotation[at : at + 10]) for at in (0, 50))
     assert torch.allclose(here, later, atol=1e-5)
-    backwards = attention(frames.flip(1), None, (cosine[:10], sine[:10])).flip(1)
+    backwards = attention(frames.flip(1), None, rotation[:10]).flip(1)
     assert not torch.allclose(here, backwards, atol=1e-4)  # but the order of frames counts
 
 

@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -5,7 +6,8 @@ import torch
 from torch import nn
 
 from masr.config import Train
-from masr.train.optim import build_optimizer, build_schedule, learning_rate_factor
+from masr.nn.conformer import fuse
+from masr.train.optim import build_optimizer, build_schedule, learning_rate_factor, orthogonalize
 
 
 def factors(updates: list[int], **options) -> list[float]:
@@ -47,7 +49,7 @@ def model() -> nn.Module:
 
 
 def test_decay_acts_on_matrices_and_kernels_only(model):
-    optimizer = build_optimizer(model, Train(weight_decay=0.1, learning_rate=0.01))
+    optimizer = build_optimizer(model, Train(optimizer="adamw", weight_decay=0.1, learning_rate=0.01))
     decayed, others = optimizer.param_groups
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     assert {names[id(p)] for p in decayed["params"]} == {"0.weight", "2.weight", "3.weight"}
@@ -89,3 +91,88 @@ def test_gradient_is_followed(model):
     optimizer.step()
     for parameter, old in zip(model.parameters(), before, strict=True):
         assert torch.allclose(parameter, old - 0.01, atol=1e-6)
+
+
+# --- Muon -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (8, 24), (24, 8), (3, 8, 8)])
+def test_orthogonalized_matrices_turn_every_direction_equally(shape):
+    torch.manual_seed(0)
+    matrices = torch.randn(shape)
+    left, values, right = torch.linalg.svd(orthogonalize(matrices), full_matrices=False)
+    assert values.min() > 0.6 and values.max() < 1.25
+    exact_left, _, exact_right = torch.linalg.svd(matrices, full_matrices=False)
+    assert torch.allclose(left @ right, exact_left @ exact_right, atol=1e-4)
+
+
+class Stack(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.embedding = nn.Embedding(5, 4)
+        self.blocks = nn.ModuleList([nn.Sequential(nn.Linear(4, 8), nn.LayerNorm(8)), nn.Conv1d(8, 8, 3)])
+        self.head = nn.Linear(8, 5)
+
+
+def with_gradients(model: nn.Module) -> nn.Module:
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    return model
+
+
+def test_muon_takes_the_matrices_of_blocks_only():
+    model = Stack()
+    optimizer = build_optimizer(model, Train(optimizer="muon"))
+    [matrix] = [p for group in optimizer.param_groups if group["orthogonal"] for p in group["params"]]
+    assert matrix is model.blocks[0][0].weight
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+
+
+def test_muon_moves_as_torchs_own(steps=3):
+    """torch.optim.Muon computes in bfloat16, hence the tolerance; the rest follows AdamW."""
+    ours, theirs = Stack(), Stack()
+    optimizer = build_optimizer(ours, Train(optimizer="muon", learning_rate=0.01, weight_decay=0.1))
+    matrix = theirs.blocks[0][0].weight
+    peer = torch.optim.Muon([matrix], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    adamw = build_optimizer(theirs, Train(optimizer="adamw", learning_rate=0.01, weight_decay=0.1))
+    adamw.param_groups[0]["params"] = [p for p in adamw.param_groups[0]["params"] if p is not matrix]
+    before = matrix.detach().clone()
+    for _ in range(steps):
+        with_gradients(ours), with_gradients(theirs)
+        optimizer.step(), peer.step(), adamw.step()
+    moved = (matrix - before).norm()
+    assert (ours.blocks[0][0].weight - matrix).norm() < 0.1 * moved and moved > 0.01
+    others = [(a, b) for a, b in zip(ours.parameters(), theirs.parameters(), strict=True) if b is not matrix]
+    assert all(torch.equal(a, b) for a, b in others)
+
+
+def test_layers_computed_at_once_are_orthogonalized_apart():
+    torch.manual_seed(0)
+    together, apart = nn.ModuleDict({"blocks": fuse(nn.Linear(4, 12), 3)}), nn.ModuleDict()
+    apart["blocks"] = nn.ModuleList(nn.Linear(4, 4) for _ in range(3))
+    options = Train(optimizer="muon", learning_rate=0.1, weight_decay=0.0)
+    gradient, before = torch.randn(12, 4), together["blocks"].weight.detach().clone()
+    together["blocks"].weight.grad = gradient
+    old = [linear.weight.detach().clone() for linear in apart["blocks"]]
+    for linear, part in zip(apart["blocks"], gradient.split(4), strict=True):
+        linear.weight.grad = part
+    build_optimizer(together, options).step()
+    build_optimizer(apart, options).step()
+    steps = [linear.weight - weight for linear, weight in zip(apart["blocks"], old, strict=True)]
+    assert torch.allclose(together["blocks"].weight - before, torch.cat(steps), atol=1e-6)
+
+
+def test_muon_goes_on_from_its_state():
+    straight, resumed = Stack(), Stack()
+    optimizer = build_optimizer(straight, Train())
+    with_gradients(straight)
+    optimizer.step()
+    resumed.load_state_dict(straight.state_dict())
+    again = build_optimizer(resumed, Train())
+    again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    for model, own in ((straight, optimizer), (resumed, again)):
+        with_gradients(model)
+        own.step()
+    assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True))
