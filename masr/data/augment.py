@@ -11,12 +11,12 @@ from masr.config import SpecAugment
 
 
 def spec_augment(features: torch.Tensor, options: SpecAugment, random: np.random.Generator) -> torch.Tensor:
-    """(T, F) features with frequency and time masks set to the mean of the utterance."""
+    """(T, F) features with frequency and time masks; what is masked becomes the mean of its mel bin in the utterance."""
     frames, bins = features.shape
-    features, mean = features.clone(), features.mean()
+    features, mean = features.clone(), features.mean(0)
     for _ in range(options.frequency_masks):
         start, end = _span(bins, options.frequency_width, random)
-        features[:, start:end] = mean
+        features[:, start:end] = mean[start:end]
     room = int(frames * options.time_fraction)
     for _ in range(min(options.time_masks, int(np.ceil(room / 4)))):
         start, end = _span(frames, room, random)

@@ -15,6 +15,7 @@ from masr.decode.hypothesis import Hypothesis
 from masr.nn.attention_decoder import AttentionDecoder
 from masr.nn.conformer import Conformer, EncoderOutput
 from masr.nn.heads import CTCHead, LanguageClassifier
+from masr.nn.subsampling import length_mask
 from masr.text.tokenizer import START_END, Tokenizer
 
 WEIGHTS = "averaged.safetensors"
@@ -46,8 +47,10 @@ class Recognizer(nn.Module):
 
     def encode(self, features: Tensor, lengths: Tensor, allowed_languages: Tensor | None = None) -> EncoderOutput:
         """(B, T, F) log-mel, (B,) frames, (B, K) -> EncoderOutput."""
-        normalised = (features - self.feature_mean) / self.feature_deviation
-        return self.encoder(normalised, lengths, allowed_languages)
+        mean = self.feature_mean
+        if self.config.model.normalization == "utterance":
+            mean = utterance_mean(features, lengths)
+        return self.encoder((features - mean) / self.feature_deviation, lengths, allowed_languages)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`objectives`, under the name that distributed wrappers call."""
@@ -112,6 +115,12 @@ def _by_language(losses: dict[str, Tensor], languages: list[str]) -> dict[str, T
         for name, values in losses.items():
             sums[f"{name}/{code}"] = values[rows.to(values.device)].sum()
     return sums
+
+
+def utterance_mean(features: Tensor, lengths: Tensor) -> Tensor:
+    """(B, T, F), (B,) -> (B, 1, F): the mean of each utterance's own frames."""
+    own = length_mask(lengths, features.shape[1])[:, :, None]
+    return (features * own).sum(1, keepdim=True) / lengths.clamp(min=1)[:, None, None]
 
 
 def parameter_count(model: nn.Module) -> int:
