@@ -149,7 +149,7 @@ class LanguageClassifier(Section):
 
 class Model(Section):
     normalization: Literal["utterance", "corpus"] = "utterance"
-    """Mean taken off the log-mel features: each utterance's own, which removes level and microphone, or the corpus's."""
+    """Mean taken off the log-mel features: each utterance's own (removes level and microphone) or the corpus's."""
     encoder: Encoder = Encoder()
     ctc: CTC = CTC()
     attention_decoder: AttentionDecoder = AttentionDecoder()

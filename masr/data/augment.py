@@ -11,7 +11,7 @@ from masr.config import SpecAugment
 
 
 def spec_augment(features: torch.Tensor, options: SpecAugment, random: np.random.Generator) -> torch.Tensor:
-    """(T, F) features with frequency and time masks; what is masked becomes the mean of its mel bin in the utterance."""
+    """(T, F) features with frequency and time masks; what is masked becomes the mean of its bin in the utterance."""
     frames, bins = features.shape
     features, mean = features.clone(), features.mean(0)
     for _ in range(options.frequency_masks):

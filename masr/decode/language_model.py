@@ -44,7 +44,8 @@ class NGram:
 
     def state(self, context: Gram) -> Gram:
         """The longest end of a context that the model knows: two contexts with one state never differ again."""
-        context = tuple(s if (s,) in self.log_probs else UNKNOWN for s in context[max(0, len(context) - self.order + 1) :])
+        recent = context[max(0, len(context) - self.order + 1) :]
+        context = tuple(symbol if (symbol,) in self.log_probs else UNKNOWN for symbol in recent)
         while context and context not in self.backoffs:
             context = context[1:]
         return context
@@ -133,6 +134,7 @@ def _read_arpa(file: TextIO, path: Path) -> NGram:
     found = Counter(map(len, log_probs))
     if not announced or any(found[n] != count for n, count in announced.items()):
         raise ValueError(f"{path}: announces {announced} n-grams, holds {dict(found)}")
+    log_probs.setdefault((UNKNOWN,), NEVER * LOG10)
     return NGram(max(announced), log_probs, backoffs)
 
 

@@ -58,10 +58,10 @@ def test_no_masks_change_nothing():
 @pytest.mark.parametrize("seed", range(10))
 def test_frequency_masks_stay_within_their_limits(seed):
     features = noise(50)
-    masked = augment(features, seed, frequency_masks=1, frequency_width=8, time_masks=0) == features.mean()
+    masked = augment(features, seed, frequency_masks=1, frequency_width=8, time_masks=0) == features.mean(0)
     assert torch.equal(masked.any(0), masked.all(0))  # whole bins
     assert masked[0].sum() == widest_run(masked[0]) <= 8
-    twice = augment(features, seed, frequency_masks=2, frequency_width=8, time_masks=0) == features.mean()
+    twice = augment(features, seed, frequency_masks=2, frequency_width=8, time_masks=0) == features.mean(0)
     assert twice[0].sum() <= 16 and (twice | masked).equal(twice)
 
 
@@ -69,7 +69,7 @@ def test_frequency_masks_stay_within_their_limits(seed):
 @pytest.mark.parametrize(("frames", "masks"), [(1000, 10), (100, 2), (20, 1)])
 def test_time_masks_stay_within_their_limits(frames, masks, seed):
     features = noise(frames)
-    masked = augment(features, seed, frequency_masks=0, time_masks=10, time_fraction=0.05) == features.mean()
+    masked = augment(features, seed, frequency_masks=0, time_masks=10, time_fraction=0.05) == features.mean(0)
     assert torch.equal(masked.any(1), masked.all(1))  # whole frames
     assert masked[:, 0].sum() <= masks * int(0.05 * frames)
 
@@ -78,7 +78,7 @@ def test_every_place_and_width_can_be_masked():
     features = noise(60, bins=12)
     places, widths = torch.zeros(12, dtype=torch.bool), set()
     for seed in range(300):
-        masked = augment(features, seed, frequency_masks=1, frequency_width=4, time_masks=0)[0] == features.mean()
+        masked = augment(features, seed, frequency_masks=1, frequency_width=4, time_masks=0)[0] == features.mean(0)
         places |= masked
         widths.add(int(masked.sum()))
     assert places.all() and widths == {0, 1, 2, 3, 4}

@@ -209,3 +209,13 @@ def test_bad_sizes_of_the_config_are_refused(tokenizer):
 def test_parameter_count(tokenizer):
     model = build(tokenizer)
     assert parameter_count(model) == sum(tensor.numel() for tensor in model.state_dict().values()) - 2 * 20
+
+
+def test_level_and_microphone_do_not_matter_when_utterances_lose_their_mean(tokenizer):
+    """A gain and a filter add a constant to every mel bin's logarithm."""
+    features, lengths = torch.randn(2, 60, 20), torch.tensor([60, 40])
+    channel = torch.randn(20)
+    for normalization, same in (("utterance", True), ("corpus", False)):
+        recognizer = build(tokenizer, normalization=normalization).eval()
+        frames = recognizer.encode(features, lengths).frames
+        assert torch.allclose(recognizer.encode(features + channel, lengths).frames, frames, atol=1e-4) == same
