@@ -92,7 +92,7 @@ def training_step(
 ) -> Callable[[], None]:
     """One update on ``inputs`` for each call."""
     head = CTCHead(width, VOCABULARY)
-    optimizer = build_optimizer(nn.ModuleList([encoder, head]).train(), Train())
+    optimizer = build_optimizer(nn.ModuleList([encoder, head]).train(), Train(optimizer="adamw"))
 
     def step() -> None:
         losses = head.loss(encode(inputs), inputs.lengths, inputs.ids, inputs.id_lengths)

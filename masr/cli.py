@@ -50,7 +50,10 @@ def show_config(
     from masr.config_files import ConfigError, config_yaml, load_config
 
     if schema:
-        print(json.dumps(Config.model_json_schema(), indent=2))
+        schema_of_files = Config.model_json_schema()
+        schema_of_files["properties"]["extends"] = {"type": "string", "description": "Another file to start from."}
+        schema_of_files.pop("required", None)  # an experiment without a name takes that of its file
+        print(json.dumps(schema_of_files, indent=2))
     elif conf is None:
         raise ConfigError("name a config file, or ask for --schema")
     else:

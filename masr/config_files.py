@@ -37,6 +37,21 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError("\n".join(_explain(detail, sources) for detail in error.errors())) from None
 
 
+def load_saved_config(path: Path) -> Config:
+    """A config as `save_config` wrote it; ConfigError when it lacks an option, whose default may not be what it was."""
+    config = load_config(path)
+    lacking = sorted(_keys(config.model_dump()) - _keys(OmegaConf.to_container(OmegaConf.load(path))))
+    if lacking:
+        raise ConfigError(f"{path} lacks {', '.join(lacking)}: it is not the complete config of a trained model")
+    return config
+
+
+def _keys(tree: Any, prefix: str = "") -> set[str]:
+    if not isinstance(tree, dict):
+        return {prefix}
+    return {key for name, value in tree.items() for key in _keys(value, f"{prefix}.{name}".lstrip("."))}
+
+
 def save_config(config: Config, path: Path) -> None:
     """Writes the resolved config, every option included."""
     path.write_text(config_yaml(config), encoding="utf-8")

@@ -69,23 +69,23 @@ class SpeechRecognizer:
         return cls(load_model(find_model(folder), device or ("cuda" if torch.cuda.is_available() else "cpu")), options)
 
     @overload
-    def transcribe(self, audio: Audio, sampling_rate: int = ..., languages: Languages = ...) -> Transcript: ...  # type: ignore[overload-overlap]
+    def transcribe(self, audio: Audio, sample_rate: int = ..., languages: Languages = ...) -> Transcript: ...  # type: ignore[overload-overlap]
     @overload
     def transcribe(
-        self, audio: Sequence[Audio], sampling_rate: int = ..., languages: Languages = ...
+        self, audio: Sequence[Audio], sample_rate: int = ..., languages: Languages = ...
     ) -> list[Transcript]: ...
-    def transcribe(self, audio, sampling_rate=SAMPLING_RATE, languages=None):
+    def transcribe(self, audio, sample_rate=SAMPLING_RATE, languages=None):
         """Transcript of a recording, or a list of them for a list of recordings, which are batched.
 
-        A recording is a path (any format of libsndfile) or samples (S,) or (channels, S) at ``sampling_rate`` Hz;
+        A recording is a path (any format of libsndfile) or samples (S,) or (channels, S) at ``sample_rate`` Hz;
         channels are averaged. ``languages`` are those to expect (None: all). UnusableAudio names what cannot be read.
         """
         if isinstance(audio, list | tuple):
-            return self._transcribe(audio, sampling_rate, self._allowed(languages))
-        return self._transcribe([audio], sampling_rate, self._allowed(languages))[0]
+            return self._transcribe(audio, sample_rate, self._allowed(languages))
+        return self._transcribe([audio], sample_rate, self._allowed(languages))[0]
 
-    def _transcribe(self, audio: Sequence[Audio], sampling_rate: int, allowed: Tensor) -> list[Transcript]:
-        recordings = [_read(item, sampling_rate) for item in audio]
+    def _transcribe(self, audio: Sequence[Audio], sample_rate: int, allowed: Tensor) -> list[Transcript]:
+        recordings = [_read(item, sample_rate) for item in audio]
         chunks = [chunk for i, samples in enumerate(recordings) for chunk in _chunks(i, samples)]
         parts: dict[int, list[Transcript]] = {i: [] for i in range(len(recordings))}
         done: dict[int, Transcript] = {}
@@ -115,7 +115,7 @@ class SpeechRecognizer:
         encoded = model.encode(pad_sequence(features, batch_first=True).to(device), lengths, prompt)
         found = search(self.options.methods[0], encoded, model, self.options)
         log_probs = model.ctc.log_probs(encoded.frames, encoded.lengths)
-        languages = model.predict_languages(encoded, found)
+        languages = model.predict_languages(encoded, found, prompt)
         transcripts = []
         for i, (chunk, nbest, language) in enumerate(zip(chunks, found, languages, strict=True)):
             add_times(nbest[0], log_probs[i, : encoded.lengths[i]], model)
@@ -144,13 +144,13 @@ def find_model(name: str | Path) -> Path:
     raise FileNotFoundError(f"{name} is neither a folder nor a shipped model ({', '.join(known) or 'none here'})")
 
 
-def _read(audio: Audio, sampling_rate: int) -> np.ndarray:
+def _read(audio: Audio, sample_rate: int) -> np.ndarray:
     """(S,) float32 mono samples at 16 kHz."""
     name = "audio"
     if isinstance(audio, str | Path):
         name = str(audio)
         try:
-            samples, sampling_rate = soundfile.read(name, dtype="float32", always_2d=True)
+            samples, sample_rate = soundfile.read(name, dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: headerless .raw
             found = "cannot be decoded; WAV, FLAC, Ogg and MP3 can" if Path(name).exists() else "no such file"
             raise UnusableAudio(f"{name}: {found} ({error})") from error
@@ -161,10 +161,10 @@ def _read(audio: Audio, sampling_rate: int) -> np.ndarray:
         raise UnusableAudio(f"{name}: no samples")
     if not np.isfinite(samples).all():
         raise UnusableAudio(f"{name}: {int((~np.isfinite(samples)).sum())} samples are NaN or infinite")
-    if sampling_rate <= 0:
-        raise ValueError(f"sampling_rate: expected Hz, found {sampling_rate}")
-    if sampling_rate != SAMPLING_RATE:
-        samples = Resample(sampling_rate, SAMPLING_RATE)(samples[None], sampling_rate)[0]
+    if sample_rate <= 0:
+        raise ValueError(f"sample_rate: expected Hz, found {sample_rate}")
+    if sample_rate != SAMPLING_RATE:
+        samples = Resample(sample_rate, SAMPLING_RATE)(samples[None], sample_rate)[0]
     return np.pad(samples, (0, max(0, int(WINDOW * SAMPLING_RATE) - len(samples))))
 
 

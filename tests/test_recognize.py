@@ -107,11 +107,11 @@ def test_channels_are_averaged_in_arrays_and_files(recognizer, speech, tmp_path)
 
 
 @pytest.mark.parametrize("rate", [8000, 44100, 48000])
-def test_any_sampling_rate_is_taken_from_files_and_arguments(recognizer, speech, tmp_path, rate):
+def test_any_sample_rate_is_taken_from_files_and_arguments(recognizer, speech, tmp_path, rate):
     at = np.arange(2 * rate) * RATE / rate
     other = np.interp(at, np.arange(len(speech)), speech).astype(np.float32)
     soundfile.write(tmp_path / "other.wav", other, rate, subtype="FLOAT")
-    transcript = recognizer.transcribe(other, sampling_rate=rate)
+    transcript = recognizer.transcribe(other, sample_rate=rate)
     assert_same(recognizer.transcribe(tmp_path / "other.wav"), transcript)
     assert_words_fit(transcript, 2.0)
 
@@ -217,9 +217,9 @@ def test_unusable_arrays_are_refused(recognizer, audio, found):
 
 
 @pytest.mark.parametrize("rate", [0, -16000])
-def test_an_impossible_sampling_rate_is_refused(recognizer, speech, rate):
-    with pytest.raises(ValueError, match=f"sampling_rate: expected Hz, found {rate}"):
-        recognizer.transcribe(speech, sampling_rate=rate)
+def test_an_impossible_sample_rate_is_refused(recognizer, speech, rate):
+    with pytest.raises(ValueError, match=f"sample_rate: expected Hz, found {rate}"):
+        recognizer.transcribe(speech, sample_rate=rate)
 
 
 def test_a_path_that_is_no_model_names_the_shipped_ones(tmp_path):

@@ -99,6 +99,18 @@ class CutFeatures:
         return torch.from_numpy(features)
 
 
+def load_usable(cuts: Sequence[Cut], load: CutFeatures, rejected: dict[str, str]) -> tuple[list[Tensor], list[Cut]]:
+    """Features of the cuts that have any, and these cuts; adds the others and their reasons to ``rejected``."""
+    features, usable = [], []
+    for cut in cuts:
+        try:
+            features.append(load(cut))
+            usable.append(cut)
+        except UnusableAudio as error:
+            rejected[cut.id.split("#")[0]] = str(error)
+    return features, usable
+
+
 class TrainingUpdates(Dataset):
     """The updates of one epoch from number ``first`` on, as one process sees them."""
 
@@ -123,13 +135,9 @@ class TrainingUpdates(Dataset):
         return Update(micro_batches or [self._silence()], sum(map(len, texts)), len(cuts), seconds, rejected)
 
     def _batch(self, cuts: list[Cut], rejected: dict[str, str]) -> Batch | None:
-        good: list[tuple[Tensor, Cut]] = []
-        for cut in cuts:
-            try:
-                good.append((self._augmented(cut), cut))
-            except UnusableAudio as error:
-                rejected[cut.id.split("#")[0]] = str(error)
-        return collate([f for f, _ in good], [c for _, c in good], self.tokenizer) if good else None
+        features, usable = load_usable(cuts, self.load, rejected)
+        features = [self._augmented(frames, cut) for frames, cut in zip(features, usable, strict=True)]
+        return collate(features, usable, self.tokenizer) if usable else None
 
     def _silence(self) -> Batch:
         """For a process without a share of an update: it must still take part in the exchange of gradients."""
@@ -139,11 +147,10 @@ class TrainingUpdates(Dataset):
             targets={"transcript": Tokens(torch.zeros(1, 0, dtype=torch.long), torch.tensor([0]))},
         )  # fmt: skip
 
-    def _augmented(self, cut: Cut) -> Tensor:
+    def _augmented(self, features: Tensor, cut: Cut) -> Tensor:
         if self.augment is None:
-            return self.load(cut)
-        random = np.random.default_rng([self.seed, zlib.crc32(cut.id.encode())])
-        return spec_augment(self.load(cut), self.augment, random)
+            return features
+        return spec_augment(features, self.augment, np.random.default_rng([self.seed, zlib.crc32(cut.id.encode())]))
 
 
 def _move(value, device: torch.device):

@@ -25,7 +25,8 @@ def language_of(cut: Cut) -> str:
 
 def recording_name(cut: Cut) -> str:
     """The id that all speeds of a recording share."""
-    return re.sub(r"_sp[\d.]+$", "", cut.id)
+    played_as_published = cut.has_recording and not cut.recording.transforms
+    return cut.id if played_as_published else re.sub(r"_sp[\d.]+$", "", cut.id)
 
 
 def split_by_duration(cuts: Sequence[Cut], seconds: float) -> list[list[Cut]]:

@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from torch import Tensor
 
-WORD_START = "▁"
+from masr.text.tokenizer import WORD_START
 
 
 def ctc_align(log_probs: Tensor, tokens: Sequence[int], blank: int = 0) -> list[tuple[int, int]]:
@@ -51,7 +51,8 @@ def word_times(pieces: Sequence[str], times: Sequence[tuple[float, float]]) -> l
         if piece.startswith(WORD_START) or not words:
             words.append((text, start, end))
         else:
-            words[-1] = (words[-1][0] + text, words[-1][1], end)
+            began = words[-1][1] if words[-1][0] else start  # the pause before a word belongs to a "▁" of its own
+            words[-1] = (words[-1][0] + text, began, end)
     return [word for word in words if word[0]]
 
 

@@ -8,10 +8,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from masr.config import Config
-from masr.config_files import load_config, save_config
+from masr.config_files import load_saved_config, save_config
 from masr.data.batches import Batch
 from masr.data.features import FRAME_SHIFT
 from masr.decode.hypothesis import Hypothesis
+from masr.files import written_beside
 from masr.nn.attention_decoder import AttentionDecoder
 from masr.nn.conformer import Conformer, EncoderOutput
 from masr.nn.heads import CTCHead, LanguageClassifier
@@ -82,10 +83,13 @@ class Recognizer(nn.Module):
         """Duration of an encoder frame."""
         return FRAME_SHIFT * self.config.model.encoder.subsampling
 
-    def predict_languages(self, encoded: EncoderOutput, found: list[list[Hypothesis]]) -> list[str | None]:
-        """The language of each utterance as its best hypothesis or the classifier names it, if either does."""
+    def predict_languages(
+        self, encoded: EncoderOutput, found: list[list[Hypothesis]], allowed_languages: Tensor
+    ) -> list[str | None]:
+        """The language of each utterance as the classifier, among the allowed ones (B, K), or the text names it."""
         if self.language_classifier is not None:
-            best = self.language_classifier.log_probs(encoded.frames, encoded.lengths).argmax(-1)
+            log_probs = self.language_classifier.log_probs(encoded.frames, encoded.lengths)
+            best = log_probs.masked_fill(~allowed_languages, -torch.inf).argmax(-1)
             return [self.tokenizer.languages[i] for i in best.tolist()]
         return [self.tokenizer.language_of(nbest[0].tokens) for nbest in found]
 
@@ -124,23 +128,33 @@ def utterance_mean(features: Tensor, lengths: Tensor) -> Tensor:
 
 
 def parameter_count(model: nn.Module) -> int:
-    """Trainable parameters."""
+    """Parameters of a model."""
     return sum(parameter.numel() for parameter in model.parameters())
 
 
 def save_model(folder: Path, config: Config, tokenizer: Tokenizer, weights: dict[str, Tensor]) -> None:
     """Makes ``folder`` a model that loads anywhere: config, tokenizer, weights."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_config(config, folder / "config.yaml")
-    tokenizer.save(folder / "vocab")
-    save_file({name: tensor.contiguous() for name, tensor in weights.items()}, folder / WEIGHTS)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with written_beside(folder / "config.yaml") as path:
+            save_config(config, path)
+        tokenizer.save(folder / "vocab")
+        with written_beside(folder / WEIGHTS) as path:
+            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
+    except (OSError, SafetensorError) as error:
+        raise OSError(f"cannot write the model in {folder}: {error}. Free space and run the same command.") from error
+
+
+def load_model_config(folder: Path) -> Config:
+    """The config of a trained model."""
+    return load_saved_config(folder / "config.yaml")
 
 
 def load_model(folder: Path, device: str | torch.device = "cpu") -> Recognizer:
     """The trained recogniser of a folder, ready to recognise; weights in float16 are read as float32."""
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder} holds no trained model ({WEIGHTS} is missing): train it with `masr train`")
-    config = load_config(folder / "config.yaml")
+    config = load_model_config(folder)
     model = Recognizer(config, Tokenizer.load(folder / "vocab"))
     try:
         model.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()})

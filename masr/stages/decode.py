@@ -8,11 +8,9 @@ from pathlib import Path
 
 import torch
 from lhotse.cut import Cut
-from torch import Tensor
 
 from masr.config import Config
-from masr.data.batches import Batch, CutFeatures, collate
-from masr.data.features import UnusableAudio
+from masr.data.batches import Batch, CutFeatures, collate, load_usable
 from masr.data.rejected import Rejected
 from masr.data.sampling import split_by_duration
 from masr.decode.hypothesis import Hypothesis
@@ -20,8 +18,9 @@ from masr.decode.search import check_methods, search
 from masr.files import file_hash
 from masr.models.recognizer import WEIGHTS, Recognizer, load_model
 from masr.progress import say, track
-from masr.stages.features import feature_folder, load_cuts
-from masr.stages.output import StageOutput, seal_of
+from masr.stages import features
+from masr.stages.features import load_cuts
+from masr.stages.output import StageOutput
 from masr.stages.train import experiment_folder
 
 
@@ -33,7 +32,7 @@ def run(config: Config, force: bool = False) -> None:
     check_methods(config.decode.methods, model)
     inputs = {
         "weights": file_hash(folder / WEIGHTS), "decode": config.decode.model_dump(),
-        "features": seal_of(feature_folder(config), "features"), "splits": config.corpus.test,
+        "features": features.require(config), "splits": config.corpus.test,
     }  # fmt: skip
     output = StageOutput("decode", folder / "decode", inputs)
     if not output.begin(force):
@@ -67,35 +66,35 @@ def _batches(
 ) -> Iterator[tuple[list[Cut], Batch]]:
     load = CutFeatures(model.config.features.mel_bins)
     for part in split_by_duration(cuts, seconds):
-        features: dict[str, Tensor] = {}
-        for cut in part:
-            try:
-                features[cut.id] = load(cut)
-            except UnusableAudio as error:
-                rejected.add(cut.id, str(error))
-        good = [cut for cut in part if cut.id in features]
-        if good:
-            batch = collate([features[cut.id] for cut in good], good, model.tokenizer)
-            yield good, batch.to(model.feature_mean.device)
+        found, usable = load_usable(part, load, rejected.reasons)
+        if usable:
+            yield usable, collate(found, usable, model.tokenizer).to(model.feature_mean.device)
 
 
 def _decode_batch(cuts: list[Cut], batch: Batch, model: Recognizer, config: Config) -> dict[str, list[dict]]:
     """Lines of every method; an utterance's seconds are its share, by duration, of encoder and search."""
-    began = time.perf_counter()
+    began = _now()
     encoded = model.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
-    encoding = time.perf_counter() - began
+    encoding = _now() - began
     total = sum(cut.duration for cut in cuts)
     rows: dict[str, list[dict]] = {}
     for method in config.decode.methods:
-        began = time.perf_counter()
+        began = _now()
         found = search(method, encoded, model, config.decode)
-        rate = (encoding + time.perf_counter() - began) / total
-        languages = model.predict_languages(encoded, found)
+        rate = (encoding + _now() - began) / total
+        languages = model.predict_languages(encoded, found, batch.allowed_languages)
         rows[method] = [
             _line(cut, nbest, language, rate * cut.duration)
             for cut, nbest, language in zip(cuts, found, languages, strict=True)
         ]
     return rows
+
+
+def _now() -> float:
+    """Seconds, after all that a GPU was given to do."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def _line(cut: Cut, nbest: list[Hypothesis], language: str | None, seconds: float) -> dict:

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from masr.data.rejected import Rejected
 from masr.progress import say, track
 from masr.stages.output import StageOutput, seal_of
 from masr.stages.prepare import all_splits, manifests, read_cuts
+from masr.stages.prepare import require as require_manifests
 
 CUTS_PER_TASK = 50
 STATISTICS_SAMPLE = 2000  # recordings that are enough for mean and variance when features are not stored
@@ -31,8 +33,9 @@ def run(config: Config, force: bool = False) -> None:
 
     With ``features.on_the_fly`` only the statistics are computed, from a sample of the training recordings.
     """
-    inputs = {"manifests": seal_of(manifests(config), "prepare"), "features": config.features.model_dump()}
-    output = StageOutput("features", feature_folder(config), inputs)
+    output = StageOutput(
+        "features", feature_folder(config), {"manifests": require_manifests(config), **options(config)}
+    )
     if not output.begin(force):
         return
     rejected = Rejected(output.folder / "rejected.tsv")
@@ -52,9 +55,20 @@ def run(config: Config, force: bool = False) -> None:
     output.seal()
 
 
+def options(config: Config) -> dict[str, Any]:
+    """What of a config decides the output of this stage."""
+    return {"features": config.features.model_dump(exclude={"jobs"})}
+
+
+def require(config: Config) -> str:
+    """Hash of the complete output of this stage; an error when it is missing or was made with other options."""
+    require_manifests(config)
+    return seal_of(feature_folder(config), "features", options(config))
+
+
 def load_statistics(config: Config) -> Statistics:
     """Statistics of the training features, as stage 1 wrote them."""
-    seal_of(feature_folder(config), "features")
+    require(config)
     return Statistics.from_dict(json.loads((feature_folder(config) / "statistics.json").read_text()))
 
 

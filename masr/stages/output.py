@@ -6,6 +6,7 @@ The last thing that a stage writes, by rename, is ``complete.json``: what went i
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,28 @@ class StageOutput:
         os.replace(partial, self.folder / SEAL)
 
 
-def seal_of(folder: Path, stage: str) -> str:
-    """Hash that stands for a complete folder; the input of the next stage."""
+def seal_of(folder: Path, stage: str, options: dict[str, Any] | None = None) -> str:
+    """Hash that stands for a complete folder; the input of the next stage.
+
+    ValueError when the folder was made with other values of ``options``, a tree of those that matter to the caller.
+    """
     if not (folder / SEAL).is_file():
         raise FileNotFoundError(f"{folder} is not complete: run `masr {stage}` (or ./run.sh from that stage) first")
+    before = json.loads((folder / SEAL).read_text())["inputs"]
+    now = json.loads(json.dumps(options or {}))
+    if changed := sorted(differences(before, now)):
+        raise ValueError(
+            f"{folder} was made with other options; changed: {', '.join(changed)}. Run `masr {stage}` (or ./run.sh "
+            "from that stage) with these options, or give them their own data_dir=..."
+        )
     return file_hash(folder / SEAL)
+
+
+def differences(before: dict, now: dict, prefix: str = "") -> Iterator[str]:
+    """``section.key (old -> new)`` for every value of ``now`` that is not as it was."""
+    for key, new in now.items():
+        old = before.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield f"{prefix}{key} ({old} -> {new})"

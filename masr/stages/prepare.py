@@ -11,7 +11,7 @@ from masr.config import Config
 from masr.corpora import corpus_module
 from masr.data.rejected import Rejected
 from masr.progress import say
-from masr.stages.output import StageOutput
+from masr.stages.output import StageOutput, seal_of
 from masr.text.languages import language_name
 from masr.text.normalize import VERSION, normalize
 
@@ -86,6 +86,12 @@ def _check(usable: dict[str, list[Cut]], config: Config, reasons: Path) -> None:
 
 def _limits(config: Config) -> list[float]:
     return [config.data.min_seconds, config.data.max_bad_fraction]
+
+
+def require(config: Config) -> str:
+    """Hash of the complete output of this stage; an error when it is missing or holds other recordings or texts."""
+    corpus = config.corpus.model_dump(include={"name", "languages", "train"})
+    return seal_of(manifests(config), "prepare", {"corpus": corpus, "normalization": VERSION})
 
 
 def _usable(cuts: list[Cut], config: Config, rejected: Rejected):

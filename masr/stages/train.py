@@ -15,15 +15,16 @@ from accelerate.utils import set_seed
 from lhotse.cut import Cut
 
 from masr.config import Config
-from masr.config_files import ConfigError, load_config, save_config
+from masr.config_files import ConfigError, save_config
 from masr.data.features import FRAME_SHIFT
 from masr.data.rejected import Rejected
 from masr.data.sampling import EpochPlan, language_of
-from masr.models.recognizer import WEIGHTS, Recognizer, parameter_count
+from masr.models.recognizer import WEIGHTS, Recognizer, load_model_config, parameter_count
 from masr.progress import clock, say
-from masr.stages.features import feature_folder, load_cuts, load_statistics
-from masr.stages.output import StageOutput, seal_of
-from masr.stages.vocab import load_tokenizer, vocab_folder
+from masr.stages import features, vocab
+from masr.stages.features import load_cuts, load_statistics
+from masr.stages.output import StageOutput, differences
+from masr.stages.vocab import load_tokenizer
 from masr.text.tokenizer import Tokenizer
 from masr.train.trainer import Trainer
 
@@ -31,9 +32,13 @@ DECIDES_NOTHING: dict[str, Any] = {
     "name": True,
     "decode": True,
     "data_dir": True,
-    "data": {"workers"},
-    "train": {"threads"},
+    "corpus": {"path", "test"},
+    "features": {"jobs"},
+    "data": {"workers", "max_bad_fraction"},
+    "train": {"threads", "log_every", "keep_checkpoints", "max_bad_steps"},
 }
+DATA = "data.json"
+"""Which output of stages 1 and 2 a run was begun with."""
 
 
 def experiment_folder(config: Config) -> Path:
@@ -44,23 +49,22 @@ def experiment_folder(config: Config) -> Path:
 def run(config: Config, force: bool = False) -> None:
     """Trains, or goes on from the newest complete checkpoint; the best averaged weights end in the folder."""
     folder = experiment_folder(config)
-    inputs = {
-        "features": seal_of(feature_folder(config), "features"), "vocab": seal_of(vocab_folder(config), "vocab"),
-        "config": config.model_dump(exclude=DECIDES_NOTHING),
-    }  # fmt: skip
-    output = StageOutput("train", folder, inputs)
+    data = {"features": features.require(config), "vocab": vocab.require(config)}
+    output = StageOutput("train", folder, {**data, "config": config.model_dump(exclude=DECIDES_NOTHING)})
     accelerator = Accelerator(mixed_precision=config.train.precision, cpu=not torch.cuda.is_available())
     with accelerator.main_process_first():
         if accelerator.is_main_process and not force:
-            _refuse_another_config(config, folder)
+            _refuse_another_run(config, data, folder)
         if not output.begin(force and accelerator.is_main_process, clear=force and accelerator.is_main_process):
             return
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     set_seed(config.seed)
     trainer = _build_trainer(config, folder, accelerator)
+    set_seed(config.seed + accelerator.process_index)  # the same weights everywhere, but not the same dropout
     if accelerator.is_main_process:
         save_config(config, folder / "config.yaml")
+        (folder / DATA).write_text(json.dumps(data, indent=1))
         _write_environment(folder, accelerator)
     progress = trainer.run()
     if accelerator.is_main_process:
@@ -113,38 +117,41 @@ def _problem(cut: Cut, model: Recognizer, tokenizer: Tokenizer, config: Config) 
     return f"{frames} encoder frames for {needed} tokens and blanks of CTC" if frames < needed else None
 
 
-def _refuse_another_config(config: Config, folder: Path) -> None:
-    """A folder belongs to one config; training another one into it would mix two runs."""
+def _refuse_another_run(config: Config, data: dict[str, str], folder: Path) -> None:
+    """A folder belongs to one config and its data; training another one into it would mix two runs."""
     if not (folder / "config.yaml").exists():
         return
-    before, now = (c.model_dump(exclude=DECIDES_NOTHING) for c in (load_config(folder / "config.yaml"), config))
-    if changed := sorted(_differences(before, now)):
+    before, now = (c.model_dump(exclude=DECIDES_NOTHING) for c in (load_model_config(folder), config))
+    changed = sorted(differences(before, now))
+    if (folder / DATA).exists():
+        old = json.loads((folder / DATA).read_text())
+        changed += [f"the output of `masr {stage}`" for stage in data if data[stage] != old.get(stage)]
+    if changed:
         raise ConfigError(
-            f"{folder} was trained with another config; changed: {', '.join(changed)}. "
+            f"{folder} was trained with another config or data; changed: {', '.join(changed)}. "
             "Choose another name=..., or --force to throw the old run away."
         )
 
 
-def _differences(before: dict, now: dict, prefix: str = ""):
-    for key in before.keys() | now.keys():
-        old, new = before.get(key), now.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            yield from _differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            yield f"{prefix}{key} ({old} -> {new})"
-
-
 def _write_environment(folder: Path, accelerator: Accelerator) -> None:
     """What is needed to run this again, and on what it ran."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True).stdout.strip()
     packages = ("masr", "torch", "lhotse", "accelerate", "sentencepiece", "numpy")
     environment = {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]), "commit": commit or None,
+        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]), "commit": _commit(),
         "python": platform.python_version(), "packages": {name: version(name) for name in packages},
         "processes": accelerator.num_processes, "threads": torch.get_num_threads(), "device": str(accelerator.device),
         "machine": f"{platform.machine()}, {_processor()}",
     }  # fmt: skip
     (folder / "environment.json").write_text(json.dumps(environment, indent=1))
+
+
+def _commit() -> str | None:
+    """Of masr's own checkout, if it is one and git is there."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or None
+    except OSError:
+        return None
 
 
 def _processor() -> str:

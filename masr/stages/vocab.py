@@ -2,11 +2,13 @@
 
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 from masr.config import Config
 from masr.progress import say
 from masr.stages.output import StageOutput, seal_of
 from masr.stages.prepare import all_splits, manifests, read_cuts
+from masr.stages.prepare import require as require_manifests
 from masr.text.tokenizer import Tokenizer, train_tokenizer
 
 
@@ -20,8 +22,7 @@ def vocab_folder(config: Config) -> Path:
 
 def run(config: Config, force: bool = False) -> None:
     """Writes the tokenizer, with unseen dev and test characters counted for the user's eyes."""
-    inputs = {"manifests": seal_of(manifests(config), "prepare"), "vocab": config.vocab.model_dump()}
-    output = StageOutput("vocab", vocab_folder(config), inputs)
+    output = StageOutput("vocab", vocab_folder(config), {"manifests": require_manifests(config), **options(config)})
     if not output.begin(force):
         return
     texts = _texts(config, config.corpus.train)
@@ -36,9 +37,20 @@ def run(config: Config, force: bool = False) -> None:
     output.seal()
 
 
+def options(config: Config) -> dict[str, Any]:
+    """What of a config decides the output of this stage."""
+    return {"vocab": config.vocab.model_dump()}
+
+
+def require(config: Config) -> str:
+    """Hash of the complete output of this stage; an error when it is missing or was made with other options."""
+    require_manifests(config)
+    return seal_of(vocab_folder(config), "vocab", options(config))
+
+
 def load_tokenizer(config: Config) -> Tokenizer:
     """The tokenizer that stage 2 wrote."""
-    seal_of(vocab_folder(config), "vocab")
+    require(config)
     return Tokenizer.load(vocab_folder(config))
 
 

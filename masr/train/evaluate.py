@@ -7,8 +7,7 @@ from accelerate import Accelerator
 from kaldialign import edit_distance
 from lhotse.cut import Cut
 
-from masr.data.batches import CutFeatures, collate
-from masr.data.features import UnusableAudio
+from masr.data.batches import CutFeatures, collate, load_usable
 from masr.data.sampling import language_of, split_by_duration
 from masr.decode.greedy import ctc_greedy
 from masr.models.recognizer import Recognizer
@@ -32,29 +31,29 @@ def evaluate(model: Recognizer, cuts: list[Cut], batch_seconds: float, accelerat
     codes = model.tokenizer.languages
     counts = torch.zeros(len(codes), 2, dtype=torch.float64)
     examples: list[tuple[str, str, str]] = []
+    rejected: dict[str, str] = {}
     for part in split_by_duration(cuts[accelerator.process_index :: accelerator.num_processes], batch_seconds):
-        for cut, hypothesis in _recognize(model, part, accelerator.device):
+        for cut, hypothesis in _recognize(model, part, accelerator.device, rejected):
             code, reference = language_of(cut), cut.supervisions[0].text
             edits = edit_distance(list(reference), list(hypothesis))["total"]
             counts[codes.index(code)] += torch.tensor([edits, len(reference)])
             examples.append((code, reference, hypothesis))
     counts = accelerator.reduce(counts.to(accelerator.device), "sum").cpu()
     cer = {code: (edits / length).item() for code, (edits, length) in zip(codes, counts, strict=True) if length}
+    if not cer:
+        reason = next(iter(rejected.values()), "there are none")
+        raise ValueError(f"no dev recording can be used (first reason: {reason}): look at corpus.dev and its features")
     first_of_each = {code: (code, reference, hypothesis) for code, reference, hypothesis in examples}
     return Evaluation(cer, list(first_of_each.values()))
 
 
-def _recognize(model: Recognizer, cuts: list[Cut], device: torch.device) -> list[tuple[Cut, str]]:
-    load = CutFeatures(model.config.features.mel_bins)
-    usable = []
-    for cut in cuts:
-        try:
-            usable.append((cut, load(cut)))
-        except UnusableAudio:
-            continue  # stage 1 has listed it
+def _recognize(
+    model: Recognizer, cuts: list[Cut], device: torch.device, rejected: dict[str, str]
+) -> list[tuple[Cut, str]]:
+    features, usable = load_usable(cuts, CutFeatures(model.config.features.mel_bins), rejected)
     if not usable:
         return []
-    batch = collate([f for _, f in usable], [c for c, _ in usable], model.tokenizer).to(device)
+    batch = collate(features, usable, model.tokenizer).to(device)
     encoded = model.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
     found = ctc_greedy(model.ctc.log_probs(encoded.frames, encoded.lengths), encoded.lengths)
-    return [(c, model.tokenizer.decode(best[0].tokens)) for (c, _), best in zip(usable, found, strict=True)]
+    return [(cut, model.tokenizer.decode(best[0].tokens)) for cut, best in zip(usable, found, strict=True)]

@@ -12,6 +12,11 @@ from torch.utils.tensorboard import SummaryWriter
 from masr.data.batches import Batch
 
 
+def counted(objective: str, tokens: int, utterances: int) -> int:
+    """What an objective's loss sum is divided by: tokens, with the end of each sentence where that is predicted too."""
+    return {"lid": utterances, "attention": tokens + utterances}.get(objective, tokens)
+
+
 class Meter:
     """Loss sums and counts by ``<objective>/<language>`` since the last log line, over all processes."""
 
@@ -20,14 +25,14 @@ class Meter:
         self.sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
 
     def add(self, losses: dict[str, torch.Tensor], batch: Batch) -> None:
-        """Adds the loss sums of a batch; losses are counted per token, ``lid`` per utterance."""
+        """Adds the loss sums of a batch."""
         tokens: dict[str, int] = defaultdict(int)
         for code, length in zip(batch.languages, batch.targets["transcript"].lengths.tolist(), strict=True):
             tokens[code] += length
         for name, value in zip(losses, torch.stack(list(losses.values())).tolist(), strict=True):
             objective, code = name.split("/")
             self.sums[name][0] += value
-            self.sums[name][1] += batch.languages.count(code) if objective == "lid" else tokens[code]
+            self.sums[name][1] += counted(objective, tokens[code], batch.languages.count(code))
 
     def reduce(self, accelerator: Accelerator) -> dict[str, float]:
         """Means by name over all processes; also the mean of every objective over all languages. Starts anew."""

@@ -25,6 +25,10 @@ class Muon(AdamW):
     in bfloat16, which takes twenty times as long on a CPU that has none.
     """
 
+    def __init__(self, *arguments: Any, **options: Any):
+        super().__init__(*arguments, **options)
+        self._step_supports_amp_scaling = False  # a gradient scaler must skip bad steps itself
+
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> Any:  # type: ignore[override]
         groups = self.param_groups

@@ -22,12 +22,13 @@ from torch.utils.data import DataLoader
 
 from masr.config import Config
 from masr.data.batches import TrainingUpdates, Update
+from masr.data.rejected import Rejected
 from masr.data.sampling import EpochPlan
 from masr.models.recognizer import WEIGHTS, Recognizer, save_model
 from masr.progress import clock, say, track
 from masr.train import checkpoint as checkpoints
 from masr.train.evaluate import Evaluation, evaluate
-from masr.train.log import Meter, RunLog
+from masr.train.log import Meter, RunLog, counted
 from masr.train.optim import build_optimizer, build_schedule
 
 
@@ -146,11 +147,11 @@ class Trainer:
 
     def _total(self, losses: dict[str, Tensor], update: Update) -> Tensor:
         """The weighted sum of objectives, each divided by what it counts in the whole update."""
-        counts = {"lid": update.utterances, "attention": update.tokens + update.utterances}
         total = torch.zeros((), device=self.accelerator.device)
         for name, value in losses.items():
             objective = name.split("/")[0]
-            total = total + self.weights.get(objective, 0.0) * value / max(counts.get(objective, update.tokens), 1)
+            count = counted(objective, update.tokens, update.utterances)
+            total = total + self.weights.get(objective, 0.0) * value / max(count, 1)
         return total
 
     def _update_average(self) -> None:
@@ -219,6 +220,7 @@ class Trainer:
         say(f"update {p['update']}/{self.options.updates}  epoch {p['epoch']}  {parts}  {rate:.0f} s/s  {left} left")
 
     def _evaluate_and_save(self) -> None:
+        self._check_recordings()
         result = evaluate(self.averaged, self.dev, self.config.decode.batch_seconds, self.accelerator)
         better = result.macro_cer < self.progress["best_cer"]
         if better:
@@ -229,6 +231,17 @@ class Trainer:
             if better or not (self.folder / WEIGHTS).exists():
                 save_model(self.folder, self.config, self.recognizer.tokenizer, self.averaged.state_dict())
         self._save_checkpoint()
+
+    def _check_recordings(self) -> None:
+        """Counts what no process could read so far; too much of it stops all of them."""
+        rejected = Rejected(self.folder / "unreadable.tsv")
+        for reasons in gather_object([self.rejected]):
+            rejected.reasons |= reasons
+        recordings = sum(len(group) for group in self.plan.recordings.values())
+        if self.is_main:
+            rejected.finish("train", recordings, self.config.data.max_bad_fraction)
+        elif len(rejected.reasons) > self.config.data.max_bad_fraction * recordings:
+            raise TrainingFailed(f"too many recordings cannot be read; reasons in {rejected.path}")
 
     def _report(self, result: Evaluation) -> None:
         update = self.progress["update"]

@@ -46,7 +46,12 @@ def test_impossible_tokens_are_refused():
 def test_word_times():
     times = token_times([(0, 2), (2, 3), (5, 6), (7, 9)], 0.5)
     assert times == [(0.0, 1.0), (1.0, 1.5), (2.5, 3.0), (3.5, 4.5)]
-    assert word_times(["▁he", "llo", "▁", "you"], times) == [("hello", 0.0, 1.5), ("you", 2.5, 4.5)]
+    assert word_times(["▁he", "llo", "▁", "you"], times) == [("hello", 0.0, 1.5), ("you", 3.5, 4.5)]
     assert word_times(["你", "好"], times[:2]) == [("你好", 0.0, 1.5)]
     with pytest.raises(ValueError, match="1 pieces but 2 times"):
         word_times(["▁a"], times[:2])
+
+
+def test_a_pause_before_a_word_is_not_part_of_it():
+    pieces, frames = ["a", "b", "▁", "c"], [(0, 1), (1, 2), (5, 6), (37, 40)]
+    assert word_times(pieces, token_times(frames, 0.04)) == [("ab", 0.0, 0.08), ("c", 1.48, 1.6)]

@@ -147,7 +147,7 @@ def test_language_is_that_of_the_classifier(tokenizer, recognizer):
     encoded = recognizer.encode(batch.features, batch.feature_lengths)
     torch.nn.init.zeros_(recognizer.language_classifier.output.weight)
     recognizer.language_classifier.output.bias.data = torch.tensor([0.0, 0.0, 5.0])
-    assert recognizer.predict_languages(encoded, [[], []]) == ["ro", "ro"]
+    assert recognizer.predict_languages(encoded, [[], []], batch.allowed_languages) == ["ro", "ro"]
 
 
 def test_frame_seconds(tokenizer):
@@ -219,3 +219,35 @@ def test_level_and_microphone_do_not_matter_when_utterances_lose_their_mean(toke
         recognizer = build(tokenizer, normalization=normalization).eval()
         frames = recognizer.encode(features, lengths).frames
         assert torch.allclose(recognizer.encode(features + channel, lengths).frames, frames, atol=1e-4) == same
+
+
+def test_a_config_of_an_older_masr_is_refused(tokenizer, recognizer, tmp_path: Path):
+    """An option that it does not have would get today's default, and the model would be another one."""
+    save_model(tmp_path, recognizer.config, tokenizer, recognizer.state_dict())
+    config = tmp_path / "config.yaml"
+    config.write_text("".join(line for line in config.open() if "normalization" not in line))
+    with pytest.raises(ValueError, match=r"config\.yaml lacks model\.normalization"):
+        load_model(tmp_path)
+
+
+def test_a_model_that_cannot_be_written_leaves_the_old_one(tokenizer, recognizer, tmp_path: Path, monkeypatch):
+    save_model(tmp_path, recognizer.config, tokenizer, recognizer.state_dict())
+    before = (tmp_path / WEIGHTS).read_bytes()
+
+    def full(tensors, path):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("masr.models.recognizer.save_file", full)
+    with pytest.raises(OSError, match="cannot write the model in .*No space left.* Free space and run the same"):
+        save_model(tmp_path, recognizer.config, tokenizer, recognizer.state_dict())
+    assert (tmp_path / WEIGHTS).read_bytes() == before and not list(tmp_path.glob("*.partial"))
+    load_model(tmp_path)
+
+
+def test_the_classifier_names_an_allowed_language(tokenizer, recognizer):
+    encoded = recognizer.encode(torch.randn(2, 60, 20), torch.tensor([60, 40]))
+    for number, code in enumerate(tokenizer.languages):
+        allowed = torch.zeros(2, len(tokenizer.languages), dtype=torch.bool)
+        allowed[:, number] = True
+        assert recognizer.predict_languages(encoded, [], allowed) == [code, code]

@@ -73,7 +73,7 @@ def test_another_config_in_the_same_folder_is_refused_with_what_changed(ready):
     assert load_config(ready.folder / "exp/small/config.yaml").seed == 2
 
 
-@pytest.mark.parametrize(("stages", "verb"), [([], "features"), ([prepare, features], "vocab")])
+@pytest.mark.parametrize(("stages", "verb"), [([], "prepare"), ([prepare, features], "vocab")])
 def test_before_its_predecessors_it_names_the_way_out(small, stages, verb):
     for stage in stages:
         stage.run(small.config())
@@ -86,3 +86,35 @@ def test_killed_and_run_again_it_is_finished(ready, kill_at):
     train.run(ready.config())
     assert (ready.folder / "exp/small/complete.json").is_file()
     decode.run(ready.config())
+
+
+def test_data_made_with_other_options_is_refused(ready):
+    for override, change in {
+        "corpus.languages=[es]": r"data/manifests was made with other options; changed: corpus\.languages \(\[\] ->",
+        "features.mel_bins=40": r"data/fbank was made with other options; changed: features\.mel_bins \(.* -> 40\)",
+    }.items():
+        with pytest.raises(ValueError, match=change):
+            train.run(ready.config(override))
+    train.run(ready.config("features.jobs=1", "corpus.test=[dev]"))  # these decide nothing of a training run
+
+
+def test_other_data_in_the_same_folder_is_refused(ready):
+    train.run(ready.config())
+    ready.publish(ready.bad_row(text="zorro"))
+    for stage in (prepare, features, vocab):
+        stage.run(ready.config())
+    with pytest.raises(ConfigError, match="changed: the output of `masr features`, the output of `masr vocab`"):
+        train.run(ready.config())
+
+
+def test_what_cannot_be_read_any_more_stops_training(ready):
+    (ready.folder / "data/fbank/train/00000.lca").write_bytes(b"")
+    with pytest.raises(TooManyRejected, match=r"train: 3 of 3 recordings skipped .first: .*: stored features cannot"):
+        train.run(ready.config("data.max_bad_fraction=0.3"))
+    assert "stored features cannot be read" in (ready.folder / "exp/small/unreadable.tsv").read_text()
+
+
+def test_dev_that_cannot_be_read_stops_training(ready):
+    (ready.folder / "data/fbank/dev/00000.lca").write_bytes(b"")
+    with pytest.raises(ValueError, match="no dev recording can be used .first reason: stored features"):
+        train.run(ready.config())

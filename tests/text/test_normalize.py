@@ -126,3 +126,13 @@ def test_languages_have_names_and_a_main_measure(published):
     assert {main_error_rate(code) for code in languages} == {"wer"}
     assert [main_error_rate(code) for code in ("zh", "zh-TW", "yue", "ja", "th", "lo", "km", "my")] == ["cer"] * 8
     assert (language_name("pt-BR"), language_name("xx")) == ("Portuguese", "xx")
+
+
+def test_invisible_characters_do_not_split_words():
+    assert normalize("co\u00adoperate zero\u200bwidth \ufeffmark", "en") == "cooperate zerowidth mark"
+    assert normalize("می\u200cخواهم", "fa") == "می\u200cخواهم"
+
+
+def test_turkic_dotless_i():
+    assert normalize("IŞIK İzmir", "tr") == "ışık izmir"
+    assert normalize("INDIA", "en") == "india"

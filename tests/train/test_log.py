@@ -87,3 +87,10 @@ def test_values_and_text_are_for_tensorboard_too(tmp_path: Path):
     (events,) = (tmp_path / "tensorboard").iterdir()
     content = events.read_bytes()
     assert b"train/loss" in content and b"dev/examples" in content
+
+
+def test_the_logged_attention_loss_is_the_one_that_is_minimised(accelerator):
+    """It has one term more a sentence than it has tokens: the end."""
+    used = Meter(["attention"], ["es"])
+    used.add(losses(attention_es=12.0), batch(["es", "es"], [1, 3]))
+    assert used.reduce(accelerator)["attention"] == pytest.approx(12.0 / 6)

@@ -176,3 +176,18 @@ def test_muon_goes_on_from_its_state():
         with_gradients(model)
         own.step()
     assert all(torch.equal(a, b) for a, b in zip(straight.parameters(), resumed.parameters(), strict=True))
+
+
+def test_a_gradient_scaler_skips_muons_bad_steps():
+    """As in float16, where the first scale is often too large."""
+    model = with_gradients(Stack())
+    optimizer, scaler = build_optimizer(model, Train()), torch.amp.GradScaler("cpu")
+    scaler.scale(torch.ones(())), scaler.step(optimizer), scaler.update()
+    before = [p.detach().clone() for p in model.parameters()]
+    with_gradients(model).blocks[0][0].weight.grad[0, 0] = math.inf
+    scaler.step(optimizer), scaler.update()
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    with_gradients(model)
+    scaler.step(optimizer)
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert not torch.equal(before[1], model.blocks[0][0].weight)
