@@ -18,9 +18,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from masr.config import Decode
 from masr.data.features import SAMPLING_RATE, WINDOW, LogMel, UnusableAudio
-from masr.decode.alignment import word_times
 from masr.decode.hypothesis import Hypothesis
-from masr.decode.search import add_times, check_methods, search
+from masr.decode.search import add_times, check_methods, search, timed_words
 from masr.models.recognizer import Recognizer, load_model
 
 CHUNK_SECONDS = 20.0  # a longer recording is cut at its quietest places
@@ -123,11 +122,7 @@ class SpeechRecognizer:
         return transcripts
 
     def _words(self, best: Hypothesis, chunk: _Chunk) -> list[Word]:
-        if not best.timestamps:
-            return []
-        pieces = [self.model.tokenizer.pieces[i] for i in best.tokens]
-        spoken = [(p, t) for p, t in zip(pieces, best.timestamps, strict=True) if not p.startswith("<")]
-        words = word_times([p for p, _ in spoken], [t for _, t in spoken])
+        words = timed_words(best, self.model)
         seconds = len(chunk.audio) / SAMPLING_RATE  # the last encoder frame may reach beyond the audio
         at = [(text, chunk.start + start, chunk.start + min(end, seconds)) for text, start, end in words]
         return [Word(text, round(start, 3), round(end, 3)) for text, start, end in at]

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from masr.config import Decode
-from masr.decode.alignment import ctc_align, token_times
+from masr.decode.alignment import ctc_align, token_times, word_times
 from masr.decode.attention_beam import attention_beam
 from masr.decode.greedy import ctc_greedy
 from masr.decode.hypothesis import Hypothesis
@@ -103,3 +103,12 @@ def add_times(best: Hypothesis, log_probs: Tensor, model: SearchableModel) -> No
     except ValueError:  # an attention decoder may write more tokens than there are frames
         return
     best.timestamps = token_times(frames, model.frame_seconds)
+
+
+def timed_words(best: Hypothesis, model: SearchableModel) -> list[tuple[str, float, float]]:
+    """``(word, start, end)`` in seconds of a hypothesis with times; none without."""
+    if not best.timestamps:
+        return []
+    pieces = [model.tokenizer.pieces[i] for i in best.tokens]
+    spoken = [(p, t) for p, t in zip(pieces, best.timestamps, strict=True) if not p.startswith("<")]
+    return word_times([p for p, _ in spoken], [t for _, t in spoken])

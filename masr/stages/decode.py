@@ -1,7 +1,6 @@
 """Stage 4: recognises the test splits with every method of the config; one forward pass serves all methods."""
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,8 +13,8 @@ from masr.data.batches import Batch, CutFeatures, collate, load_usable
 from masr.data.rejected import Rejected
 from masr.data.sampling import split_by_duration
 from masr.decode.hypothesis import Hypothesis
-from masr.decode.search import check_methods, search
-from masr.files import file_hash
+from masr.decode.search import add_times, check_methods, search, timed_words
+from masr.files import file_hash, written_beside
 from masr.models.recognizer import WEIGHTS, Recognizer, load_model
 from masr.progress import say, track
 from masr.stages import features
@@ -76,15 +75,18 @@ def _decode_batch(cuts: list[Cut], batch: Batch, model: Recognizer, config: Conf
     began = _now()
     encoded = model.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
     encoding = _now() - began
+    log_probs = model.ctc.log_probs(encoded.frames, encoded.lengths)
     total = sum(cut.duration for cut in cuts)
     rows: dict[str, list[dict]] = {}
     for method in config.decode.methods:
         began = _now()
         found = search(method, encoded, model, config.decode)
         rate = (encoding + _now() - began) / total
+        for row, hypotheses in enumerate(found):
+            add_times(hypotheses[0], log_probs[row, : encoded.lengths[row]], model)
         languages = model.predict_languages(encoded, found, batch.allowed_languages)
         rows[method] = [
-            _line(cut, nbest, language, rate * cut.duration)
+            _line(cut, nbest, language, rate * cut.duration, timed_words(nbest[0], model))
             for cut, nbest, language in zip(cuts, found, languages, strict=True)
         ]
     return rows
@@ -97,17 +99,19 @@ def _now() -> float:
     return time.perf_counter()
 
 
-def _line(cut: Cut, nbest: list[Hypothesis], language: str | None, seconds: float) -> dict:
+def _line(
+    cut: Cut, nbest: list[Hypothesis], language: str | None, seconds: float, words: list[tuple[str, float, float]]
+) -> dict:
     return {
         "id": cut.id, "language": cut.supervisions[0].language, "reference": cut.supervisions[0].text,
         "hypothesis": nbest[0].text, "predicted_language": language, "score": nbest[0].score,
         "nbest": [{"text": h.text, "score": h.score, "parts": h.parts} for h in nbest],
+        "words": [(word, round(start, 2), round(end, 2)) for word, start, end in words],
         "seconds": round(seconds, 6), "duration": round(cut.duration, 4),
     }  # fmt: skip
 
 
 def _write_lines(rows: list[dict], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    os.replace(partial, path)
+    with written_beside(path) as partial:
+        partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

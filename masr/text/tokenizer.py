@@ -14,6 +14,7 @@ from pathlib import Path
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from masr.config import Vocab
+from masr.text.normalize import VERSION
 
 BLANK, UNKNOWN, START_END = 0, 1, 2
 SPECIAL = ("<blank>", "<unk>", "<sos/eos>")
@@ -72,7 +73,10 @@ class Tokenizer:
         folder.mkdir(parents=True, exist_ok=True)
         for name, model in self.models.items():
             (folder / _model_file(name)).write_bytes(model.serialized_model_proto())
-        description = {"languages": self.languages, "language_token": self.language_token, "hash": self.hash()}
+        description = {
+            "languages": self.languages, "language_token": self.language_token, "normalization": VERSION,
+            "hash": self.hash(),
+        }  # fmt: skip
         (folder / "languages.json").write_text(json.dumps(description, indent=1))
         (folder / "tokens.txt").write_text("".join(f"{piece} {i}\n" for i, piece in enumerate(self.pieces)), "utf-8")
 
@@ -82,6 +86,8 @@ class Tokenizer:
         try:
             description = json.loads((folder / "languages.json").read_text())
             names = [SHARED] if (folder / _model_file(SHARED)).exists() else description["languages"]
+            if description["normalization"] != VERSION:
+                raise ValueError(f"its text normalisation is {description['normalization']}, this masr has {VERSION}")
             models = {n: SentencePieceProcessor(model_proto=(folder / _model_file(n)).read_bytes()) for n in names}
             tokenizer = cls(description["languages"], description["language_token"], models)
             if tokenizer.hash() != description["hash"]:

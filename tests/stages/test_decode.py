@@ -31,6 +31,14 @@ def test_every_utterance_has_a_line_from_every_method(trained, capsys):
         assert f"decode: test: {method}: 1 utterances at real-time factor " in printed
 
 
+def test_words_have_times_within_the_recording(trained):
+    decode.run(trained.config())
+    for line in lines(trained):
+        assert [word for word, _, _ in line["words"]] == line["hypothesis"].split()
+        for _, start, end in line["words"]:
+            assert 0 <= start < end <= line["duration"] + 0.08
+
+
 def test_lines_are_sorted_by_id_whatever_the_batches(trained):
     config = trained.config("corpus.test=[train,dev]", "decode.batch_seconds=1")
     prepare.run(config)

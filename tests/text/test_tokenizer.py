@@ -105,6 +105,13 @@ def test_languages_share_pieces_only_when_they_share_a_model(tokenizer, options,
             tokenizer.encode("a", "xx")
 
 
+def test_another_text_normalisation_is_refused(tokenizer, tmp_path, monkeypatch):
+    tokenizer.save(tmp_path)
+    monkeypatch.setattr("masr.text.tokenizer.VERSION", "next")
+    with pytest.raises(ValueError, match="its text normalisation is .*, this masr has next"):
+        Tokenizer.load(tmp_path)
+
+
 def test_saved_is_loaded_as_it_was(tokenizer, texts, tmp_path):
     tokenizer.save(tmp_path)
     loaded = Tokenizer.load(tmp_path)
