@@ -14,7 +14,7 @@ $(VENV)/.installed: setup.py pyproject.toml constraints.txt
 	@touch $@
 
 demo: install
-	egs/freevoices/run.sh --conf conf/demo.yaml
+	egs/freevoices/run.sh --conf conf/demo.yaml --nproc 2
 
 test: install
 	$(BIN)/python -m pytest -n 2

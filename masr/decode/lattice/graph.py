@@ -80,7 +80,7 @@ def topology(tokens: int, compact: bool = False) -> StdVectorFst:
     The standard one has an arc from every token to every other, V^2 in all, and wants a blank between two equal tokens.
     The compact one returns from every token to one state, for `TIE_COST`: 3 V arcs, and the same transcripts.
     """
-    fst = _new(tokens)  # state 0 is blank, state t token t
+    fst = empty_fst(tokens)  # state 0 is blank, state t token t
     for state in range(tokens):
         fst.set_final(state, 0.0)
         for token in [0, state] if compact and state else range(tokens):
@@ -117,7 +117,7 @@ def word_grammar(tokens: int, lexicon: Lexicon, lm: NGram | None, scale: float =
     lexicon_fst = _lexicon(lexicon, number, end_word, end_unknown)
     lexicon_fst.add_arc(0, StdArc(backoff, len(names) + 1, 0.0, 0))
     if lm is None:
-        grammar = _new(1)
+        grammar = empty_fst(1)
         for label in number.values():
             grammar.add_arc(0, StdArc(label, label, 0.0, 0))
         grammar.set_final(0, 0.0)
@@ -139,7 +139,7 @@ def word_grammar(tokens: int, lexicon: Lexicon, lm: NGram | None, scale: float =
 
 def _lexicon(lexicon: Lexicon, number: Mapping[str, int], end_word: int, end_unknown: int) -> StdVectorFst:
     """L: tokens to words, one word after the other through state 0."""
-    fst = _new(1)
+    fst = empty_fst(1)
     fst.set_final(0, 0.0)
     for word, spelling in lexicon.words.items():
         if not spelling:
@@ -164,7 +164,7 @@ def _grammar(lm: NGram, labels: Mapping[str, Sequence[int]], scale: float, backo
     """G: a state for each context of the model; ``backoff_label`` (input side) leads to the next shorter one."""
     contexts = sorted(set(lm.backoffs) | {()}, key=len)
     state = {context: i for i, context in enumerate(contexts)}
-    fst = _new(len(contexts))
+    fst = empty_fst(len(contexts))
     fst.start = state[lm.state((START,))]
     for context in contexts[1:]:
         shorter = context[1:]
@@ -190,7 +190,8 @@ def _known_end(gram: Gram, state: Mapping[Gram, int]) -> Gram:
     return gram
 
 
-def _new(states: int) -> StdVectorFst:
+def empty_fst(states: int) -> StdVectorFst:
+    """Numbered states without arcs, the first one the start."""
     fst = StdVectorFst()
     for _ in range(states):
         fst.add_state()
@@ -200,7 +201,7 @@ def _new(states: int) -> StdVectorFst:
 
 def _relabel(fst: StdVectorFst, labels: Callable[[int, int], Labels]) -> StdVectorFst:
     """A copy with other labels."""
-    copy = _new(fst.num_states)
+    copy = empty_fst(fst.num_states)
     if fst.num_states:
         copy.start = fst.start
     for state in StateIterator(fst):
