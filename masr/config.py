@@ -119,6 +119,8 @@ class Encoder(Section):
 class CTC(Section):
     weight: Annotated[float, Field(ge=0.0)] = 1.0
     """Weight of the CTC loss."""
+    upsampling: Positive = 1
+    """CTC frames made of each encoder frame: room for the letters of fast speech."""
     intermediate_layers: list[Positive] = []
     """Blocks (from 1) whose output also gets the CTC loss (Lee & Watanabe 2021, arXiv 2102.03216)."""
     intermediate_weight: Fraction = 0.3

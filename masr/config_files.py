@@ -38,11 +38,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 
 def load_saved_config(path: Path) -> Config:
-    """A config as `save_config` wrote it; ConfigError when it lacks an option, whose default may not be what it was."""
+    """A config as `save_config` wrote it; ConfigError when it lacks what decides how the model computes.
+
+    An older masr may not have had an option, and what it did then need not be today's default.
+    """
     config = load_config(path)
     lacking = sorted(_keys(config.model_dump()) - _keys(OmegaConf.to_container(OmegaConf.load(path))))
-    if lacking:
-        raise ConfigError(f"{path} lacks {', '.join(lacking)}: it is not the complete config of a trained model")
+    if lacking := [key for key in lacking if key.startswith(("model.", "features."))]:
+        raise ConfigError(f"{path} lacks {', '.join(lacking)}: add what the model was trained with")
     return config
 
 

@@ -113,11 +113,11 @@ class SpeechRecognizer:
         prompt = allowed.to(device).expand(len(chunks), -1)
         encoded = model.encode(pad_sequence(features, batch_first=True).to(device), lengths, prompt)
         found = search(self.options.methods[0], encoded, model, self.options)
-        log_probs = model.ctc.log_probs(encoded.frames, encoded.lengths)
+        log_probs, ctc_lengths = model.ctc.log_probs(encoded.frames, encoded.lengths)
         languages = model.predict_languages(encoded, found, prompt)
         transcripts = []
         for i, (chunk, nbest, language) in enumerate(zip(chunks, found, languages, strict=True)):
-            add_times(nbest[0], log_probs[i, : encoded.lengths[i]], model)
+            add_times(nbest[0], log_probs[i, : ctc_lengths[i]], model)
             transcripts.append(Transcript(nbest[0].text, language, self._words(nbest[0], chunk), nbest[0].score))
         return transcripts
 

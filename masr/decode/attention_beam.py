@@ -61,17 +61,19 @@ def attention_beam(
     sos_eos: int,
     max_length_ratio: float = 1.0,
     ctc_log_probs: Tensor | None = None,
+    ctc_lengths: Tensor | None = None,
     ctc_weight: float = 0.0,
     length_bonus: float = 0.0,
     blank: int = 0,
 ) -> list[list[Hypothesis]]:
     """Up to ``n_best`` transcripts of each utterance, best first.
 
-    ``frames`` (B, T, D), ``lengths`` (B,) in frames; ``ctc_log_probs`` (B, T, V) in nats over the same frames, needed
-    when ``ctc_weight`` (0 to 1) is above 0. A transcript has at most ``max_length_ratio`` tokens per frame, but one
-    token is always allowed. ``length_bonus`` is in nats per token. ``parts`` are the log-probabilities ``attention``
-    and, with CTC, ``ctc``, before weighting. An utterance without frames has one empty transcript with score 0; one for
-    which no transcript is possible has one empty transcript with score -inf.
+    ``frames`` (B, T, D), ``lengths`` (B,) in frames; ``ctc_log_probs`` (B, S, V) in nats and ``ctc_lengths`` (B,),
+    needed when ``ctc_weight`` (0 to 1) is above 0; without ``ctc_lengths`` they are over the same frames. A transcript
+    has at most ``max_length_ratio`` tokens per frame, but one token is always allowed. ``length_bonus`` is in nats per
+    token. ``parts`` are the log-probabilities ``attention`` and, with CTC, ``ctc``, before weighting. An utterance
+    without frames has one empty transcript with score 0; one for which no transcript is possible has one empty
+    transcript with score -inf.
 
     An utterance is done when ``n_best`` finished transcripts beat every unfinished one (whose score can only fall when
     ``length_bonus`` is not positive), or when all unfinished ones are END_MARGIN behind the best finished one.
@@ -84,7 +86,9 @@ def attention_beam(
     if len(rows):
         scorer = None
         if ctc_weight > 0 and ctc_log_probs is not None:
-            scorer = CTCPrefixScorer(ctc_log_probs[rows], lengths[rows], beam, blank, sos_eos)
+            scorer = CTCPrefixScorer(
+                ctc_log_probs[rows], (lengths if ctc_lengths is None else ctc_lengths)[rows], beam, blank, sos_eos
+            )
         limits = (lengths[rows] * max_length_ratio).long().clamp(min=1)
         search = _Search(decoder, decoder.start(frames[rows], lengths[rows], beam), scorer, limits, options)
         for row, found in zip(rows.tolist(), search.run(), strict=True):

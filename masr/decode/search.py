@@ -35,12 +35,12 @@ class SearchableModel(Protocol):
 
 
 def _greedy(encoded: Encoded, model: SearchableModel, options: Decode) -> list[list[Hypothesis]]:
-    return ctc_greedy(model.ctc.log_probs(encoded.frames, encoded.lengths), encoded.lengths)
+    return ctc_greedy(*model.ctc.log_probs(encoded.frames, encoded.lengths))
 
 
 def _prefix_beam(encoded: Encoded, model: SearchableModel, options: Decode) -> list[list[Hypothesis]]:
-    log_probs = model.ctc.log_probs(encoded.frames, encoded.lengths)
-    return ctc_prefix_beam(log_probs, encoded.lengths, options.beam, options.n_best)
+    log_probs, lengths = model.ctc.log_probs(encoded.frames, encoded.lengths)
+    return ctc_prefix_beam(log_probs, lengths, options.beam, options.n_best)
 
 
 def _attention(encoded: Encoded, model: SearchableModel, options: Decode) -> list[list[Hypothesis]]:
@@ -54,10 +54,11 @@ def _joint(encoded: Encoded, model: SearchableModel, options: Decode) -> list[li
 def _attention_search(
     encoded: Encoded, model: SearchableModel, options: Decode, ctc_weight: float
 ) -> list[list[Hypothesis]]:
+    log_probs, ctc_lengths = model.ctc.log_probs(encoded.frames, encoded.lengths) if ctc_weight else (None, None)
     return attention_beam(
         model.attention_decoder, encoded.frames, encoded.lengths, beam=options.beam, n_best=options.n_best,
         sos_eos=model.attention_decoder.sos_eos, ctc_weight=ctc_weight, length_bonus=options.length_bonus,
-        ctc_log_probs=model.ctc.log_probs(encoded.frames, encoded.lengths) if ctc_weight else None,
+        ctc_log_probs=log_probs, ctc_lengths=ctc_lengths, max_length_ratio=model.ctc.upsampling,
     )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ class Recognizer(nn.Module):
         self.register_buffer("feature_mean", torch.zeros(config.features.mel_bins))
         self.register_buffer("feature_deviation", torch.ones(config.features.mel_bins))
         self.encoder = Conformer(config.features.mel_bins, options.encoder, tuple(options.ctc.intermediate_layers))
-        self.ctc = CTCHead(width, len(tokenizer))
+        self.ctc = CTCHead(width, len(tokenizer), options.ctc.upsampling)
         self.attention_decoder = self._build_decoder() if options.attention_decoder.weight else None
         self.language_classifier = (
             LanguageClassifier(width, len(tokenizer.languages)) if options.language_classifier.weight else None
@@ -80,8 +80,8 @@ class Recognizer(nn.Module):
 
     @property
     def frame_seconds(self) -> float:
-        """Duration of an encoder frame."""
-        return FRAME_SHIFT * self.config.model.encoder.subsampling
+        """Duration of a CTC frame."""
+        return FRAME_SHIFT * self.config.model.encoder.subsampling / self.config.model.ctc.upsampling
 
     def predict_languages(
         self, encoded: EncoderOutput, found: list[list[Hypothesis]], allowed_languages: Tensor

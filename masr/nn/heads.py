@@ -10,21 +10,26 @@ from masr.nn.subsampling import length_mask
 
 
 class CTCHead(nn.Module):
-    """Connectionist temporal classification (Graves et al. 2006)."""
+    """Connectionist temporal classification (Graves et al. 2006).
 
-    def __init__(self, width: int, vocabulary_size: int, blank: int = 0):
+    Every encoder frame becomes S CTC frames, for fast speech: CTC wants a frame for each token and one more between
+    two equal ones, and 25 frames a second do not hold the letters of a fast sentence.
+    """
+
+    def __init__(self, width: int, vocabulary_size: int, upsampling: int = 1, blank: int = 0):
         super().__init__()
-        self.blank = blank
-        self.output = nn.Linear(width, vocabulary_size)
+        self.blank, self.upsampling = blank, upsampling
+        self.output = nn.Linear(width, upsampling * vocabulary_size)
 
-    def log_probs(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, V), natural log, float32; padded frames hold whatever they hold."""
-        return F.log_softmax(self.output(frames).float(), dim=-1)
+    def log_probs(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, D), (B,) -> (B, S T, V), natural log, float32, and (B,); padded frames hold whatever they hold."""
+        logits = self.output(frames).unflatten(-1, (self.upsampling, -1)).flatten(1, 2)
+        return F.log_softmax(logits.float(), dim=-1), lengths * self.upsampling
 
     def loss(self, frames: Tensor, lengths: Tensor, ids: Tensor, id_lengths: Tensor) -> Tensor:
         """(B,) negative log-likelihoods of token ids (B, U); infinite where T is too short for the tokens."""
-        log_probs = self.log_probs(frames, lengths).transpose(0, 1)
-        return F.ctc_loss(log_probs, ids, lengths, id_lengths, blank=self.blank, reduction="none")
+        log_probs, lengths = self.log_probs(frames, lengths)
+        return F.ctc_loss(log_probs.transpose(0, 1), ids, lengths, id_lengths, blank=self.blank, reduction="none")
 
 
 class LanguageClassifier(nn.Module):

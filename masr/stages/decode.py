@@ -75,7 +75,7 @@ def _decode_batch(cuts: list[Cut], batch: Batch, model: Recognizer, config: Conf
     began = _now()
     encoded = model.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
     encoding = _now() - began
-    log_probs = model.ctc.log_probs(encoded.frames, encoded.lengths)
+    log_probs, lengths = model.ctc.log_probs(encoded.frames, encoded.lengths)
     total = sum(cut.duration for cut in cuts)
     rows: dict[str, list[dict]] = {}
     for method in config.decode.methods:
@@ -83,7 +83,7 @@ def _decode_batch(cuts: list[Cut], batch: Batch, model: Recognizer, config: Conf
         found = search(method, encoded, model, config.decode)
         rate = (encoding + _now() - began) / total
         for row, hypotheses in enumerate(found):
-            add_times(hypotheses[0], log_probs[row, : encoded.lengths[row]], model)
+            add_times(hypotheses[0], log_probs[row, : lengths[row]], model)
         languages = model.predict_languages(encoded, found, batch.allowed_languages)
         rows[method] = [
             _line(cut, nbest, language, rate * cut.duration, timed_words(nbest[0], model))

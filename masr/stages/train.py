@@ -111,10 +111,12 @@ def _problem(cut: Cut, model: Recognizer, tokenizer: Tokenizer, config: Config) 
     if not config.data.min_seconds <= cut.duration <= config.data.max_seconds:
         limits = f"data.min_seconds={config.data.min_seconds:g} to data.max_seconds={config.data.max_seconds:g}"
         return f"{cut.duration:.2f} s is outside {limits}"
-    frames = model.encoder.subsampling.lengths(torch.tensor(int(cut.duration / FRAME_SHIFT))).item()
+    frames = (
+        int(model.encoder.subsampling.lengths(torch.tensor(int(cut.duration / FRAME_SHIFT)))) * model.ctc.upsampling
+    )
     tokens = np.array(tokenizer.encode(cut.supervisions[0].text, language_of(cut)))
     needed = len(tokens) + int((tokens[1:] == tokens[:-1]).sum())  # CTC puts a blank between equal tokens
-    return f"{frames} encoder frames for {needed} tokens and blanks of CTC" if frames < needed else None
+    return f"{frames} CTC frames for {needed} tokens and blanks of CTC" if frames < needed else None
 
 
 def _refuse_another_run(config: Config, data: dict[str, str], folder: Path) -> None:

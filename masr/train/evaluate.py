@@ -55,5 +55,5 @@ def _recognize(
         return []
     batch = collate(features, usable, model.tokenizer).to(device)
     encoded = model.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
-    found = ctc_greedy(model.ctc.log_probs(encoded.frames, encoded.lengths), encoded.lengths)
+    found = ctc_greedy(*model.ctc.log_probs(encoded.frames, encoded.lengths))
     return [(cut, model.tokenizer.decode(best[0].tokens)) for cut, best in zip(usable, found, strict=True)]

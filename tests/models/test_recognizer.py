@@ -9,8 +9,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from masr.config import Config, Vocab
+from masr.config import Config, Decode, Vocab
 from masr.data.batches import Batch, Tokens
+from masr.decode.search import METHODS, add_times, search
 from masr.models.recognizer import WEIGHTS, Recognizer, load_model, parameter_count, save_model
 from masr.text.tokenizer import Tokenizer, train_tokenizer
 
@@ -226,7 +227,7 @@ def test_a_config_of_an_older_masr_is_refused(tokenizer, recognizer, tmp_path: P
     save_model(tmp_path, recognizer.config, tokenizer, recognizer.state_dict())
     config = tmp_path / "config.yaml"
     config.write_text("".join(line for line in config.open() if "normalization" not in line))
-    with pytest.raises(ValueError, match=r"config\.yaml lacks model\.normalization"):
+    with pytest.raises(ValueError, match=r"config\.yaml lacks model\.normalization: add what"):
         load_model(tmp_path)
 
 
@@ -251,3 +252,16 @@ def test_the_classifier_names_an_allowed_language(tokenizer, recognizer):
         allowed = torch.zeros(2, len(tokenizer.languages), dtype=torch.bool)
         allowed[:, number] = True
         assert recognizer.predict_languages(encoded, [], allowed) == [code, code]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_search_can_do_with_more_ctc_frames_than_encoder_frames(tokenizer, method):
+    recognizer = build(tokenizer, ctc={"upsampling": 3}, attention_decoder=DECODER)
+    assert recognizer.frame_seconds == pytest.approx(0.04 / 3)
+    encoded = recognizer.encode(torch.randn(2, 60, 20), torch.tensor([60, 40]))
+    found = search(method, encoded, recognizer, Decode(n_best=2))
+    log_probs, lengths = recognizer.ctc.log_probs(encoded.frames, encoded.lengths)
+    assert lengths.tolist() == [45, 30]
+    for row, nbest in enumerate(found):
+        add_times(nbest[0], log_probs[row, : lengths[row]], recognizer)
+        assert all(0 <= start < end <= 0.61 for start, end in nbest[0].timestamps)

@@ -35,14 +35,14 @@ def negative_log_likelihood(log_probs: torch.Tensor, ids: list[int]) -> float:
 
 
 def test_log_probs_are_normalised(frames):
-    log_probs = ctc_head().log_probs(frames, LENGTHS)
+    log_probs, _ = ctc_head().log_probs(frames, LENGTHS)
     assert log_probs.shape == (3, 5, V)
     assert torch.allclose(log_probs.exp().sum(-1), torch.ones(3, 5), atol=1e-6)
 
 
 def test_ctc_loss_is_that_of_its_definition(frames):
     head = ctc_head()
-    losses, log_probs = head.loss(frames, LENGTHS, IDS, ID_LENGTHS), head.log_probs(frames, LENGTHS)
+    losses, log_probs = head.loss(frames, LENGTHS, IDS, ID_LENGTHS), head.log_probs(frames, LENGTHS)[0]
     for row in range(3):
         real, ids = log_probs[row, : LENGTHS[row]], IDS[row, : ID_LENGTHS[row]].tolist()
         assert losses[row].item() == pytest.approx(negative_log_likelihood(real, ids), abs=1e-4)
@@ -50,7 +50,10 @@ def test_ctc_loss_is_that_of_its_definition(frames):
 
 def test_ctc_gradient_is_that_of_finite_differences(frames):
     head = ctc_head().double()
-    head.log_probs = lambda frames, lengths: head.output(frames).log_softmax(-1)  # without its cast to float32
+    head.log_probs = lambda frames, lengths: (
+        head.output(frames).log_softmax(-1),
+        lengths,
+    )  # no cast
     inputs = frames.double().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: head.loss(x, LENGTHS, IDS, ID_LENGTHS), inputs)
 
@@ -71,7 +74,7 @@ def test_ctc_loss_is_infinite_where_the_frames_do_not_suffice(frames):
 
 def test_another_blank(frames):
     head = CTCHead(D, V, blank=V - 1)
-    log_probs = head.log_probs(frames, LENGTHS)
+    log_probs, _ = head.log_probs(frames, LENGTHS)
     shifted = torch.cat([log_probs[..., -1:], log_probs[..., :-1]], dim=-1)  # the blank first
     found = head.loss(frames, LENGTHS, torch.tensor([[0], [1], [2]]), torch.ones(3, dtype=torch.long))
     for row in range(3):
@@ -93,3 +96,17 @@ def test_language_classifier_ignores_padding(frames):
     classifier, garbage = LanguageClassifier(D, K), frames.clone()
     garbage[1, 3:] = 1e4
     assert torch.allclose(classifier.log_probs(frames, LENGTHS), classifier.log_probs(garbage, LENGTHS), atol=1e-5)
+
+
+def test_upsampling_makes_room_for_fast_speech():
+    """More tokens than encoder frames: impossible at 1, learnable at 3; frames of an utterance stay together."""
+    torch.manual_seed(0)
+    frames, lengths = torch.randn(1, 2, 4), torch.tensor([2])
+    ids, id_lengths = torch.tensor([[1, 2, 3, 4]]), torch.tensor([4])
+    assert CTCHead(4, 6).loss(frames, lengths, ids, id_lengths).isinf().all()
+    head = CTCHead(4, 6, upsampling=3)
+    log_probs, ctc_lengths = head.log_probs(frames, lengths)
+    assert log_probs.shape == (1, 6, 6) and ctc_lengths.tolist() == [6]
+    assert torch.allclose(log_probs.exp().sum(-1), torch.ones(1, 6))
+    assert torch.allclose(head.log_probs(frames[:, :1], lengths - 1)[0], log_probs[:, :3], atol=1e-6)
+    assert head.loss(frames, lengths, ids, id_lengths).isfinite().all()

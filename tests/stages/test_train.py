@@ -49,7 +49,7 @@ def test_what_is_too_long_or_cannot_be_aligned_is_listed_and_left_out(with_bad, 
     reasons = dict(line.split("\t") for line in lines)
     assert reasons == {
         "long": "600.00 s is outside data.min_seconds=0.1 to data.max_seconds=30",
-        "hasty": "13 encoder frames for 54 tokens and blanks of CTC",
+        "hasty": "13 CTC frames for 54 tokens and blanks of CTC",
     }
     assert "train: 2 of 5 recordings skipped (first: long: 600.00 s" in capsys.readouterr().out
 
