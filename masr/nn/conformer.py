@@ -127,7 +127,9 @@ class ConvolutionModule(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.expand = fuse(nn.Linear(width, 2 * width), 2)
-        self.depthwise = nn.Conv2d(width, width, (1, kernel), padding=(0, kernel // 2), groups=width)
+        bound = kernel**-0.5
+        self.filters = nn.Parameter(torch.empty(width, kernel).uniform_(-bound, bound))
+        self.filter_bias = nn.Parameter(torch.zeros(width))
         self.inner_norm = nn.LayerNorm(width)
         self.project = nn.Linear(width, width)
 
@@ -137,7 +139,10 @@ class ConvolutionModule(nn.Module):
         if mask is not None:
             hidden = hidden * mask[:, :, None]
         # A (B, D, 1, T) view of (B, T, D) memory is "channels last": ten times as fast on a CPU as Conv1d.
-        hidden = self.depthwise(hidden.transpose(1, 2).unsqueeze(2)).squeeze(2).transpose(1, 2)
+        image, (width, kernel) = hidden.transpose(1, 2).unsqueeze(2), self.filters.shape
+        filters = self.filters[:, None, None]
+        image = F.conv2d(image, filters, self.filter_bias, padding=(0, kernel // 2), groups=width)
+        hidden = image.squeeze(2).transpose(1, 2)
         return self.project(F.silu(self.inner_norm(hidden)))
 
 

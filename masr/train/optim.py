@@ -89,12 +89,15 @@ def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
 def build_optimizer(model: nn.Module, options: Train) -> AdamW:
     """The optimiser of ``train.optimizer``; weight decay acts on matrices and kernels, not on biases, norms, vectors.
 
-    Muon takes the matrices inside stacks of ``blocks``; embeddings, output layers and convolutions stay with AdamW. A
-    parameter of several matrices above each other says so by its attribute ``fused``, their number.
+    Muon takes the linear layers inside stacks of ``blocks``; embeddings, output layers and convolutions stay with
+    AdamW. A parameter of several matrices above each other says so by its attribute ``fused``, their number.
     """
-    trainable = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    inner = [p for name, p in trainable if options.optimizer == "muon" and p.ndim == 2 and "blocks" in name.split(".")]
-    others = [p for _, p in trainable if not any(p is q for q in inner)]
+    inner = [
+        module.weight for name, module in model.named_modules()
+        if options.optimizer == "muon" and isinstance(module, nn.Linear) and "blocks" in name.split(".")
+        and module.weight.requires_grad
+    ]  # fmt: skip
+    others = [p for p in model.parameters() if p.requires_grad and not any(p is q for q in inner)]
     groups: list[dict[str, Any]] = [
         {"params": inner, "weight_decay": options.weight_decay, "orthogonal": True},
         {"params": [p for p in others if p.ndim > 1], "weight_decay": options.weight_decay, "orthogonal": False},
