@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from masr.config import Encoder
+from masr.nn.depthwise import DepthwiseConvolution
 from masr.nn.dropout import Dropout
 from masr.nn.subsampling import ConvSubsampling, length_mask
 
@@ -78,10 +79,10 @@ class ConformerBlock(nn.Module):
 
     def forward(self, frames: Tensor, mask: Tensor | None, rotation: Tensor) -> Tensor:
         """(B, T, D), (B, T) bool or None when nothing is padded -> (B, T, D)."""
-        frames = frames + 0.5 * self.dropout(self.feedforward1(frames))
+        frames = torch.add(frames, self.dropout(self.feedforward1(frames)), alpha=0.5)
         frames = frames + self.dropout(self.attention(frames, mask, rotation))
         frames = frames + self.dropout(self.convolution(frames, mask))
-        frames = frames + 0.5 * self.dropout(self.feedforward2(frames))
+        frames = torch.add(frames, self.dropout(self.feedforward2(frames)), alpha=0.5)
         return self.norm(frames)
 
 
@@ -127,9 +128,7 @@ class ConvolutionModule(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.expand = fuse(nn.Linear(width, 2 * width), 2)
-        bound = kernel**-0.5
-        self.filters = nn.Parameter(torch.empty(width, kernel).uniform_(-bound, bound))
-        self.filter_bias = nn.Parameter(torch.zeros(width))
+        self.depthwise = DepthwiseConvolution(width, kernel)
         self.inner_norm = nn.LayerNorm(width)
         self.project = nn.Linear(width, width)
 
@@ -138,12 +137,7 @@ class ConvolutionModule(nn.Module):
         hidden = F.glu(self.expand(self.norm(frames)))
         if mask is not None:
             hidden = hidden * mask[:, :, None]
-        # A (B, D, 1, T) view of (B, T, D) memory is "channels last": ten times as fast on a CPU as Conv1d.
-        image, (width, kernel) = hidden.transpose(1, 2).unsqueeze(2), self.filters.shape
-        filters = self.filters[:, None, None]
-        image = F.conv2d(image, filters, self.filter_bias, padding=(0, kernel // 2), groups=width)
-        hidden = image.squeeze(2).transpose(1, 2)
-        return self.project(F.silu(self.inner_norm(hidden)))
+        return self.project(F.silu(self.inner_norm(self.depthwise(hidden))))
 
 
 def rotary_angles(time: int, size: int, device: torch.device) -> Tensor:

@@ -5,6 +5,7 @@ import torch
 
 from masr.config import Encoder
 from masr.nn.conformer import Conformer, SelfAttention, rotary_angles, rotate
+from masr.nn.depthwise import DepthwiseConvolution
 from masr.nn.subsampling import length_mask
 
 F = 12
@@ -116,3 +117,19 @@ def test_attention_does_not_see_absolute_positions():
 def test_bad_options_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         conformer(**changes)
+
+
+@pytest.mark.parametrize(("batch", "time"), [(1, 1), (1, 40), (3, 5), (2, 17)])
+def test_depthwise_gradients_are_those_of_torch(batch, time):
+    torch.manual_seed(0)
+    module, frames = DepthwiseConvolution(4, 7).double(), torch.randn(batch, time, 4, dtype=torch.double)
+    reference = torch.nn.Conv1d(4, 4, 7, padding=3, groups=4).double()
+    reference.weight.data, reference.bias.data = module.filters.data[:, None].clone(), torch.randn(4).double()
+    module.bias.data = reference.bias.data.clone()
+    ours, theirs = (frames.clone().requires_grad_() for _ in range(2))
+    weights = torch.randn(batch, time, 4, dtype=torch.double)
+    (module(ours) * weights).sum().backward()
+    (reference(theirs.transpose(1, 2)).transpose(1, 2) * weights).sum().backward()
+    assert torch.allclose(ours.grad, theirs.grad)
+    assert torch.allclose(module.filters.grad, reference.weight.grad[:, 0])
+    assert torch.allclose(module.bias.grad, reference.bias.grad)
