@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--recordings", type=Path, default=ROOT / "build/benchmarks/freevoices-test")
     parser.add_argument("--limit", type=int, default=20, help="recordings of each language")
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--peers-python", type=Path, default=ROOT / ".venv-peers/bin/python")
     arguments = parser.parse_args()
     if not arguments.peers_python.exists():
