@@ -139,7 +139,7 @@ def _write_environment(folder: Path, accelerator: Accelerator) -> None:
     """What is needed to run this again, and on what it ran."""
     packages = ("masr", "torch", "lhotse", "accelerate", "sentencepiece", "numpy")
     environment = {
-        "command": " ".join([Path(sys.argv[0]).name, *sys.argv[1:]]), "commit": _commit(),
+        "command": " ".join(["masr", *sys.argv[1:]]), "commit": _commit(),
         "python": platform.python_version(), "packages": {name: version(name) for name in packages},
         "processes": accelerator.num_processes, "threads": torch.get_num_threads(), "device": str(accelerator.device),
         "machine": f"{platform.machine()}, {_processor()}",
