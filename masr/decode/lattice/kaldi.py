@@ -16,6 +16,8 @@ from torch import Tensor
 from masr.decode.hypothesis import Hypothesis
 from masr.decode.lattice.graph import Graph, empty_fst
 
+MAX_STATES = 50_000
+
 
 @dataclass(frozen=True)
 class Pruning:
@@ -97,27 +99,36 @@ def _acceptor(lattice: kaldifst.Lattice, frames: np.ndarray) -> StdVectorFst:
     kaldifst shows a lattice's arcs only as text with six digits; the acoustic costs come from ``frames`` instead.
     """
     fst = empty_fst(lattice.num_states)
-    frame_of = {lattice.start: 0}
+    fst.start = lattice.start
+    arcs: dict[int, list[tuple[int, int, int, float]]] = {}
     for line in lattice.to_str().splitlines():
         fields = line.split()
         if len(fields) >= 4:
             source, target, read, written = map(int, fields[:4])
-            cost = float(fields[4].split(",")[0]) if len(fields) > 4 else 0.0
-            frame = frame_of[source]
-            if read:
-                cost -= float(frames[frame, read - 1])
-            frame_of[target] = frame + bool(read)
-            fst.add_arc(source, StdArc(written, written, cost, target))
+            graph_cost = float(fields[4].split(",")[0]) if len(fields) > 4 else 0.0
+            arcs.setdefault(source, []).append((target, read, written, graph_cost))
         elif fields:
             fst.set_final(int(fields[0]), float(fields[1].split(",")[0]) if len(fields) > 1 else 0.0)
-    fst.start = lattice.start
+    frame_of, todo = {lattice.start: 0}, [lattice.start]
+    while todo:
+        source = todo.pop()
+        frame = frame_of[source]
+        for target, read, written, graph_cost in arcs.get(source, ()):
+            cost = graph_cost - float(frames[frame, read - 1]) if read else graph_cost
+            fst.add_arc(source, StdArc(written, written, cost, target))
+            if target not in frame_of:
+                frame_of[target] = frame + bool(read)
+                todo.append(target)
     return fst
 
 
 def _transcripts(fst: StdVectorFst, beam: float | None = None) -> StdVectorFst:
-    """Deterministic, without empty labels: a transcript is one path, with the cost of its best one before."""
+    """Deterministic, without empty labels: a transcript is one path, with the cost of its best one before.
+
+    A lattice that would grow beyond `MAX_STATES` keeps its best paths only.
+    """
     kaldifst.rmepsilon(fst)
-    return kaldifst.determinize(fst, weight="" if beam is None else str(beam))
+    return kaldifst.determinize(fst, weight="" if beam is None else str(beam), nstate=MAX_STATES)
 
 
 def _compose(lattice: StdVectorFst, grammar: StdVectorFst) -> StdVectorFst | None:
