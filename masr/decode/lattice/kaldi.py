@@ -1,7 +1,7 @@
 """Lattices on any CPU, with kaldifst and kaldi-decoder. B batch, T frames, V vocabulary.
 
-A lattice is an acyclic acceptor of token labels (token id + 1) whose every path is a different transcript and costs
-what its best alignment costs: acoustics and graph together, in nats.
+A lattice is an acyclic acceptor of token labels (token id + 1). A path is one alignment of a transcript and costs its
+acoustics and graph together, in nats; paths of the same transcript meet only when different transcripts are asked for.
 """
 
 import math
@@ -52,7 +52,7 @@ def best_paths(log_probs: Tensor, lengths: Tensor, graph: Graph, pruning: Prunin
 def intersect(log_probs: Tensor, lengths: Tensor, graph: Graph, pruning: Pruning) -> Lattices:
     """The lattice of each utterance: (B, T, V) in nats, (B,) frames."""
     options = kaldi_decoder.LatticeSimpleDecoderConfig(beam=pruning.beam, lattice_beam=pruning.lattice_beam)
-    return Lattices([_lattice(f, graph, options, pruning) for f in _utterances(log_probs, lengths, graph)])
+    return Lattices([_lattice(frames, graph, options) for frames in _utterances(log_probs, lengths, graph)])
 
 
 def nothing() -> Hypothesis:
@@ -80,7 +80,7 @@ def _best_path(frames: np.ndarray, graph: Graph, options: kaldi_decoder.FasterDe
 
 
 def _lattice(
-    frames: np.ndarray, graph: Graph, options: kaldi_decoder.LatticeSimpleDecoderConfig, pruning: Pruning
+    frames: np.ndarray, graph: Graph, options: kaldi_decoder.LatticeSimpleDecoderConfig
 ) -> StdVectorFst | None:
     if len(frames) == 0:
         empty = empty_fst(1)
@@ -90,7 +90,7 @@ def _lattice(
     if not decoder.decode(kaldi_decoder.DecodableCtc(frames)):
         return None
     found, lattice = decoder.get_raw_lattice()
-    return _transcripts(_acceptor(lattice, frames), pruning.lattice_beam) if found and lattice.num_states else None
+    return _acceptor(lattice, frames) if found and lattice.num_states else None
 
 
 def _acceptor(lattice: kaldifst.Lattice, frames: np.ndarray) -> StdVectorFst:
@@ -122,24 +122,26 @@ def _acceptor(lattice: kaldifst.Lattice, frames: np.ndarray) -> StdVectorFst:
     return fst
 
 
-def _transcripts(fst: StdVectorFst, beam: float | None = None) -> StdVectorFst:
+def _transcripts(lattice: StdVectorFst) -> StdVectorFst:
     """Deterministic, without empty labels: a transcript is one path, with the cost of its best one before.
 
     A lattice that would grow beyond `MAX_STATES` keeps its best paths only.
     """
-    kaldifst.rmepsilon(fst)
-    return kaldifst.determinize(fst, weight="" if beam is None else str(beam), nstate=MAX_STATES)
+    merged = lattice.copy()
+    kaldifst.rmepsilon(merged)
+    return kaldifst.determinize(merged, nstate=MAX_STATES)
 
 
 def _compose(lattice: StdVectorFst, grammar: StdVectorFst) -> StdVectorFst | None:
     kaldifst.arcsort(lattice, "olabel")
     composed = kaldifst.compose(lattice, grammar)
-    return _transcripts(composed) if composed.num_states else None
+    return composed if composed.num_states else None
 
 
 def _best_paths(lattice: StdVectorFst, n: int) -> list[Hypothesis]:
     found = []
-    for path in kaldifst.convert_nbest_to_vector(kaldifst.shortest_path(lattice, n=n)):
+    different = _transcripts(lattice) if n > 1 else lattice
+    for path in kaldifst.convert_nbest_to_vector(kaldifst.shortest_path(different, n=n)):
         _, labels, _, weight = kaldifst.get_linear_symbol_sequence(path)
         found.append(_hypothesis(labels, weight.value))
     return sorted(found, key=lambda hypothesis: -hypothesis.score) or [nothing()]

@@ -13,7 +13,7 @@ from torch import Tensor
 from masr.decode.greedy import ctc_greedy
 from masr.decode.language_model import NGram, estimate
 from masr.decode.lattice import kaldi
-from masr.decode.lattice.graph import Lexicon, compile_graph
+from masr.decode.lattice.graph import Lexicon, compile_graph, token_grammar
 
 PIECES = ["<blank>", "<unk>", "<sos/eos>", "▁", "a", "b", "c"]
 V = len(PIECES)
@@ -141,3 +141,16 @@ def test_no_frames_and_no_path():
 def test_a_graph_of_other_tokens_is_refused():
     with pytest.raises(ValueError, match="the graph has 7 tokens, the model 9: compile it again"):
         kaldi.best_paths(torch.zeros(1, 2, 9), torch.tensor([2]), compile_graph(V), WIDE)
+
+
+def test_a_rescored_lattice_has_the_best_path_of_the_graph_that_holds_the_model():
+    torch.manual_seed(0)
+    logits = torch.randn(10, 14, V) * 2.5
+    logits[:, :, 1:3] = -50
+    log_probs, lm = logits.log_softmax(-1), estimate([[c for word in line for c in f"▁{word}"] for line in TEXT], 3)
+    direct = kaldi.best_paths(log_probs, LENGTHS, compile_graph(V, lm=lm, pieces=PIECES), WIDE)
+    lattices = kaldi.intersect(log_probs, LENGTHS, compile_graph(V), kaldi.Pruning(beam=20.0, lattice_beam=8.0))
+    rescored = [paths[0] for paths in lattices.rescore(token_grammar(lm, PIECES)).best_paths(1)]
+    assert [h.tokens for h in rescored] == [h.tokens for h in direct]
+    assert [h.score for h in rescored] == pytest.approx([h.score for h in direct], abs=1e-3)
+    assert [h.tokens for h in rescored] != [paths[0].tokens for paths in lattices.best_paths(1)]
