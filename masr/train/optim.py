@@ -49,11 +49,12 @@ class Muon(AdamW):
                 state |= {"momentum": torch.zeros_like(parameter), "step": torch.zeros(())}  # AdamW asks for a step
             state["momentum"].mul_(decay).add_(parameter.grad)
         ahead = [p.grad.add(self.state[p]["momentum"], alpha=decay) for p in matrices]  # Nesterov's look ahead
-        fused = [m.unflatten(0, (getattr(p, "fused", 1), -1)) for p, m in zip(matrices, ahead, strict=True)]
-        for parameter, direction in zip(matrices, _shared_work(fused), strict=True):
+        parts = [m.chunk(getattr(p, "fused", 1)) for p, m in zip(matrices, ahead, strict=True)]
+        directions = iter(_shared_work([part for group_of_parts in parts for part in group_of_parts]))
+        for parameter, chunks in zip(matrices, parts, strict=True):
             parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            scale = 0.2 * math.sqrt(max(direction.shape[1:]))
-            parameter.add_(direction.flatten(0, 1), alpha=-group["lr"] * scale)
+            for rows in parameter.chunk(len(chunks)):
+                rows.add_(next(directions), alpha=-group["lr"] * 0.2 * math.sqrt(max(rows.shape)))
 
 
 def _shared_work(matrices: list[Tensor]) -> list[Tensor]:
@@ -71,19 +72,19 @@ def _shared_work(matrices: list[Tensor]) -> list[Tensor]:
     return [part.view_as(matrix) for part, matrix in zip(parts, matrices, strict=True)]
 
 
-def orthogonalize(matrices: Tensor, iterations: int = 5) -> Tensor:
-    """(..., M, N) -> about U V^T of the singular value decomposition U S V^T: singular values between 0.7 and 1.2.
+def orthogonalize(matrix: Tensor, iterations: int = 5) -> Tensor:
+    """(M, N) -> about U V^T of the singular value decomposition U S V^T: singular values between 0.7 and 1.2.
 
     Newton-Schulz iteration, matrix products only; directions 1000 times as weak as the matrix's norm stay weak.
     """
     a, b, c = NEWTON_SCHULZ
-    tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if tall else matrices
-    x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.T if tall else matrix
+    x = x / (x.norm() + 1e-7)
     for _ in range(iterations):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x.mT if tall else x
+        gram = x @ x.T
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return x.T if tall else x
 
 
 def build_optimizer(model: nn.Module, options: Train) -> AdamW:
