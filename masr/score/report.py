@@ -51,11 +51,9 @@ def write_report(decode_file: Path, output: Path, *, details: dict[str, str]) ->
 
 
 def title_of(decode_file: Path) -> str:
-    """``exp/<name>/decode/<method>/<split>.jsonl`` as ``name · method · split``; any other path as its file name."""
-    parts = decode_file.absolute().parts
-    if len(parts) >= 4 and parts[-3] == "decode":
-        return " · ".join([parts[-4], parts[-2], decode_file.stem])
-    return decode_file.stem
+    """``exp/<name>/decode/<method>/<split>.jsonl`` as ``name · method · split``; else the last folders and the file."""
+    folders = [part for part in decode_file.absolute().parts[1:-1] if part != "decode"]
+    return " · ".join([*folders[-2:], decode_file.stem])
 
 
 def compute_metrics(utterances: Sequence[Utterance], *, title: str, details: Mapping[str, str]) -> Metrics:
