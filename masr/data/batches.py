@@ -107,7 +107,7 @@ def load_usable(cuts: Sequence[Cut], load: CutFeatures, rejected: dict[str, str]
             features.append(load(cut))
             usable.append(cut)
         except UnusableAudio as error:
-            rejected[cut.id.split("#")[0]] = str(error)
+            rejected[cut.id] = str(error)
     return features, usable
 
 
@@ -132,6 +132,7 @@ class TrainingUpdates(Dataset):
         parts = split_by_duration(cuts[self.rank :: self.world_size], self.device_seconds)
         micro_batches = [batch for part in parts if (batch := self._batch(part, rejected))]
         seconds = sum(cut.duration for cut in cuts)
+        rejected = {name.split("#")[0]: reason for name, reason in rejected.items()}  # the draw's number is not theirs
         return Update(micro_batches or [self._silence()], sum(map(len, texts)), len(cuts), seconds, rejected)
 
     def _batch(self, cuts: list[Cut], rejected: dict[str, str]) -> Batch | None:

@@ -17,13 +17,14 @@ class Rejected:
         self.reasons: dict[str, str] = {}
 
     def add(self, utterance: str, reason: str) -> None:
-        self.reasons[utterance] = " ".join(reason.split())
+        self.reasons[utterance] = reason
 
     def finish(self, what: str, total: int, max_fraction: float) -> None:
         """Writes the list and one summary line; raises TooManyRejected above ``max_fraction`` of ``total``."""
         if not self.reasons:
             self.path.unlink(missing_ok=True)
             return
+        self.reasons = {name: " ".join(reason.split()) for name, reason in self.reasons.items()}
         lines = [f"{utterance}\t{reason}\n" for utterance, reason in self.reasons.items()]
         self.path.write_text("".join(lines), encoding="utf-8")
         utterance, reason = next(iter(self.reasons.items()))

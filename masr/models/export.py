@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-from masr.config_files import load_config
 from masr.models.recognizer import load_model, parameter_count, save_model
 from masr.progress import clock
 from masr.text.languages import language_name
@@ -13,7 +12,7 @@ def export_model(folder: Path, output: Path) -> Path:
     """Writes ``output`` from an experiment's folder; returns it. Recognition with it needs nothing else."""
     model = load_model(folder)
     weights = {name: tensor.half() for name, tensor in model.state_dict().items()}
-    save_model(output, load_config(folder / "config.yaml"), model.tokenizer, weights)
+    save_model(output, model.config, model.tokenizer, weights)
     (output / "README.md").write_text(_model_card(folder, model.tokenizer.languages, parameter_count(model)), "utf-8")
     return output
 

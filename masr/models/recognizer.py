@@ -145,16 +145,11 @@ def save_model(folder: Path, config: Config, tokenizer: Tokenizer, weights: dict
         raise OSError(f"cannot write the model in {folder}: {error}. Free space and run the same command.") from error
 
 
-def load_model_config(folder: Path) -> Config:
-    """The config of a trained model."""
-    return load_saved_config(folder / "config.yaml")
-
-
 def load_model(folder: Path, device: str | torch.device = "cpu") -> Recognizer:
     """The trained recogniser of a folder, ready to recognise; weights in float16 are read as float32."""
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder} holds no trained model ({WEIGHTS} is missing): train it with `masr train`")
-    config = load_model_config(folder)
+    config = load_saved_config(folder / "config.yaml")
     model = Recognizer(config, Tokenizer.load(folder / "vocab"))
     try:
         model.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()})

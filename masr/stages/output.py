@@ -4,13 +4,12 @@ The last thing that a stage writes, by rename, is ``complete.json``: what went i
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from masr.files import file_hash
+from masr.files import file_hash, written_beside
 from masr.progress import say
 
 SEAL = "complete.json"
@@ -48,9 +47,8 @@ class StageOutput:
         """Marks the folder complete."""
         files = sorted(path for path in self.folder.glob(pattern) if path.is_file())
         hashes = {str(path.relative_to(self.folder)): file_hash(path) for path in files}
-        partial = self.folder / f"{SEAL}.partial"
-        partial.write_text(json.dumps({"inputs": self.inputs, "files": hashes}, indent=1))
-        os.replace(partial, self.folder / SEAL)
+        with written_beside(self.folder / SEAL) as partial:
+            partial.write_text(json.dumps({"inputs": self.inputs, "files": hashes}, indent=1))
 
 
 def seal_of(folder: Path, stage: str, options: dict[str, Any] | None = None) -> str:

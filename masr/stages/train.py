@@ -15,11 +15,11 @@ from accelerate.utils import set_seed
 from lhotse.cut import Cut
 
 from masr.config import Config
-from masr.config_files import ConfigError, save_config
+from masr.config_files import ConfigError, load_saved_config, save_config
 from masr.data.features import FRAME_SHIFT
 from masr.data.rejected import Rejected
 from masr.data.sampling import EpochPlan, language_of
-from masr.models.recognizer import WEIGHTS, Recognizer, load_model_config, parameter_count
+from masr.models.recognizer import WEIGHTS, Recognizer, parameter_count
 from masr.progress import clock, say
 from masr.stages import features, vocab
 from masr.stages.features import load_cuts, load_statistics
@@ -123,7 +123,7 @@ def _refuse_another_run(config: Config, data: dict[str, str], folder: Path) -> N
     """A folder belongs to one config and its data; training another one into it would mix two runs."""
     if not (folder / "config.yaml").exists():
         return
-    before, now = (c.model_dump(exclude=DECIDES_NOTHING) for c in (load_model_config(folder), config))
+    before, now = (c.model_dump(exclude=DECIDES_NOTHING) for c in (load_saved_config(folder / "config.yaml"), config))
     changed = sorted(differences(before, now))
     if (folder / DATA).exists():
         old = json.loads((folder / DATA).read_text())

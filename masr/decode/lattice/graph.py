@@ -167,9 +167,7 @@ def _grammar(lm: NGram, labels: Mapping[str, Sequence[int]], scale: float, backo
     fst = empty_fst(len(contexts))
     fst.start = state[lm.state((START,))]
     for context in contexts[1:]:
-        shorter = context[1:]
-        while shorter not in state:
-            shorter = shorter[1:]
+        shorter = _known_end(context[1:], state)
         fst.add_arc(state[context], StdArc(backoff_label, 0, -scale * lm.backoffs[context], state[shorter]))
     for gram, log_prob in lm.log_probs.items():
         origin = state.get(gram[:-1])
