@@ -13,6 +13,7 @@ app = typer.Typer(
 
 Conf = Annotated[Path, typer.Argument(help="Config file, e.g. conf/conformer.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Options of the config, e.g. model.encoder.layers=4.")]
+BiasFile = Annotated[str | None, typer.Option(help="File of words to expect, one a line.")]
 Force = Annotated[bool, typer.Option("--force", help="Redo the stage even if its output is complete.")]
 
 
@@ -33,8 +34,25 @@ def _stage(name: str, summary: str) -> None:
 _stage("prepare", "Stage 0: the corpus as published -> validated manifests.")
 _stage("features", "Stage 1: log-mel features and their statistics.")
 _stage("vocab", "Stage 2: the token vocabulary.")
+_stage("lm", "Language models of the training text; stage 4 makes those that it needs itself.")
 _stage("train", "Stage 3: train, or go on from the newest checkpoint.")
-_stage("decode", "Stage 4: recognise the test splits with every method of the config.")
+
+
+@app.command("decode", help="Stage 4: recognise the test splits with every method of the config.")
+def decode(
+    conf: Conf,
+    overrides: Overrides = None,
+    force: Force = False,
+    method: Annotated[list[str] | None, typer.Option(help="Instead of decode.methods; may be repeated.")] = None,
+    bias_file: BiasFile = None,
+) -> None:
+    from masr.config_files import load_config
+    from masr.stages import decode as stage
+
+    given = [*(overrides or []), *([f"decode.methods=[{','.join(method)}]"] if method else [])]
+    stage.run(load_config(conf, [*given, *([f"decode.bias_file={bias_file}"] if bias_file else [])]), force)
+
+
 _stage("score", "Stage 5: error rates and reports.")
 
 
@@ -68,6 +86,8 @@ def transcribe(
         bool, typer.Option("--json", help="A JSON object a file: text, language, words, score.")
     ] = False,
     languages: Annotated[str | None, typer.Option(help="Languages to expect, e.g. cs,nl.")] = None,
+    method: Annotated[str | None, typer.Option(help="Search method; default: the model's first one.")] = None,
+    bias_file: BiasFile = None,
 ) -> None:
     import json
     from dataclasses import asdict
@@ -77,7 +97,8 @@ def transcribe(
     folder, *files = [model, *arguments] if model else arguments
     if not files:
         raise ValueError("name a model and at least one audio file: masr transcribe exp/demo a.wav")
-    recognizer = masr.load(folder)
+    options = {"methods": [method] if method else None, "bias_file": bias_file}
+    recognizer = masr.load(folder, **{name: value for name, value in options.items() if value is not None})
     expected = languages.split(",") if languages else None
     for file, transcript in zip(files, recognizer.transcribe(files, languages=expected), strict=True):
         if as_json:

@@ -13,7 +13,12 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
-Method = Literal["ctc-greedy", "ctc-prefix-beam", "attention-beam", "joint-beam"]
+Scales = Annotated[list[Annotated[float, Field(ge=0.0)]], Field(min_length=1)]
+Method = Literal[
+    "ctc-greedy", "ctc-prefix-beam", "attention-beam", "joint-beam",
+    "lattice-h", "lattice-hl", "lattice-hg", "lattice-hlg", "lattice-lm-rescoring",
+    "nbest-oracle", "nbest-lm-rescoring", "neural-lm-rescoring", "attention-rescoring",
+]  # fmt: skip
 
 
 class Section(BaseModel):
@@ -192,6 +197,57 @@ class Train(Section):
     """Updates with a non-finite gradient that are skipped before training gives up."""
 
 
+class LanguageModel(Section):
+    token_order: Positive = 6
+    """Order of the n-gram models of tokens."""
+    word_order: Positive = 3
+    """Order of the n-gram models of words."""
+    pooled: bool = False
+    """One n-gram model of all languages; else one for each, and a search takes the language that suits best."""
+    neural_width: Positive = 256
+    """Size of the LSTM language model of tokens, which knows all languages."""
+    neural_layers: Positive = 2
+    """Its layers."""
+    neural_dropout: Fraction = 0.3
+    """Dropout on its inputs and outputs."""
+    neural_epochs: Positive = 30
+    """Passes over the training text; those with the best dev perplexity are kept."""
+
+
+class Lattice(Section):
+    """Searches through decoding graphs: CTC topology H, lexicon L, n-gram model G of words (of tokens without L)."""
+
+    backend: Literal["auto", "kaldi", "k2"] = "auto"
+    """k2 where it can be imported, else kaldi."""
+    topology: Literal["standard", "compact"] = "standard"
+    """The compact one is smaller by the size of the vocabulary; k2 calls it modified."""
+    beam: PositiveFloat = 12.0
+    """Paths that are this many nats behind the best one are given up."""
+    max_active: Positive = 2000
+    """Most states that stay in a frame."""
+    lattice_beam: PositiveFloat = 6.0
+    """Paths within this many nats of the best one stay in a lattice."""
+    lm_scales: Scales = [0.3, 0.5, 0.8]
+    """Scales of G among which dev chooses."""
+    length_bonuses: Scales = [0.0, 1.0]
+    """Nats for each token among which dev chooses."""
+    unknown_cost: Annotated[float, Field(ge=0.0)] = 2.0
+    """Nats for each token of a word that the lexicon lacks, before the scale of G."""
+
+
+class Rescoring(Section):
+    """A second pass over the n best of ctc-prefix-beam."""
+
+    candidates: Positive = 50
+    """Transcripts of each utterance; also the beam that finds them."""
+    lm_scales: Scales = [0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0]
+    """Scales of a language model among which dev chooses."""
+    attention_scales: Scales = [0.0, 0.3, 0.5, 1.0, 2.0, 4.0]
+    """Scales of the attention decoder among which dev chooses."""
+    length_bonuses: Scales = [0.0, 0.5, 1.0, 1.5]
+    """Nats for each token among which dev chooses."""
+
+
 class Decode(Section):
     methods: Annotated[list[Method], Field(min_length=1)] = ["ctc-greedy"]
     """Search methods of stage 4; the first one is the headline."""
@@ -205,6 +261,12 @@ class Decode(Section):
     """Weight of the CTC prefix score in joint-beam; attention gets the rest."""
     length_bonus: float = 0.0
     """Added for each token in the attention searches."""
+    bias_file: str | None = None
+    """File of words or phrases to expect, one a line (ctc-prefix-beam and the lattice methods)."""
+    bias_boost: Annotated[float, Field(ge=0.0)] = 1.0
+    """Nats for each token of a phrase of the bias file."""
+    lattice: Lattice = Lattice()
+    rescoring: Rescoring = Rescoring()
 
 
 class Config(Section):
@@ -220,4 +282,5 @@ class Config(Section):
     data: Data = Data()
     model: Model = Model()
     train: Train = Train()
+    language_model: LanguageModel = LanguageModel()
     decode: Decode = Decode()

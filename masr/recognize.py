@@ -7,7 +7,7 @@ recognizer.transcribe("a.wav").text
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import soundfile
@@ -19,8 +19,9 @@ from torch.nn.utils.rnn import pad_sequence
 from masr.config import Decode
 from masr.data.features import SAMPLING_RATE, WINDOW, LogMel, UnusableAudio
 from masr.decode.hypothesis import Hypothesis
-from masr.decode.search import add_times, check_methods, search, timed_words
+from masr.decode.search import METHODS, Searcher, Setting, add_times, timed_words, utterances_of
 from masr.models.recognizer import Recognizer, load_model
+from masr.models.searcher import load_scales, load_searcher
 
 CHUNK_SECONDS = 20.0  # a longer recording is cut at its quietest places
 Audio = str | Path | np.ndarray | Tensor
@@ -54,18 +55,27 @@ class _Chunk:
 
 
 class SpeechRecognizer:
-    """A trained model, ready to transcribe files and arrays."""
+    """A trained model, ready to transcribe files and arrays by the first of ``decode.methods``."""
 
-    def __init__(self, model: Recognizer, options: Decode | None = None):
-        self.model = model
-        self.options = options or model.config.decode
-        check_methods(self.options.methods, model)
+    def __init__(self, model: Recognizer, searcher: Searcher, setting: Setting):
+        self.model, self.searcher, self.setting = model, searcher, setting
+        self.options = searcher.options
         self.log_mel = LogMel(model.config.features.mel_bins)
 
     @classmethod
-    def load(cls, folder: str | Path, device: str | None = None, options: Decode | None = None) -> "SpeechRecognizer":
-        """A model folder (exp/<name>), or the name of a model that masr ships, e.g. ``freevoices``."""
-        return cls(load_model(find_model(folder), device or ("cuda" if torch.cuda.is_available() else "cpu")), options)
+    def load(cls, folder: str | Path, device: str | None = None, **overrides: Any) -> "SpeechRecognizer":
+        """A model folder (exp/<name>), or the name of a model that masr ships, e.g. ``freevoices``.
+
+        ``overrides`` are options of ``decode:`` that are to be other than in its config.
+        """
+        folder = find_model(folder)
+        model = load_model(folder, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        options = Decode.model_validate(model.config.decode.model_dump() | overrides)
+        method = options.methods[0]
+        if METHODS[method].oracle:
+            raise ValueError(f"decode.methods: {method} needs to know what was said; name another one first")
+        searcher = load_searcher(folder, model, options.model_copy(update={"methods": [method]}))
+        return cls(model, searcher, load_scales(folder, method, options))
 
     @overload
     def transcribe(self, audio: Audio, sample_rate: int = ..., languages: Languages = ...) -> Transcript: ...  # type: ignore[overload-overlap]
@@ -112,12 +122,12 @@ class SpeechRecognizer:
         lengths = torch.tensor([len(f) for f in features], device=device)
         prompt = allowed.to(device).expand(len(chunks), -1)
         encoded = model.encode(pad_sequence(features, batch_first=True).to(device), lengths, prompt)
-        found = search(self.options.methods[0], encoded, model, self.options)
-        log_probs, ctc_lengths = model.ctc.log_probs(encoded.frames, encoded.lengths)
+        utterances = utterances_of(model, encoded, prompt)
+        [found] = self.searcher(self.options.methods[0], utterances, [self.setting])
         languages = model.predict_languages(encoded, found, prompt)
         transcripts = []
         for i, (chunk, nbest, language) in enumerate(zip(chunks, found, languages, strict=True)):
-            add_times(nbest[0], log_probs[i, : ctc_lengths[i]], model)
+            add_times(nbest[0], utterances.log_probs[i, : utterances.ctc_lengths[i]], model)
             transcripts.append(Transcript(nbest[0].text, language, self._words(nbest[0], chunk), nbest[0].score))
         return transcripts
 

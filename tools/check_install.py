@@ -4,7 +4,10 @@ import importlib.util
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-REQUIRED = ("torch", "lhotse", "accelerate", "sentencepiece", "safetensors", "kaldialign", "pydantic", "omegaconf")
+REQUIRED = (
+    "torch", "lhotse", "accelerate", "sentencepiece", "safetensors", "kaldialign", "kaldifst", "kaldi-decoder",
+    "pydantic", "omegaconf",
+)  # fmt: skip
 
 
 def installed(package: str) -> str | None:
@@ -26,6 +29,12 @@ def main() -> int:
 
         gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         print(f"  devices        {', '.join(gpus) or f'CPU only, {torch.get_num_threads()} threads'}")
+    if not missing:
+        from masr.decode.lattice import k2_problem
+
+        print(
+            f"  lattices       {'kaldi-decoder; ' + problem if (problem := k2_problem()) else 'k2, and kaldi-decoder'}"
+        )
     return 1 if missing else 0
 
 

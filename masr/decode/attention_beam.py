@@ -65,12 +65,14 @@ def attention_beam(
     ctc_weight: float = 0.0,
     length_bonus: float = 0.0,
     blank: int = 0,
+    allowed: Tensor | None = None,
 ) -> list[list[Hypothesis]]:
     """Up to ``n_best`` transcripts of each utterance, best first.
 
     ``frames`` (B, T, D), ``lengths`` (B,) in frames; ``ctc_log_probs`` (B, S, V) in nats and ``ctc_lengths`` (B,),
     needed when ``ctc_weight`` (0 to 1) is above 0; without ``ctc_lengths`` they are over the same frames. A transcript
-    has at most ``max_length_ratio`` tokens per frame, but one token is always allowed. ``length_bonus`` is in nats per
+    has at most ``max_length_ratio`` tokens per frame, but one token is always allowed, and only tokens of ``allowed``
+    (B, V) bool (None: all). ``length_bonus`` is in nats per
     token. ``parts`` are the log-probabilities ``attention`` and, with CTC, ``ctc``, before weighting. An utterance
     without frames has one empty transcript with score 0; one for which no transcript is possible has one empty
     transcript with score -inf.
@@ -90,7 +92,8 @@ def attention_beam(
                 ctc_log_probs[rows], (lengths if ctc_lengths is None else ctc_lengths)[rows], beam, blank, sos_eos
             )
         limits = (lengths[rows] * max_length_ratio).long().clamp(min=1)
-        search = _Search(decoder, decoder.start(frames[rows], lengths[rows], beam), scorer, limits, options)
+        state = decoder.start(frames[rows], lengths[rows], beam)
+        search = _Search(decoder, state, scorer, limits, options, None if allowed is None else allowed[rows])
         for row, found in zip(rows.tolist(), search.run(), strict=True):
             results[row] = found
     return results
@@ -121,13 +124,15 @@ class _Search(Generic[State]):
     """
 
     def __init__(
-        self, decoder: Decoder[State], state: State, scorer: CTCPrefixScorer | None, limits: Tensor, options: _Options
-    ) -> None:
+        self, decoder: Decoder[State], state: State, scorer: CTCPrefixScorer | None, limits: Tensor, options: _Options,
+        allowed: Tensor | None,
+    ) -> None:  # fmt: skip
         self.decoder = decoder
         self.state = state
         self.scorer = scorer
         self.limits = limits
         self.options = options
+        self.allowed = allowed
         self.searched = list(range(len(limits)))
         self.finished: list[list[Hypothesis]] = [[] for _ in self.searched]
         self.tokens = limits.new_zeros(len(limits), options.beam, 0)
@@ -176,10 +181,11 @@ class _Search(Generic[State]):
         return self.tokens[..., -1].flatten()
 
     def _impossible(self, is_end: Tensor) -> Tensor:
-        """(A, K, V): continuations of what only fills its place, beyond the length limit, or with blank."""
+        """(A, K, V): continuations of what only fills its place, beyond the length limit, or with other tokens."""
         too_long = ~is_end & (self.tokens.size(2) >= self.limits)[:, None, None]
         is_blank = torch.arange(len(is_end), device=is_end.device) == self.options.blank
-        return self.score.isneginf()[..., None] | too_long | (is_blank & ~is_end)
+        impossible = self.score.isneginf()[..., None] | too_long | (is_blank & ~is_end)
+        return impossible if self.allowed is None else impossible | ~(self.allowed | is_end)[:, None]
 
     def _finish(self, candidates: _Candidates, best: Tensor, index: Tensor, ends: Tensor) -> None:
         """Note those of the K best candidates, ``best`` and ``index`` (A, K), that end."""
@@ -207,6 +213,7 @@ class _Search(Generic[State]):
         parents, added = index[rows] // vocabulary_size, index[rows] % vocabulary_size
         self.tokens = torch.cat((self.tokens[rows[:, None], parents], added[..., None]), dim=2)
         self.score, self.attention, self.limits = self.score[rows], self.attention[rows], self.limits[rows]
+        self.allowed = None if self.allowed is None else self.allowed[rows]
         flat_parents = (rows[:, None] * self.options.beam + parents).flatten()
         self.state.select(flat_parents)
         if self.scorer is not None:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from masr.decode.biasing import BEGINNING, Biasing
 from masr.decode.hypothesis import Hypothesis
 
 RESCALE_BELOW = 1e-100
@@ -45,11 +46,13 @@ def ctc_prefix_beam(
     n_best: int = 1,
     blank: int = 0,
     prune: Pruning | None = DEFAULT_PRUNING,
+    biasing: Biasing | None = None,
 ) -> list[list[Hypothesis]]:
     """Up to ``n_best`` transcripts of each utterance, best first.
 
     ``log_probs`` (B, T, V) in nats, ``lengths`` (B,) in frames. The score of a transcript is the log of the summed
-    probability of those of its alignments that the beam and ``prune`` kept; ``prune=None`` keeps every token. No
+    probability of those of its alignments that the beam and ``prune`` kept; ``prune=None`` keeps every token. With
+    ``biasing`` it also has what the transcript earns there (part ``bias``), beside ``ctc``. No
     frames give one empty transcript with score 0. ValueError when ``beam`` or ``n_best`` is below 1, or when some
     frame's largest log-probability is not finite.
     """
@@ -60,7 +63,7 @@ def ctc_prefix_beam(
     results = []
     for index, length in enumerate(lengths.tolist()):
         _check(batch[index, :length], index)
-        results.append(_search(batch[index, :length], beam, n_best, blank, prune))
+        results.append(_search(batch[index, :length], beam, n_best, blank, prune, biasing))
     return results
 
 
@@ -74,9 +77,11 @@ def _check(log_probs: np.ndarray, utterance: int) -> None:
         )
 
 
-def _search(log_probs: np.ndarray, beam: int, n_best: int, blank: int, prune: Pruning | None) -> list[Hypothesis]:
+def _search(
+    log_probs: np.ndarray, beam: int, n_best: int, blank: int, prune: Pruning | None, biasing: Biasing | None
+) -> list[Hypothesis]:
     best = log_probs.max(axis=1)
-    beams = _Beams(beam, log_probs.shape[1])
+    beams = _Beams(beam, log_probs.shape[1], biasing)
     previous = -1
     for frame, blank_probability, tokens in _frames(log_probs, best, blank, prune):
         if frame > previous + 1:
@@ -128,8 +133,11 @@ class _Beams:
     prefix: its key -1 reads as a last token V - 1, which is harmless, as all of its mass ends in blank.
     """
 
-    def __init__(self, beam: int, vocabulary_size: int) -> None:
+    def __init__(self, beam: int, vocabulary_size: int, biasing: Biasing | None) -> None:
         self.beam = beam
+        self.biasing = biasing
+        self.bias_states = [BEGINNING]  # by node, and what its own token earns as a factor
+        self.bias_factors = [1.0]
         self.vocabulary_size = vocabulary_size
         self.nodes = {-1: 0}  # by key
         self.keys = [-1]
@@ -168,7 +176,7 @@ class _Beams:
             if probability and parent in positions:
                 origin = positions[parent]
                 repeated = self.keys[parent] % self.vocabulary_size == last
-                mass += self.blank[origin] if repeated else totals[origin]
+                mass += (self.blank[origin] if repeated else totals[origin]) * self.bias_factors[prefix]
             label.append(mass * probability)
         return label
 
@@ -178,15 +186,25 @@ class _Beams:
         largest = max(tokens.values())
         found = []
         for prefix, total, blank in zip(self.prefixes, totals, self.blank, strict=True):
+            following = tokens
+            if self.biasing is not None:
+                following = self._biased(prefix, tokens)
+                largest = max(following.values())
             if total * largest <= floor:
                 continue
             last = self.keys[prefix] % self.vocabulary_size
             base = prefix * self.vocabulary_size
-            for token, probability in tokens.items():
+            for token, probability in following.items():
                 mass = (blank if token == last else total) * probability
                 if mass > floor and base + token not in present:
                     found.append((mass, base + token))
         return found
+
+    def _biased(self, prefix: int, tokens: dict[int, float]) -> dict[int, float]:
+        """The tokens' probabilities times what they earn after a prefix."""
+        assert self.biasing is not None
+        state = self.bias_states[prefix]
+        return {token: p * math.exp(self.biasing.step(state, token)[1]) for token, p in tokens.items()}
 
     def _keep(self, entries: list[tuple[float, int]], blank: list[float], label: list[float]) -> None:
         old = self.prefixes
@@ -203,15 +221,30 @@ class _Beams:
         node = self.nodes.setdefault(key, len(self.keys))
         if node == len(self.keys):
             self.keys.append(key)
+            state, earned = BEGINNING, 0.0
+            if self.biasing is not None:
+                parent, token = divmod(key, self.vocabulary_size)
+                state, earned = self.biasing.step(self.bias_states[parent], token)
+            self.bias_states.append(state)
+            self.bias_factors.append(math.exp(earned))
         return node
 
     def hypotheses(self, n_best: int, log_scale: float) -> list[Hypothesis]:
         """The best prefixes, best first; ``log_scale`` (nats) is what the frames' probabilities were divided by."""
         found = []
-        for prefix, blank, label in list(zip(self.prefixes, self.blank, self.label, strict=True))[:n_best]:
+        for prefix, blank, label in zip(self.prefixes, self.blank, self.label, strict=True):
             score = math.log(blank + label) + self.log_scale + log_scale
-            found.append(Hypothesis(self._tokens(prefix), score, {"ctc": score}))
-        return found
+            found.append(self._hypothesis(self._tokens(prefix), score))
+        if self.biasing is not None:  # unfinished phrases have given back what they had earned
+            found.sort(key=lambda hypothesis: -hypothesis.score)
+        return found[:n_best]
+
+    def _hypothesis(self, tokens: list[int], score: float) -> Hypothesis:
+        """``score`` holds what the tokens have earned so far."""
+        if self.biasing is None:
+            return Hypothesis(tokens, score, {"ctc": score})
+        bias, ctc = self.biasing.score(tokens), score - self.biasing.score(tokens, ended=False)
+        return Hypothesis(tokens, ctc + bias, {"ctc": ctc, "bias": bias})
 
     def _tokens(self, prefix: int) -> list[int]:
         tokens = []

@@ -1,19 +1,35 @@
-"""Every search method by its name in ``decode.methods``: (EncoderOutput, model) -> n-best hypotheses per utterance."""
+"""Every search method by its name in ``decode.methods``: utterances -> n-best hypotheses.
 
-from collections.abc import Callable, Sequence
+B utterances, T encoder frames, S CTC frames, V vocabulary, K languages.
+
+Some methods have scales (of a language model, of the attention decoder, for length). They take a list of settings of
+these scales and return a result for each, so that what the settings share is computed once: stage 4 hands them all
+that there are on dev, and the best one on the test splits.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
 
 from masr.config import Decode
+from masr.decode import rescore
 from masr.decode.alignment import ctc_align, token_times, word_times
 from masr.decode.attention_beam import attention_beam
+from masr.decode.biasing import Biasing, read_biasing
 from masr.decode.greedy import ctc_greedy
 from masr.decode.hypothesis import Hypothesis
+from masr.decode.language_models import LanguageModels
 from masr.decode.prefix_beam import ctc_prefix_beam
 
-Searcher = Callable[["Encoded", "SearchableModel", Decode], list[list[Hypothesis]]]
+Setting = dict[str, float]
+NBest = list[list[Hypothesis]]
 
 
 class Encoded(Protocol):
@@ -34,71 +50,323 @@ class SearchableModel(Protocol):
     def frame_seconds(self) -> float: ...
 
 
-def _greedy(encoded: Encoded, model: SearchableModel, options: Decode) -> list[list[Hypothesis]]:
-    return ctc_greedy(*model.ctc.log_probs(encoded.frames, encoded.lengths))
+class NeuralModel(Protocol):
+    """A neural language model."""
+
+    def log_probs(self, sentences: Sequence[Sequence[int]]) -> list[float]: ...
 
 
-def _prefix_beam(encoded: Encoded, model: SearchableModel, options: Decode) -> list[list[Hypothesis]]:
+@dataclass
+class Utterances:
+    """A batch as the searches see it; one forward pass serves them all."""
+
+    frames: Tensor
+    """(B, T, D)"""
+    lengths: Tensor
+    """(B,)"""
+    log_probs: Tensor
+    """(B, S, V) of CTC, -inf for tokens of languages that are not allowed."""
+    ctc_lengths: Tensor
+    """(B,)"""
+    languages: list[tuple[str, ...]]
+    """The allowed languages of each."""
+    allowed: Tensor
+    """(B, V) bool: the tokens of these languages."""
+
+    def by_languages(self) -> Iterator[tuple[tuple[str, ...], Tensor]]:
+        """``(languages, rows)`` of the utterances that allow the same ones."""
+        for codes in sorted(set(self.languages)):
+            yield codes, torch.tensor([i for i, other in enumerate(self.languages) if other == codes])
+
+
+def utterances_of(model: SearchableModel, encoded: Encoded, allowed: Tensor) -> Utterances:
+    """What the searches are given; ``allowed`` (B, K) are the languages that each utterance may be in."""
     log_probs, lengths = model.ctc.log_probs(encoded.frames, encoded.lengths)
-    return ctc_prefix_beam(log_probs, lengths, options.beam, options.n_best)
+    known = model.tokenizer.languages
+    languages = [tuple(code for code, yes in zip(known, row, strict=True) if yes) for row in allowed.tolist()]
+    tokens = torch.ones(len(languages), log_probs.shape[2], dtype=torch.bool, device=log_probs.device)
+    for row, codes in enumerate(languages):
+        if len(codes) < len(known):
+            tokens[row] = False
+            tokens[row, model.tokenizer.usable(codes)] = True
+    log_probs = log_probs.masked_fill(~tokens[:, None], -torch.inf)
+    return Utterances(encoded.frames, encoded.lengths, log_probs, lengths, languages, tokens)
 
 
-def _attention(encoded: Encoded, model: SearchableModel, options: Decode) -> list[list[Hypothesis]]:
-    return _attention_search(encoded, model, options, ctc_weight=0.0)
+class Searcher:
+    """All methods on one model, with what they know of its languages."""
+
+    def __init__(
+        self, model: SearchableModel, options: Decode, language_models: LanguageModels | None = None,
+        neural: NeuralModel | None = None, graph_folder: Path | None = None,
+    ):  # fmt: skip
+        self.model, self.options = model, options
+        self.language_models, self.neural, self.graph_folder = language_models, neural, graph_folder
+        self._bias_acceptor: Any = None
+
+    def __call__(self, method: str, utterances: Utterances, settings: Sequence[Setting] = ({},)) -> list[NBest]:
+        """For every setting the n-best hypotheses of every utterance, best first, with their texts."""
+        results = METHODS[method].search(self, utterances, settings)
+        for hypothesis in itertools.chain.from_iterable(itertools.chain.from_iterable(results)):
+            hypothesis.text = self.model.tokenizer.decode(hypothesis.tokens)
+        return results
+
+    @cached_property
+    def backend(self) -> ModuleType:
+        """The lattice backend."""
+        from masr.decode.lattice import load_backend
+
+        return load_backend(self.options.lattice.backend)
+
+    @cached_property
+    def biasing(self) -> Biasing | None:
+        """The words to expect."""
+        if self.options.bias_file is None:
+            return None
+        return read_biasing(Path(self.options.bias_file), self.model.tokenizer, self.options.bias_boost)
+
+    def biased(self, lattices: Any) -> Any:
+        """Lattices in which the words to expect earn their boost."""
+        if self.biasing is None:
+            return lattices
+        if self._bias_acceptor is None:
+            self._bias_acceptor = self.biasing.acceptor(range(1, len(self.model.tokenizer)))
+        return lattices.rescore(self._bias_acceptor)
+
+    @cached_property
+    def graphs(self) -> Any:
+        """The decoding graphs."""
+        from masr.decode.lattice.graphs import Graphs
+
+        return Graphs(self.model.tokenizer, self.language_models, self.options.lattice, self.graph_folder)
 
 
-def _joint(encoded: Encoded, model: SearchableModel, options: Decode) -> list[list[Hypothesis]]:
-    return _attention_search(encoded, model, options, options.ctc_weight)
+# --- one pass --------------------------------------------------------------------------------------------------------
 
 
-def _attention_search(
-    encoded: Encoded, model: SearchableModel, options: Decode, ctc_weight: float
-) -> list[list[Hypothesis]]:
-    log_probs, ctc_lengths = model.ctc.log_probs(encoded.frames, encoded.lengths) if ctc_weight else (None, None)
+def _greedy(searcher: Searcher, utterances: Utterances, settings: Sequence[Setting]) -> list[NBest]:
+    return [ctc_greedy(utterances.log_probs, utterances.ctc_lengths)]
+
+
+def _prefix_beam(searcher: Searcher, utterances: Utterances, settings: Sequence[Setting]) -> list[NBest]:
+    options = searcher.options
+    given = utterances.log_probs, utterances.ctc_lengths, options.beam, options.n_best
+    return [ctc_prefix_beam(*given, biasing=searcher.biasing)]
+
+
+def _attention(searcher: Searcher, utterances: Utterances, settings: Sequence[Setting]) -> list[NBest]:
+    return [_attention_search(searcher, utterances, ctc_weight=0.0)]
+
+
+def _joint(searcher: Searcher, utterances: Utterances, settings: Sequence[Setting]) -> list[NBest]:
+    return [_attention_search(searcher, utterances, searcher.options.ctc_weight)]
+
+
+def _attention_search(searcher: Searcher, utterances: Utterances, ctc_weight: float) -> NBest:
+    model, options = searcher.model, searcher.options
     return attention_beam(
-        model.attention_decoder, encoded.frames, encoded.lengths, beam=options.beam, n_best=options.n_best,
+        model.attention_decoder, utterances.frames, utterances.lengths, beam=options.beam, n_best=options.n_best,
         sos_eos=model.attention_decoder.sos_eos, ctc_weight=ctc_weight, length_bonus=options.length_bonus,
-        ctc_log_probs=log_probs, ctc_lengths=ctc_lengths, max_length_ratio=model.ctc.upsampling,
+        ctc_log_probs=utterances.log_probs if ctc_weight else None, ctc_lengths=utterances.ctc_lengths,
+        max_length_ratio=model.ctc.upsampling, allowed=utterances.allowed,
     )  # fmt: skip
+
+
+# --- graphs and lattices ---------------------------------------------------------------------------------------------
+
+
+def _graph_search(kind: str) -> "Search":
+    def search(searcher: Searcher, utterances: Utterances, settings: Sequence[Setting]) -> list[NBest]:
+        return [_through_graph(searcher, utterances, kind, setting) for setting in settings]
+
+    return search
+
+
+def _through_graph(searcher: Searcher, utterances: Utterances, kind: str, setting: Setting) -> NBest:
+    options, found = searcher.options, _Collected(len(utterances.languages))
+    for languages, rows in utterances.by_languages():
+        graph = searcher.graphs.get(kind, languages, setting.get("lm", 1.0), setting.get("length", 0.0))
+        given = utterances.log_probs[rows], utterances.ctc_lengths[rows], graph, options.lattice
+        if options.n_best == 1 and searcher.biasing is None:
+            found.put(rows, [[best] for best in searcher.backend.best_paths(*given)])
+        else:
+            lattices = searcher.biased(searcher.backend.intersect(*given))
+            found.put(rows, lattices.best_paths(options.n_best))
+    return found.results
+
+
+def _lattice_rescoring(searcher: Searcher, utterances: Utterances, settings: Sequence[Setting]) -> list[NBest]:
+    """Every path of the lattices of H with the score of the models of tokens added."""
+    options = searcher.options
+    found = [_Collected(len(utterances.languages)) for _ in settings]
+    for languages, rows in utterances.by_languages():
+        lattices = searcher.backend.intersect(
+            utterances.log_probs[rows], utterances.ctc_lengths[rows], searcher.graphs.get("h", languages),
+            options.lattice,
+        )  # fmt: skip
+        for collected, setting in zip(found, settings, strict=True):
+            grammar = searcher.graphs.grammar(languages, setting["lm"], setting["length"])
+            collected.put(rows, searcher.biased(lattices.rescore(grammar)).best_paths(options.n_best))
+    return [collected.results for collected in found]
+
+
+class _Collected:
+    """Results of some rows of a batch, put back in the order of the batch."""
+
+    def __init__(self, size: int):
+        self.results: NBest = [[] for _ in range(size)]
+
+    def put(self, rows: Tensor, results: NBest) -> None:
+        for row, result in zip(rows.tolist(), results, strict=True):
+            self.results[row] = result
+
+
+# --- two passes ------------------------------------------------------------------------------------------------------
+
+
+def _candidates(searcher: Searcher, utterances: Utterances) -> NBest:
+    number = searcher.options.rescoring.candidates
+    return ctc_prefix_beam(utterances.log_probs, utterances.ctc_lengths, number, number, biasing=searcher.biasing)
+
+
+def _oracle(searcher: Searcher, utterances: Utterances, settings: Sequence[Setting]) -> list[NBest]:
+    return [_candidates(searcher, utterances)]
+
+
+def _rescoring(*parts: str) -> "Search":
+    def search(searcher: Searcher, utterances: Utterances, settings: Sequence[Setting]) -> list[NBest]:
+        candidates = _candidates(searcher, utterances)
+        for part in (*parts, "length"):
+            _PARTS[part](searcher, utterances, candidates)
+        return [rescore.rerank(candidates, setting, searcher.options.n_best) for setting in settings]
+
+    return search
+
+
+def _add_token_lm(searcher: Searcher, utterances: Utterances, candidates: NBest) -> None:
+    assert searcher.language_models is not None
+    for languages, hypotheses in zip(utterances.languages, candidates, strict=True):
+        for hypothesis in hypotheses:
+            log_prob = searcher.language_models.token_log_prob(hypothesis.tokens, languages)
+            hypothesis.parts["token-lm"] = log_prob
+
+
+def _add_word_lm(searcher: Searcher, utterances: Utterances, candidates: NBest) -> None:
+    assert searcher.language_models is not None
+    for languages, hypotheses in zip(utterances.languages, candidates, strict=True):
+        for hypothesis in hypotheses:
+            hypothesis.parts["word-lm"] = searcher.language_models.word_log_prob(hypothesis.tokens, languages)
+
+
+def _add_neural_lm(searcher: Searcher, utterances: Utterances, candidates: NBest) -> None:
+    assert searcher.neural is not None
+    flat = [hypothesis for hypotheses in candidates for hypothesis in hypotheses]
+    log_probs = searcher.neural.log_probs([hypothesis.tokens for hypothesis in flat])
+    for hypothesis, log_prob in zip(flat, log_probs, strict=True):
+        hypothesis.parts["neural-lm"] = log_prob
+
+
+def _add_attention(searcher: Searcher, utterances: Utterances, candidates: NBest) -> None:
+    decoder = searcher.model.attention_decoder
+    for row, hypotheses in enumerate(candidates):
+        frames, lengths = utterances.frames[row : row + 1], utterances.lengths[row : row + 1]
+        scores = rescore.attention_log_probs(decoder, frames, lengths, [h.tokens for h in hypotheses])
+        for hypothesis, score in zip(hypotheses, scores, strict=True):
+            hypothesis.parts["attention"] = score
+
+
+def _add_length(searcher: Searcher, utterances: Utterances, candidates: NBest) -> None:
+    for hypothesis in itertools.chain.from_iterable(candidates):
+        hypothesis.parts["length"] = float(len(hypothesis.tokens))
+
+
+_PARTS = {
+    "token-lm": _add_token_lm, "word-lm": _add_word_lm, "neural-lm": _add_neural_lm, "attention": _add_attention,
+    "length": _add_length,
+}  # fmt: skip
+
+
+# --- the methods -----------------------------------------------------------------------------------------------------
+
+Search = Callable[[Searcher, Utterances, Sequence[Setting]], list[NBest]]
+
+
+def _no_scales(options: Decode) -> list[Setting]:
+    return [{}]
+
+
+def _graph_scales(options: Decode) -> list[Setting]:
+    return _grid(lm=options.lattice.lm_scales, length=options.lattice.length_bonuses)
+
+
+def _lattice_scales(options: Decode) -> list[Setting]:
+    return _with_zero(_grid(lm=options.rescoring.lm_scales, length=options.lattice.length_bonuses))
+
+
+def _nbest_scales(*parts: str) -> Callable[[Decode], list[Setting]]:
+    def scales(options: Decode) -> list[Setting]:
+        rescoring = options.rescoring
+        each = {part: rescoring.attention_scales if part == "attention" else rescoring.lm_scales for part in parts}
+        return _with_zero(_grid(**each, length=rescoring.length_bonuses))
+
+    return scales
+
+
+def _grid(**scales: Sequence[float]) -> list[Setting]:
+    return [dict(zip(scales, values, strict=True)) for values in itertools.product(*scales.values())]
+
+
+def _with_zero(settings: list[Setting]) -> list[Setting]:
+    """With the setting first that leaves the first pass as it is: dev never chooses anything worse."""
+    zero = dict.fromkeys(settings[0], 0.0)
+    return [zero, *(setting for setting in settings if setting != zero)]
 
 
 @dataclass(frozen=True)
 class Method:
-    """A search and whether it needs an attention decoder."""
+    """A search, the scales among which dev chooses, and what it needs beside the CTC head."""
 
-    search: Searcher
-    needs_decoder: bool
+    search: Search
+    scales: Callable[[Decode], list[Setting]] = _no_scales
+    decoder: bool = False
+    ngrams: bool = False
+    neural: bool = False
+    oracle: bool = False
+    """Whether its best hypothesis is found by looking at the reference, as stage 4 can."""
+
+    def has_scales(self, options: Decode) -> bool:
+        return len(self.scales(options)) > 1
 
 
 METHODS = {
-    "ctc-greedy": Method(_greedy, False),
-    "ctc-prefix-beam": Method(_prefix_beam, False),
-    "attention-beam": Method(_attention, True),
-    "joint-beam": Method(_joint, True),
+    "ctc-greedy": Method(_greedy),
+    "ctc-prefix-beam": Method(_prefix_beam),
+    "attention-beam": Method(_attention, decoder=True),
+    "joint-beam": Method(_joint, decoder=True),
+    "lattice-h": Method(_graph_search("h")),
+    "lattice-hl": Method(_graph_search("hl"), ngrams=True),
+    "lattice-hg": Method(_graph_search("hg"), _graph_scales, ngrams=True),
+    "lattice-hlg": Method(_graph_search("hlg"), _graph_scales, ngrams=True),
+    "lattice-lm-rescoring": Method(_lattice_rescoring, _lattice_scales, ngrams=True),
+    "nbest-oracle": Method(_oracle, oracle=True),
+    "nbest-lm-rescoring": Method(_rescoring("token-lm", "word-lm"), _nbest_scales("token-lm", "word-lm"), ngrams=True),
+    "neural-lm-rescoring": Method(_rescoring("neural-lm"), _nbest_scales("neural-lm"), neural=True),
+    "attention-rescoring": Method(_rescoring("attention"), _nbest_scales("attention"), decoder=True),
 }
 
 
 def check_methods(methods: Sequence[str], model: SearchableModel) -> None:
     """ValueError for a method that the model cannot do."""
     for name in methods:
-        if METHODS[name].needs_decoder and model.attention_decoder is None:
+        if METHODS[name].decoder and model.attention_decoder is None:
             raise ValueError(
                 f"decode.methods: {name} needs an attention decoder, and this model was trained without one "
                 "(model.attention_decoder.weight=0); use ctc-greedy or ctc-prefix-beam"
             )
 
 
-def search(method: str, encoded: Encoded, model: SearchableModel, options: Decode) -> list[list[Hypothesis]]:
-    """N-best hypotheses (B lists, best first) with their texts; times are added by `add_times`."""
-    found = METHODS[method].search(encoded, model, options)
-    for hypotheses in found:
-        for hypothesis in hypotheses:
-            hypothesis.text = model.tokenizer.decode(hypothesis.tokens)
-    return found
-
-
 def add_times(best: Hypothesis, log_probs: Tensor, model: SearchableModel) -> None:
-    """Start and end of every token (seconds) by the best CTC alignment (T, V); none if it does not fit in T frames."""
+    """Start and end of every token (seconds) by the best CTC alignment (S, V); none if it does not fit in S frames."""
     try:
         frames = ctc_align(log_probs, best.tokens)
     except ValueError:  # an attention decoder may write more tokens than there are frames

@@ -132,6 +132,8 @@ class Utterance:
     duration: float
     seconds: float
     predicted_language: str | None = None
+    candidates: tuple[str, ...] = ()
+    """The n-best list, best first, as it was written."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reference", normalize(self.reference, self.language))
@@ -195,7 +197,9 @@ def _parse(line: str, where: str) -> Utterance:
     predicted = record.get("predicted_language")
     if predicted is not None and not isinstance(predicted, str):
         raise ValueError(f"{where}: 'predicted_language' must be a string or null, found {predicted!r}")
-    return Utterance(**{name: record[name] for name in _TEXT_FIELDS + _SECONDS_FIELDS}, predicted_language=predicted)
+    fields = {name: record[name] for name in _TEXT_FIELDS + _SECONDS_FIELDS}
+    candidates = tuple(candidate["text"] for candidate in record.get("nbest", []))
+    return Utterance(**fields, predicted_language=predicted, candidates=candidates)
 
 
 def _is_seconds(value: object) -> bool:
@@ -230,6 +234,20 @@ def macro_average(utterances: Iterable[Utterance], measure: str) -> float:
     rates = (pooled(group, measure).rate for group in by_language(utterances).values())
     defined = [rate for rate in rates if not math.isnan(rate)]
     return sum(defined) / len(defined) if defined else math.nan
+
+
+def oracle_cer(utterances: Iterable[Utterance], n: int) -> float:
+    """Macro CER if the best of the first ``n`` candidates of every utterance were known; nan without candidates."""
+    rates = []
+    for code, group in by_language(utterances).items():
+        wrong = total = 0
+        for utterance in group:
+            reference = normalize(utterance.reference, code)
+            texts = {normalize(text, code) for text in utterance.candidates[:n]}
+            wrong += min((kaldialign.edit_distance(list(reference), list(text))["total"] for text in texts), default=0)
+            total += len(reference) if texts else 0
+        rates += [wrong / total] if total else []
+    return sum(rates) / len(rates) if rates else math.nan
 
 
 def resampled_rates(

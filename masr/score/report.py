@@ -25,6 +25,7 @@ _INTERVAL = {
 }
 _KEPT_CONFUSIONS = 100  # in metrics.json, of each kind
 _SHOWN_CONFUSIONS = 20
+_ORACLE_SIZES = (1, 2, 5, 10, 20, 50, 100)
 _AVERAGED = ("rate", "substitution_rate", "insertion_rate", "deletion_rate", "sentence_error_rate")
 _SCLITE = "| language | sentences | units | correct | sub | del | ins | error | sentence error |"
 
@@ -72,6 +73,7 @@ def compute_metrics(utterances: Sequence[Utterance], *, title: str, details: Map
         "languages": languages,
         "macro": {measure: _macro(utterances, languages, measure) for measure in errors.MEASURES},
         "micro": {measure: _micro(utterances, measure) for measure in errors.MEASURES},
+        "oracle_cer": _oracle(utterances),
         "rate_by_duration": [row | {"rate": _known(row["rate"])} for row in errors.rate_by_duration(utterances)],
         "confusions": {
             "words": _confusions(errors.confusions(utterances)),
@@ -129,6 +131,14 @@ def _macro(utterances: Sequence[Utterance], languages: Mapping[str, Metrics], me
     means = {name: sum(row[name] for row in rows) / len(rows) if rows else None for name in _AVERAGED}
     ends = _ends(errors.macro_interval(utterances, measure, seed=_SEED))
     return means | {"interval": ends, "languages": len(rows)}
+
+
+def _oracle(utterances: Sequence[Utterance]) -> Metrics | None:
+    """Macro CER by the number of candidates among which the best is known; None without n-best lists."""
+    longest = max(len(utterance.candidates) for utterance in utterances)
+    if longest < 2:
+        return None
+    return {str(n): errors.oracle_cer(utterances, n) for n in _ORACLE_SIZES if n <= longest}
 
 
 def _confusions(counts: Mapping[str, Counter[tuple[str, ...]]]) -> Metrics:
@@ -192,6 +202,8 @@ def markdown_report(metrics: Metrics) -> str:
         "± is half the 95 % interval (bootstrap over utterances; macro: within languages). In bold the language's main "
         "measure: CER where words are not written apart, else WER; sub, ins, del and sentence error belong to it.",
     ]
+    if metrics["oracle_cer"]:
+        sections += ["## Oracle: macro CER (%) of the best of n candidates", _oracle_table(metrics["oracle_cer"])]
     for name, measure in (("Words", "wer"), ("Characters", "cer")):
         sections += [f"## {name} (%)", _sclite_table(metrics, measure)]
     for name in ("words", "characters"):
@@ -248,6 +260,11 @@ def _main_averages(metrics: Metrics) -> str:
 
 def _half_width(interval: Sequence[float] | None) -> str:
     return f" ± {percent((interval[1] - interval[0]) / 2)}" if interval else ""
+
+
+def _oracle_table(rates: Mapping[str, float]) -> str:
+    cells = [" | ".join(rates), "--:|" * len(rates), " | ".join(percent(rate) for rate in rates.values())]
+    return f"| n | {cells[0]} |\n|---|{cells[1]}\n| CER | {cells[2]} |"
 
 
 def _sclite_table(metrics: Metrics, measure: str) -> str:

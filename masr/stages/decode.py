@@ -4,8 +4,10 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
+from kaldialign import edit_distance
 from lhotse.cut import Cut
 
 from masr.config import Config
@@ -13,83 +15,135 @@ from masr.data.batches import Batch, CutFeatures, collate, load_usable
 from masr.data.rejected import Rejected
 from masr.data.sampling import split_by_duration
 from masr.decode.hypothesis import Hypothesis
-from masr.decode.search import add_times, check_methods, search, timed_words
+from masr.decode.rescore import ScaleChoice
+from masr.decode.search import METHODS, Searcher, Setting, add_times, check_methods, timed_words, utterances_of
 from masr.files import file_hash, written_beside
 from masr.models.recognizer import WEIGHTS, Recognizer, load_model
+from masr.models.searcher import load_searcher, save_scales
 from masr.progress import say, track
-from masr.stages import features
+from masr.stages import features, lm
 from masr.stages.features import load_cuts
 from masr.stages.output import StageOutput
 from masr.stages.train import experiment_folder
 
 
 def run(config: Config, force: bool = False) -> None:
-    """Writes ``exp/<name>/decode/<method>/<split>.jsonl``, one line an utterance."""
+    """Writes ``exp/<name>/decode/<method>/<split>.jsonl``, one line an utterance.
+
+    A method with scales gets those with the smallest macro CER on dev, and keeps them in ``scales.json``.
+    """
     folder = experiment_folder(config)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = load_model(folder, device)
+    model = load_model(folder, "cuda" if torch.cuda.is_available() else "cpu")
     check_methods(config.decode.methods, model)
-    inputs = {
-        "weights": file_hash(folder / WEIGHTS), "decode": config.decode.model_dump(),
-        "features": features.require(config), "splits": config.corpus.test,
-    }  # fmt: skip
-    output = StageOutput("decode", folder / "decode", inputs)
-    if not output.begin(force):
+    lm.run(config)
+    methods = dict.fromkeys(config.decode.methods)
+    outputs = {name: StageOutput("decode", folder / "decode" / name, _inputs(config, name)) for name in methods}
+    outputs = {name: output for name, output in outputs.items() if output.begin(force)}
+    if not outputs:
         return
+    lm.copy_to(folder, config)
+    searcher = load_searcher(folder, model, config.decode)
+    settings = _choose_scales(list(outputs), searcher, model, config)
     for split in config.corpus.test:
-        _decode_split(split, model, config, output.folder)
-    output.seal()
+        _decode_split(split, searcher, model, settings, config)
+    for output in outputs.values():
+        output.seal()
+
+
+def _inputs(config: Config, method: str) -> dict[str, Any]:
+    return {
+        "weights": file_hash(experiment_folder(config) / WEIGHTS), "features": features.require(config),
+        "splits": config.corpus.test, "dev": config.corpus.dev if METHODS[method].has_scales(config.decode) else None,
+        "decode": config.decode.model_dump(exclude={"methods"}), "lm": lm.require(config, METHODS[method]),
+        "bias": file_hash(Path(config.decode.bias_file)) if config.decode.bias_file else None,
+    }  # fmt: skip
 
 
 @torch.no_grad()
-def _decode_split(split: str, model: Recognizer, config: Config, folder: Path) -> None:
-    cuts = load_cuts(config, split)
-    rejected = Rejected(folder / f"{split}.rejected.tsv")
-    lines: dict[str, list[dict]] = {method: [] for method in config.decode.methods}
-    batches = _batches(cuts, model, config.decode.batch_seconds, rejected)
-    total = sum(cut.duration for cut in cuts)
-    for batch_cuts, batch in track(batches, f"decode: {split}", total, lambda b: sum(c.duration for c in b[0]), "s"):
-        for method, rows in _decode_batch(batch_cuts, batch, model, config).items():
+def _choose_scales(methods: list[str], searcher: Searcher, model: Recognizer, config: Config) -> dict[str, Setting]:
+    """The best setting of every method on dev; what has no scales has one setting."""
+    choices = {name: ScaleChoice(METHODS[name].scales(config.decode)) for name in methods}
+    undecided = {name: choice for name, choice in choices.items() if len(choice.settings) > 1}
+    for cuts, batch in _batches(config.corpus.dev, model, config, "scales") if undecided else ():
+        utterances = _listen(model, batch)
+        for name, choice in undecided.items():
+            results = searcher(name, utterances, choice.settings)
+            for row, cut in enumerate(cuts):
+                supervision = cut.supervisions[0]
+                choice.add(supervision.language, supervision.text, [found[row][0].text for found in results])
+    for name, choice in undecided.items():
+        save_scales(experiment_folder(config), name, choice.best(), choice.macro_cer.min())
+        scales = ", ".join(f"{part} {value:g}" for part, value in choice.best().items())
+        say(f"decode: {name}: {scales}, best of {len(choice.settings)} on dev: macro CER {choice.macro_cer.min():.2%}")
+    return {name: choice.best() if name in undecided else choice.settings[0] for name, choice in choices.items()}
+
+
+@torch.no_grad()
+def _decode_split(
+    split: str, searcher: Searcher, model: Recognizer, settings: dict[str, Setting], config: Config
+) -> None:
+    lines: dict[str, list[dict]] = {method: [] for method in settings}
+    for cuts, batch in _batches(split, model, config, "decode"):
+        for method, rows in _decode_batch(cuts, batch, searcher, model, settings).items():
             lines[method] += rows
-    rejected.finish(f"decode: {split}", len(cuts), config.data.max_bad_fraction)
-    if len(rejected.reasons) == len(cuts):
-        raise ValueError(f"decode: no recording of {split} can be used; reasons in {rejected.path}")
     for method, rows in lines.items():
-        _write_lines(sorted(rows, key=lambda row: row["id"]), folder / method / f"{split}.jsonl")
+        path = experiment_folder(config) / "decode" / method / f"{split}.jsonl"
+        _write_lines(sorted(rows, key=lambda row: row["id"]), path)
         seconds, audio = sum(row["seconds"] for row in rows), sum(row["duration"] for row in rows)
         say(f"decode: {split}: {method}: {len(rows)} utterances at real-time factor {seconds / audio:.4f}")
 
 
-def _batches(
-    cuts: list[Cut], model: Recognizer, seconds: float, rejected: Rejected
-) -> Iterator[tuple[list[Cut], Batch]]:
-    load = CutFeatures(model.config.features.mel_bins)
-    for part in split_by_duration(cuts, seconds):
+def _batches(split: str, model: Recognizer, config: Config, what: str) -> Iterator[tuple[list[Cut], Batch]]:
+    """The usable recordings of a split, with progress; the others are listed in the end."""
+    cuts, load = load_cuts(config, split), CutFeatures(model.config.features.mel_bins)
+    rejected = Rejected(experiment_folder(config) / "decode" / f"{split}.rejected.tsv")
+    parts = split_by_duration(cuts, config.decode.batch_seconds)
+    total = sum(cut.duration for cut in cuts)
+    for part in track(parts, f"{what}: {split}", total, lambda part: sum(cut.duration for cut in part), "s"):
         found, usable = load_usable(part, load, rejected.reasons)
         if usable:
             yield usable, collate(found, usable, model.tokenizer).to(model.feature_mean.device)
+    rejected.finish(f"{what}: {split}", len(cuts), config.data.max_bad_fraction)
+    if len(rejected.reasons) == len(cuts):
+        raise ValueError(f"{what}: no recording of {split} can be used; reasons in {rejected.path}")
 
 
-def _decode_batch(cuts: list[Cut], batch: Batch, model: Recognizer, config: Config) -> dict[str, list[dict]]:
+def _decode_batch(
+    cuts: list[Cut], batch: Batch, searcher: Searcher, model: Recognizer, settings: dict[str, Setting]
+) -> dict[str, list[dict]]:
     """Lines of every method; an utterance's seconds are its share, by duration, of encoder and search."""
     began = _now()
     encoded = model.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
+    utterances = utterances_of(model, encoded, batch.allowed_languages)
     encoding = _now() - began
-    log_probs, lengths = model.ctc.log_probs(encoded.frames, encoded.lengths)
     total = sum(cut.duration for cut in cuts)
     rows: dict[str, list[dict]] = {}
-    for method in config.decode.methods:
+    for method, setting in settings.items():
         began = _now()
-        found = search(method, encoded, model, config.decode)
+        [found] = searcher(method, utterances, [setting])
         rate = (encoding + _now() - began) / total
-        for row, hypotheses in enumerate(found):
-            add_times(hypotheses[0], log_probs[row, : lengths[row]], model)
+        best = [nbest[0] for nbest in found]
+        if METHODS[method].oracle:
+            best = [_closest(nbest, cut) for nbest, cut in zip(found, cuts, strict=True)]
+        for row, hypothesis in enumerate(best):
+            add_times(hypothesis, utterances.log_probs[row, : utterances.ctc_lengths[row]], model)
         languages = model.predict_languages(encoded, found, batch.allowed_languages)
         rows[method] = [
-            _line(cut, nbest, language, rate * cut.duration, timed_words(nbest[0], model))
-            for cut, nbest, language in zip(cuts, found, languages, strict=True)
+            _line(cut, hypothesis, nbest, language, rate * cut.duration, timed_words(hypothesis, model))
+            for cut, hypothesis, nbest, language in zip(cuts, best, found, languages, strict=True)
         ]
     return rows
+
+
+def _closest(nbest: list[Hypothesis], cut: Cut) -> Hypothesis:
+    """The hypothesis with the fewest wrong characters, the oracle's choice."""
+    reference = list(cut.supervisions[0].text)
+    return min(nbest, key=lambda hypothesis: edit_distance(reference, list(hypothesis.text))["total"])
+
+
+def _listen(model: Recognizer, batch: Batch):
+    encoded = model.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
+    return utterances_of(model, encoded, batch.allowed_languages)
 
 
 def _now() -> float:
@@ -100,11 +154,12 @@ def _now() -> float:
 
 
 def _line(
-    cut: Cut, nbest: list[Hypothesis], language: str | None, seconds: float, words: list[tuple[str, float, float]]
-) -> dict:
+    cut: Cut, best: Hypothesis, nbest: list[Hypothesis], language: str | None, seconds: float,
+    words: list[tuple[str, float, float]],
+) -> dict:  # fmt: skip
     return {
         "id": cut.id, "language": cut.supervisions[0].language, "reference": cut.supervisions[0].text,
-        "hypothesis": nbest[0].text, "predicted_language": language, "score": nbest[0].score,
+        "hypothesis": best.text, "predicted_language": language, "score": best.score,
         "nbest": [{"text": h.text, "score": h.score, "parts": h.parts} for h in nbest],
         "words": [(word, round(start, 2), round(end, 2)) for word, start, end in words],
         "seconds": round(seconds, 6), "duration": round(cut.duration, 4),

@@ -15,7 +15,8 @@ from masr.stages.train import experiment_folder
 def run(config: Config, force: bool = False) -> None:
     """Writes ``exp/<name>/score/<method>/<split>/`` with report.md, report.html, metrics.json, alignments.txt."""
     folder = experiment_folder(config)
-    seal_of(folder / "decode", "decode")
+    for method in config.decode.methods:
+        seal_of(folder / "decode" / method, "decode")
     files = [folder / "decode" / m / f"{s}.jsonl" for m in config.decode.methods for s in config.corpus.test]
     if missing := [str(file) for file in files if not file.is_file()]:
         raise FileNotFoundError(

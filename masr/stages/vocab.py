@@ -25,7 +25,7 @@ def run(config: Config, force: bool = False) -> None:
     output = StageOutput("vocab", vocab_folder(config), {"manifests": require_manifests(config), **options(config)})
     if not output.begin(force):
         return
-    texts = _texts(config, config.corpus.train)
+    texts = read_texts(config, config.corpus.train)
     tokenizer = train_tokenizer(texts, config.vocab)
     tokenizer.save(output.folder)
     lines = [(line, code) for code, group in texts.items() for line in group]
@@ -54,7 +54,8 @@ def load_tokenizer(config: Config) -> Tokenizer:
     return Tokenizer.load(vocab_folder(config))
 
 
-def _texts(config: Config, split: str) -> dict[str, list[str]]:
+def read_texts(config: Config, split: str) -> dict[str, list[str]]:
+    """Normalised sentences of a split by language."""
     texts: dict[str, list[str]] = defaultdict(list)
     for cut in read_cuts(manifests(config), split):
         texts[cut.supervisions[0].language].append(cut.supervisions[0].text)
@@ -64,6 +65,6 @@ def _texts(config: Config, split: str) -> dict[str, list[str]]:
 def _warn_of_unknown_characters(texts: dict[str, list[str]], config: Config) -> None:
     known = {c for lines in texts.values() for line in lines for c in line}
     for split in all_splits(config)[1:]:
-        unseen = {c for lines in _texts(config, split).values() for line in lines for c in line} - known
+        unseen = {c for lines in read_texts(config, split).values() for line in lines for c in line} - known
         if unseen:
             say(f"vocab: {split} has characters that training text has not: {' '.join(sorted(unseen))}")

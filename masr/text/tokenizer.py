@@ -29,6 +29,8 @@ class Tokenizer:
     languages: list[str]
     language_token: bool
     models: dict[str, SentencePieceProcessor]
+    used: dict[str, list[int]] = field(default_factory=dict)
+    """Ids that the training text of each language is made of; what a search for this language may write."""
     pieces: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,8 +54,12 @@ class Tokenizer:
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, without special and language tokens."""
+        return "".join(self.pieces[i] for i in self.spoken(ids)).replace(WORD_START, " ").strip()
+
+    def spoken(self, ids: Sequence[int]) -> list[int]:
+        """``ids`` without special and language tokens."""
         first_piece = min(self._first.values())
-        return "".join(self.pieces[i] for i in ids if i >= first_piece).replace(WORD_START, " ").strip()
+        return [i for i in ids if i >= first_piece]
 
     def language_of(self, ids: Sequence[int]) -> str | None:
         """The language that a token sequence names, if any."""
@@ -68,6 +74,13 @@ class Tokenizer:
             raise ValueError(f"language {language!r} is not one of the model's: {', '.join(self.languages)}")
         return len(SPECIAL) + self.languages.index(language)
 
+    def usable(self, languages: Sequence[str]) -> list[int]:
+        """Ids that a transcript in one of these languages may hold, blank among them; ascending."""
+        ids = {BLANK, START_END}
+        for code in languages:
+            ids |= {*self.used[code], *([self.language_id(code)] if self.language_token else [])}
+        return sorted(ids)
+
     def save(self, folder: Path) -> None:
         """Writes ``tokens.model`` (or ``tokens-<language>.model``), ``languages.json`` and, to read, ``tokens.txt``."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -75,9 +88,9 @@ class Tokenizer:
             (folder / _model_file(name)).write_bytes(model.serialized_model_proto())
         description = {
             "languages": self.languages, "language_token": self.language_token, "normalization": VERSION,
-            "hash": self.hash(),
+            "used": self.used, "hash": self.hash(),
         }  # fmt: skip
-        (folder / "languages.json").write_text(json.dumps(description, indent=1))
+        (folder / "languages.json").write_text(json.dumps(description))
         (folder / "tokens.txt").write_text("".join(f"{piece} {i}\n" for i, piece in enumerate(self.pieces)), "utf-8")
 
     @classmethod
@@ -89,7 +102,7 @@ class Tokenizer:
             if description["normalization"] != VERSION:
                 raise ValueError(f"its text normalisation is {description['normalization']}, this masr has {VERSION}")
             models = {n: SentencePieceProcessor(model_proto=(folder / _model_file(n)).read_bytes()) for n in names}
-            tokenizer = cls(description["languages"], description["language_token"], models)
+            tokenizer = cls(description["languages"], description["language_token"], models, description["used"])
             if tokenizer.hash() != description["hash"]:
                 raise ValueError("the token models are not those that languages.json describes")
         except (OSError, ValueError, KeyError, RuntimeError) as error:  # SentencePiece raises RuntimeError
@@ -107,7 +120,10 @@ def train_tokenizer(texts: dict[str, list[str]], options: Vocab) -> Tokenizer:
     """Tokenizer of normalised training text by language (``{language: sentences}``)."""
     groups = texts if options.per_language else {SHARED: [line for lines in texts.values() for line in lines]}
     models = {name: _train_model(lines, options, name) for name, lines in groups.items()}
-    return Tokenizer(sorted(texts), options.language_token, models)
+    tokenizer = Tokenizer(sorted(texts), options.language_token, models)
+    for code, lines in texts.items():
+        tokenizer.used[code] = sorted({token for line in lines for token in tokenizer.encode(line, code)})
+    return tokenizer
 
 
 def _train_model(lines: list[str], options: Vocab, name: str) -> SentencePieceProcessor:

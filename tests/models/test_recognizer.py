@@ -9,11 +9,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from masr.config import Config, Decode, Vocab
+from masr.config import Config, Decode, LanguageModel, Vocab
 from masr.data.batches import Batch, Tokens
-from masr.decode.search import METHODS, add_times, search
+from masr.decode.language_models import estimate_models
+from masr.decode.search import METHODS, Searcher, add_times, utterances_of
 from masr.models.recognizer import WEIGHTS, Recognizer, load_model, parameter_count, save_model
-from masr.text.tokenizer import Tokenizer, train_tokenizer
+from masr.nn.language_model import LSTMLanguageModel
+from masr.text.tokenizer import START_END, Tokenizer, train_tokenizer
 
 TEXTS = {"el": ["ένα δύο τρία"], "es": ["uno dos tres", "cuatro"], "ro": ["unu doi trei"]}
 UTTERANCES = [("es", "uno dos", 90), ("el", "τρία", 61), ("es", "cuatro", 75), ("ro", "trei", 58)]
@@ -259,8 +261,16 @@ def test_every_search_can_do_with_more_ctc_frames_than_encoder_frames(tokenizer,
     recognizer = build(tokenizer, ctc={"upsampling": 3}, attention_decoder=DECODER)
     assert recognizer.frame_seconds == pytest.approx(0.04 / 3)
     encoded = recognizer.encode(torch.randn(2, 60, 20), torch.tensor([60, 40]))
-    found = search(method, encoded, recognizer, Decode(n_best=2))
-    log_probs, lengths = recognizer.ctc.log_probs(encoded.frames, encoded.lengths)
+    utterances = utterances_of(recognizer, encoded, torch.ones(2, 3, dtype=torch.bool))
+    ngrams = estimate_models(TEXTS, tokenizer, LanguageModel())
+    neural = LSTMLanguageModel(len(tokenizer), 8, 1, 0.0, START_END).eval()
+    options = Decode.model_validate({"n_best": 2, "lattice": {"lattice_beam": 2.0}})
+    searcher = Searcher(recognizer, options, ngrams, neural)
+    settings = METHODS[method].scales(options)
+    results = searcher(method, utterances, settings)
+    assert len(results) == len(settings)
+    found = results[-1]
+    log_probs, lengths = utterances.log_probs, utterances.ctc_lengths
     assert lengths.tolist() == [45, 30]
     for row, nbest in enumerate(found):
         add_times(nbest[0], log_probs[row, : lengths[row]], recognizer)

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from kaldialign import edit_distance
 from lhotse import CutSet
 
 from masr.stages import decode, features, prepare
@@ -149,3 +150,47 @@ def test_a_method_that_the_model_cannot_do_is_refused(ready):
     save_model(ready.folder / "exp/small", config, model.tokenizer, model.state_dict())
     with pytest.raises(ValueError, match=r"decode\.methods: joint-beam needs an attention decoder.*use ctc-greedy"):
         decode.run(config)
+
+
+RESCORING = "decode.methods=[ctc-greedy,nbest-lm-rescoring]"
+
+
+def test_dev_chooses_the_scales_and_they_are_kept(trained, capsys):
+    decode.run(trained.config(RESCORING))
+    kept = json.loads((trained.folder / "exp/small/decode/nbest-lm-rescoring/scales.json").read_text())
+    assert set(kept["scales"]) == {"token-lm", "word-lm", "length"}
+    printed = capsys.readouterr().out
+    assert "decode: nbest-lm-rescoring: token-lm " in printed and "best of 196 on dev: macro CER " in printed
+    [line] = lines(trained, "nbest-lm-rescoring")
+    assert set(line["nbest"][0]["parts"]) == {"ctc", "token-lm", "word-lm", "length"}
+    assert not (trained.folder / "exp/small/decode/ctc-greedy/scales.json").exists()
+
+
+def test_another_method_leaves_those_that_are_complete(trained, snapshot, capsys):
+    decode.run(trained.config("decode.methods=[ctc-greedy]"))
+    before = snapshot(trained.folder / "exp/small/decode/ctc-greedy")
+    capsys.readouterr()
+    decode.run(trained.config("decode.methods=[ctc-greedy,ctc-prefix-beam]"))
+    printed = capsys.readouterr().out
+    assert "decode: complete in exp/small/decode/ctc-greedy" in printed
+    assert "decode: test: ctc-prefix-beam: 1 utterances" in printed
+    assert snapshot(trained.folder / "exp/small/decode/ctc-greedy") == before
+
+
+def test_the_oracle_is_the_best_of_its_candidates(trained):
+    decode.run(trained.config("decode.methods=[nbest-oracle]", "decode.rescoring.candidates=20"))
+    [line] = lines(trained, "nbest-oracle")
+    distance = {h["text"]: edit_distance(list(line["reference"]), list(h["text"]))["total"] for h in line["nbest"]}
+    assert len(distance) > 1
+    assert distance[line["hypothesis"]] == min(distance.values())
+
+
+def test_a_bias_file_that_changes_is_decoded_again(trained, capsys):
+    (trained.folder / "words.txt").write_text("pato\n")
+    config = trained.config("decode.methods=[ctc-prefix-beam]", "decode.bias_file=words.txt")
+    decode.run(config)
+    decode.run(config)
+    assert "decode: complete" in capsys.readouterr().out
+    (trained.folder / "words.txt").write_text("vaca\n")
+    decode.run(config)
+    assert "decode: complete" not in capsys.readouterr().out

@@ -7,14 +7,16 @@ times and rescoring are the same whatever the graph; a lexicon or language model
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import kaldifst
 from kaldifst import ArcIterator, StateIterator, StdArc, StdVectorFst
 
 from masr.decode.language_model import END, START, UNKNOWN, Gram, NGram
+from masr.text.tokenizer import WORD_START, Tokenizer
 
 TIE_COST = 1e-4
 """In the compact topology "k k" may be one token or two at the same cost; this much makes it one."""
@@ -30,6 +32,8 @@ class Graph:
 
     fst: StdVectorFst
     tokens: int
+    cache: dict[Any, Any] = field(default_factory=dict)
+    """What a backend has made of it."""
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -46,39 +50,52 @@ class Graph:
 class Lexicon:
     """How words are spelled in tokens, and how words outside it may be spelled.
 
-    An unknown word is a token of ``word_starts`` and any number of ``inside``; each costs ``unknown_cost``. None
-    allows no unknown words.
+    ``first`` spells words that begin a transcript, ``following`` those after another word (with a token for the space,
+    where that is one of its own). An unknown word is a token of ``first_starts`` or ``following_starts`` and any number
+    of ``inside``, each of which costs ``unknown_cost`` nats; None allows no unknown words.
     """
 
-    words: Mapping[str, Sequence[int]]
-    word_starts: Sequence[int] = ()
+    first: Mapping[str, Sequence[int]]
+    following: Mapping[str, Sequence[int]]
+    first_starts: Sequence[int] = ()
+    following_starts: Sequence[int] = ()
     inside: Sequence[int] = ()
     unknown_cost: float | None = None
 
 
-def compile_graph(
-    tokens: int, lexicon: Lexicon | None = None, lm: NGram | None = None, pieces: Sequence[str] = (),
-    lm_scale: float = 1.0, compact: bool = False,
-) -> Graph:  # fmt: skip
-    """H (neither lexicon nor model), HL (lexicon), HG (a model of the tokens ``pieces``) or HLG (a model of words)."""
-    h = topology(tokens, compact)
-    if lexicon is not None:
-        grammar = word_grammar(tokens, lexicon, lm, lm_scale)
-    elif lm is not None:
-        grammar = token_grammar(lm, pieces, lm_scale)
-    else:
+def make_lexicon(words: Sequence[str], tokenizer: Tokenizer, language: str, unknown_cost: float | None) -> Lexicon:
+    """The spellings of a tokenizer, and unknown words of the tokens that the language uses."""
+    first, following = {}, {}
+    for word in words:
+        first[word] = tokenizer.spoken(tokenizer.encode(word, language))
+        following[word] = tokenizer.spoken(tokenizer.encode(f"{word} {word}", language))[len(first[word]) :]
+    used = tokenizer.spoken(tokenizer.used[language])
+    starts = [i for i in used if tokenizer.pieces[i].startswith(WORD_START)]
+    inside = [i for i in used if i not in set(starts)]
+    spaced = any(spelling[0] in set(starts) for spelling in first.values())  # "▁" also begins the first word
+    return Lexicon(first, following, starts if spaced else inside, starts, inside, unknown_cost)
+
+
+def compose_graph(tokens: int, grammar: StdVectorFst | None, compact: bool = False, bonus: float = 0.0) -> Graph:
+    """H, or H composed with an acceptor of tokens: HL, HG or HLG. ``bonus`` (nats) is given for each token."""
+    h = topology(tokens, compact, bonus)
+    if grammar is None:
         return Graph(h, tokens)
     kaldifst.arcsort(h, "olabel")
+    kaldifst.arcsort(grammar, "ilabel")
     graph = kaldifst.compose(h, grammar)
+    if not graph.num_states:
+        raise ValueError("the decoding graph is empty: the lexicon spells nothing with the model's tokens")
     kaldifst.arcsort(graph, "ilabel")
     return Graph(graph, tokens)
 
 
-def topology(tokens: int, compact: bool = False) -> StdVectorFst:
+def topology(tokens: int, compact: bool = False, bonus: float = 0.0) -> StdVectorFst:
     """H: alignments to transcripts, over ``tokens`` ids of which 0 is blank.
 
     The standard one has an arc from every token to every other, V^2 in all, and wants a blank between two equal tokens.
-    The compact one returns from every token to one state, for `TIE_COST`: 3 V arcs, and the same transcripts.
+    The compact one returns from every token to one state, for `TIE_COST`: 3 V arcs, and the same transcripts. Each
+    token that is written earns ``bonus``.
     """
     fst = empty_fst(tokens)  # state 0 is blank, state t token t
     for state in range(tokens):
@@ -86,23 +103,42 @@ def topology(tokens: int, compact: bool = False) -> StdVectorFst:
         for token in [0, state] if compact and state else range(tokens):
             written = token + 1 if token not in (0, state) else 0
             if not (compact and state and token == 0):
-                fst.add_arc(state, StdArc(token + 1, written, 0.0, token))
+                fst.add_arc(state, StdArc(token + 1, written, -bonus if written else 0.0, token))
     if compact:
         for state in range(1, tokens):
             fst.add_arc(state, StdArc(0, 0, TIE_COST, 0))
     return fst
 
 
-def token_grammar(lm: NGram, pieces: Sequence[str], scale: float = 1.0) -> StdVectorFst:
-    """G as an acceptor of tokens; ``pieces`` are the model's symbols of the token ids, special ones as ``<...>``.
+def token_grammar(lm: NGram, pieces: Mapping[str, int], scale: float = 1.0, bonus: float = 0.0) -> StdVectorFst:
+    """G as an acceptor of the tokens ``pieces`` (``{symbol of the model: id}``), each of which earns ``bonus``.
 
     Tokens that the model has never seen cost as much as its ``<unk>``.
     """
-    labels = {piece: [i + 1] for i, piece in enumerate(pieces) if (piece,) in lm.log_probs and not _is_special(piece)}
-    labels[UNKNOWN] = [i + 1 for i, piece in enumerate(pieces) if piece not in labels and not _is_special(piece)]
-    grammar = _grammar(lm, labels, scale, backoff_label=0)
-    kaldifst.arcsort(grammar, "ilabel")
-    return grammar
+    labels = {piece: [i + 1] for piece, i in pieces.items() if (piece,) in lm.log_probs}
+    labels[UNKNOWN] = [i + 1 for piece, i in pieces.items() if piece not in labels]
+    return _grammar(lm, labels, scale, backoff_label=0, bonus=bonus)
+
+
+def bonus_grammar(tokens: Iterable[int], bonus: float) -> StdVectorFst:
+    """An acceptor of any tokens, each of which earns ``bonus``."""
+    fst = empty_fst(1)
+    fst.set_final(0, 0.0)
+    for token in tokens:
+        fst.add_arc(0, StdArc(token + 1, token + 1, -bonus, 0))
+    return fst
+
+
+def union(grammars: Sequence[tuple[StdVectorFst, Sequence[int | None]]]) -> StdVectorFst:
+    """Accepts what any of the grammars accepts, each after one of its own first tokens (None: without one)."""
+    fst = empty_fst(1)
+    for grammar, firsts in grammars:
+        offset = fst.num_states
+        for token in firsts:
+            label = 0 if token is None else token + 1
+            fst.add_arc(0, StdArc(label, label, 0.0, offset + grammar.start))
+        _append(fst, grammar, lambda read, written: (read, written))
+    return fst
 
 
 def word_grammar(tokens: int, lexicon: Lexicon, lm: NGram | None, scale: float = 1.0) -> StdVectorFst:
@@ -111,11 +147,12 @@ def word_grammar(tokens: int, lexicon: Lexicon, lm: NGram | None, scale: float =
     Costs of words that the lexicon has and the model lacks are those of its ``<unk>``. MemoryError when determinising
     does not end within `MAX_STATES` states.
     """
-    backoff, end_word, end_unknown = tokens + 1, tokens + 2, tokens + 3  # disambiguation symbols, on the token side
-    names = [*lexicon.words, UNKNOWN]
+    backoff, end_word, unknown = tokens + 1, tokens + 2, tokens + 3  # disambiguation symbols, on the token side
+    names = [*lexicon.first, UNKNOWN]
     number = {name: i + 1 for i, name in enumerate(names)}
-    lexicon_fst = _lexicon(lexicon, number, end_word, end_unknown)
-    lexicon_fst.add_arc(0, StdArc(backoff, len(names) + 1, 0.0, 0))
+    lexicon_fst = _lexicon(lexicon, number, end_word, unknown)
+    for state in (0, 1):
+        lexicon_fst.add_arc(state, StdArc(backoff, len(names) + 1, 0.0, state))
     if lm is None:
         grammar = empty_fst(1)
         for label in number.values():
@@ -137,30 +174,44 @@ def word_grammar(tokens: int, lexicon: Lexicon, lm: NGram | None, scale: float =
     return result
 
 
-def _lexicon(lexicon: Lexicon, number: Mapping[str, int], end_word: int, end_unknown: int) -> StdVectorFst:
-    """L: tokens to words, one word after the other through state 0."""
-    fst = empty_fst(1)
-    fst.set_final(0, 0.0)
-    for word, spelling in lexicon.words.items():
-        if not spelling:
-            raise ValueError(f"the lexicon spells {word!r} with no tokens")
-        state = 0
-        for position, token in enumerate(spelling):
-            after = fst.add_state()
-            fst.add_arc(state, StdArc(token + 1, number[word] if position == 0 else 0, 0.0, after))
-            state = after
-        fst.add_arc(state, StdArc(end_word, 0, 0.0, 0))
+def _lexicon(lexicon: Lexicon, number: Mapping[str, int], end_word: int, unknown: int) -> StdVectorFst:
+    """L: tokens to words; state 0 is the beginning, state 1 what follows each word."""
+    fst = empty_fst(2)
+    for state, spellings in ((0, lexicon.first), (1, lexicon.following)):
+        fst.set_final(state, 0.0)
+        for word, spelling in spellings.items():
+            if not spelling:
+                raise ValueError(f"the lexicon spells {word!r} with no tokens")
+            _add_spelling(fst, state, spelling, number[word], end_word)
     if lexicon.unknown_cost is not None:
-        state = fst.add_state()
-        for token in lexicon.word_starts:
-            fst.add_arc(0, StdArc(token + 1, number[UNKNOWN], lexicon.unknown_cost, state))
-        for token in lexicon.inside:
-            fst.add_arc(state, StdArc(token + 1, 0, lexicon.unknown_cost, state))
-        fst.add_arc(state, StdArc(end_unknown, 0, 0.0, 0))
+        _add_unknown(fst, lexicon, number[UNKNOWN], unknown, end_word)
     return fst
 
 
-def _grammar(lm: NGram, labels: Mapping[str, Sequence[int]], scale: float, backoff_label: int) -> StdVectorFst:
+def _add_spelling(fst: StdVectorFst, state: int, spelling: Sequence[int], word: int, end: int) -> None:
+    for position, token in enumerate(spelling):
+        after = fst.add_state()
+        fst.add_arc(state, StdArc(token + 1, word if position == 0 else 0, 0.0, after))
+        state = after
+    fst.add_arc(state, StdArc(end, 0, 0.0, 1))
+
+
+def _add_unknown(fst: StdVectorFst, lexicon: Lexicon, word: int, begin: int, end: int) -> None:
+    """``begin`` keeps known and unknown words apart: determinised together, every prefix would have every letter."""
+    inside, cost = fst.add_state(), lexicon.unknown_cost
+    for state, starts in ((0, lexicon.first_starts), (1, lexicon.following_starts)):
+        start = fst.add_state()
+        fst.add_arc(state, StdArc(begin, word, 0.0, start))
+        for token in starts:
+            fst.add_arc(start, StdArc(token + 1, 0, cost, inside))
+    for token in lexicon.inside:
+        fst.add_arc(inside, StdArc(token + 1, 0, cost, inside))
+    fst.add_arc(inside, StdArc(end, 0, 0.0, 1))
+
+
+def _grammar(
+    lm: NGram, labels: Mapping[str, Sequence[int]], scale: float, backoff_label: int, bonus: float = 0.0
+) -> StdVectorFst:
     """G: a state for each context of the model; ``backoff_label`` (input side) leads to the next shorter one."""
     contexts = sorted(set(lm.backoffs) | {()}, key=len)
     state = {context: i for i, context in enumerate(contexts)}
@@ -178,7 +229,7 @@ def _grammar(lm: NGram, labels: Mapping[str, Sequence[int]], scale: float, backo
             continue
         target = state[_known_end(gram, state)]
         for label in labels.get(gram[-1], ()):
-            fst.add_arc(origin, StdArc(label, label, -scale * log_prob, target))
+            fst.add_arc(origin, StdArc(label, label, -scale * log_prob - bonus, target))
     return fst
 
 
@@ -193,22 +244,44 @@ def empty_fst(states: int) -> StdVectorFst:
     fst = StdVectorFst()
     for _ in range(states):
         fst.add_state()
-    fst.start = 0
+    if states:
+        fst.start = 0
     return fst
+
+
+def without_empty_labels(fst: StdVectorFst) -> StdVectorFst:
+    """The same paths, without arcs that neither read nor write."""
+    copy = fst.copy()
+    kaldifst.rmepsilon(copy)
+    return copy
+
+
+def arcs_of(fst: StdVectorFst) -> tuple[list[int], list[int], list[int], list[int], list[float]]:
+    """Sources, targets, labels read, labels written and costs of all arcs."""
+    rows = [
+        (state, arc.nextstate, arc.ilabel, arc.olabel, arc.weight.value)
+        for state in StateIterator(fst)
+        for arc in ArcIterator(fst, state)
+    ]
+    return tuple(list(column) for column in zip(*rows, strict=True))  # type: ignore[return-value]
 
 
 def _relabel(fst: StdVectorFst, labels: Callable[[int, int], Labels]) -> StdVectorFst:
     """A copy with other labels."""
-    copy = empty_fst(fst.num_states)
-    if fst.num_states:
-        copy.start = fst.start
-    for state in StateIterator(fst):
-        if math.isfinite(final := fst.final(state).value):
-            copy.set_final(state, final)
-        for arc in ArcIterator(fst, state):
-            copy.add_arc(state, StdArc(*labels(arc.ilabel, arc.olabel), arc.weight.value, arc.nextstate))
+    copy = empty_fst(0)
+    _append(copy, fst, labels)
+    copy.start = fst.start
     return copy
 
 
-def _is_special(piece: str) -> bool:
-    return piece.startswith("<") and piece.endswith(">")
+def _append(fst: StdVectorFst, other: StdVectorFst, labels: Callable[[int, int], Labels]) -> None:
+    """Adds the states of another, numbered after those that are there."""
+    offset = fst.num_states
+    for _ in range(other.num_states):
+        fst.add_state()
+    for state in StateIterator(other):
+        if math.isfinite(final := other.final(state).value):
+            fst.set_final(offset + state, final)
+        for arc in ArcIterator(other, state):
+            read, written = labels(arc.ilabel, arc.olabel)
+            fst.add_arc(offset + state, StdArc(read, written, arc.weight.value, offset + arc.nextstate))

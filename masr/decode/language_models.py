@@ -1,0 +1,97 @@
+"""What the searches know of the texts of each language: n-gram models of tokens and of words, and a lexicon."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from masr.config import LanguageModel
+from masr.decode.language_model import NGram, estimate
+from masr.text.tokenizer import Tokenizer
+
+POOLED = "pooled"
+DESCRIPTION = "lm.json"
+
+
+@dataclass
+class LanguageModels:
+    """Models by language, or one of all under the key ``pooled``; the words of the training text by language."""
+
+    tokenizer: Tokenizer
+    tokens: dict[str, NGram]
+    words: dict[str, NGram]
+    vocabulary: dict[str, list[str]]
+
+    def of(self, models: Mapping[str, NGram], languages: Sequence[str]) -> list[NGram]:
+        """Those of ``models`` that speak for ``languages``."""
+        return [models[POOLED]] if POOLED in models else [models[code] for code in languages]
+
+    def token_log_prob(self, tokens: Sequence[int], languages: Sequence[str]) -> float:
+        """Of a whole transcript, in nats, by the language that suits it best; a language token counts nothing."""
+        spoken = [self.tokenizer.pieces[i] for i in self.tokenizer.spoken(tokens)]
+        return max(model.score(spoken) for model in self.of(self.tokens, languages))
+
+    def word_log_prob(self, tokens: Sequence[int], languages: Sequence[str]) -> float:
+        """The same by the models of words."""
+        words = self.tokenizer.decode(tokens).split()
+        return max(model.score(words) for model in self.of(self.words, languages))
+
+    @cached_property
+    def hash(self) -> str:
+        """Stands for the models and the words."""
+        content = hashlib.sha256()
+        for name in self.tokens:
+            for model in (self.tokens[name], self.words[name]):
+                content.update(repr(sorted(model.log_probs.items())).encode())
+        content.update(json.dumps(self.vocabulary).encode())
+        return content.hexdigest()[:16]
+
+    def save(self, folder: Path) -> None:
+        """Writes ``<language>.tokens.arpa.gz``, ``<language>.words.arpa.gz``, ``<language>.txt`` (its words)."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in self.tokens:
+            self.tokens[name].save(folder / f"{name}.tokens.arpa.gz")
+            self.words[name].save(folder / f"{name}.words.arpa.gz")
+        for code, words in self.vocabulary.items():
+            (folder / f"{code}.txt").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+        description = {"models": list(self.tokens), "languages": list(self.vocabulary), "tokens": self.tokenizer.hash()}
+        (folder / DESCRIPTION).write_text(json.dumps(description, indent=1))
+
+    @classmethod
+    def load(cls, folder: Path, tokenizer: Tokenizer) -> "LanguageModels":
+        """Reads what `save` wrote; ValueError when it belongs to another vocabulary."""
+        if not (folder / DESCRIPTION).is_file():
+            raise FileNotFoundError(f"{folder} holds no language models: make them with `masr lm`")
+        description = json.loads((folder / DESCRIPTION).read_text())
+        if description["tokens"] != tokenizer.hash():
+            raise ValueError(f"{folder}: the language models are of another vocabulary; make them again: `masr lm`")
+        names, codes = description["models"], description["languages"]
+        return cls(
+            tokenizer,
+            {name: NGram.load(folder / f"{name}.tokens.arpa.gz") for name in names},
+            {name: NGram.load(folder / f"{name}.words.arpa.gz") for name in names},
+            {code: (folder / f"{code}.txt").read_text(encoding="utf-8").split() for code in codes},
+        )
+
+
+def estimate_models(texts: Mapping[str, Sequence[str]], tokenizer: Tokenizer, options: LanguageModel) -> LanguageModels:
+    """Models of normalised training text by language (``{language: sentences}``)."""
+    tokens = {code: [_pieces(line, code, tokenizer) for line in lines] for code, lines in texts.items()}
+    words = {code: [line.split() for line in lines] for code, lines in texts.items()}
+    vocabulary = {code: sorted({word for line in lines for word in line}) for code, lines in words.items()}
+    if options.pooled:
+        tokens = {POOLED: [line for lines in tokens.values() for line in lines]}
+        words = {POOLED: [line for lines in words.values() for line in lines]}
+    return LanguageModels(
+        tokenizer, _estimate_each(tokens, options.token_order), _estimate_each(words, options.word_order), vocabulary
+    )
+
+
+def _estimate_each(sentences: Mapping[str, Iterable[Sequence[str]]], order: int) -> dict[str, NGram]:
+    return {name: estimate(lines, order) for name, lines in sentences.items()}
+
+
+def _pieces(line: str, language: str, tokenizer: Tokenizer) -> list[str]:
+    return [tokenizer.pieces[i] for i in tokenizer.spoken(tokenizer.encode(line, language))]

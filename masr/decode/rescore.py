@@ -1,0 +1,69 @@
+"""A second look at n-best hypotheses: more scores for each, another order, and the scales that are best on dev.
+
+U tokens, V vocabulary, D width.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from kaldialign import edit_distance
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from masr.decode.hypothesis import Hypothesis
+
+NBest = list[list[Hypothesis]]
+Setting = dict[str, float]
+
+
+def rerank(candidates: NBest, setting: Setting, n: int) -> NBest:
+    """The ``n`` best of each utterance by score plus the ``parts`` that the setting names, times their scales."""
+    return [_best(hypotheses, setting, n) for hypotheses in candidates]
+
+
+def _best(hypotheses: list[Hypothesis], setting: Setting, n: int) -> list[Hypothesis]:
+    parts = np.array([[hypothesis.parts[name] for name in setting] for hypothesis in hypotheses])
+    scores = np.array([hypothesis.score for hypothesis in hypotheses]) + parts @ np.array(list(setting.values()))
+    order = np.argsort(-scores, kind="stable")[:n]
+    return [Hypothesis(hypotheses[i].tokens, float(scores[i]), hypotheses[i].parts) for i in order]
+
+
+def attention_log_probs(decoder: Any, frames: Tensor, lengths: Tensor, sentences: list[list[int]]) -> list[float]:
+    """Log-probabilities of transcripts by an attention decoder, given the frames (1, T, D) and length (1,) of one
+    utterance; the end of the sentence counts."""
+    device, number = frames.device, len(sentences)
+    id_lengths = torch.tensor([len(tokens) for tokens in sentences], device=device)
+    ids = pad_sequence([torch.tensor(tokens, dtype=torch.long) for tokens in sentences], batch_first=True).to(device)
+    log_probs = decoder.log_probs(frames.expand(number, -1, -1), lengths.expand(number), ids, id_lengths)
+    positions = torch.arange(ids.shape[1] + 1, device=device)
+    targets = torch.nn.functional.pad(ids, (0, 1)).masked_fill(positions >= id_lengths[:, None], decoder.sos_eos)
+    taken = log_probs.gather(-1, targets[..., None]).squeeze(-1)
+    return taken.masked_fill(positions > id_lengths[:, None], 0.0).sum(1).tolist()
+
+
+class ScaleChoice:
+    """Adds up the character errors of every setting on dev, and names the best one."""
+
+    def __init__(self, settings: Sequence[Setting]):
+        self.settings = settings
+        self.errors: defaultdict[str, np.ndarray] = defaultdict(lambda: np.zeros(len(settings)))
+        self.characters: defaultdict[str, int] = defaultdict(int)
+
+    def add(self, language: str, reference: str, hypotheses: Sequence[str]) -> None:
+        """One utterance: what was said, and what every setting makes of it."""
+        distance = {text: edit_distance(list(reference), list(text))["total"] for text in set(hypotheses)}
+        self.errors[language] += [distance[text] for text in hypotheses]
+        self.characters[language] += len(reference)
+
+    @property
+    def macro_cer(self) -> np.ndarray:
+        """Mean over the languages, for each setting."""
+        rates = [self.errors[code] / characters for code, characters in self.characters.items() if characters]
+        return np.mean(rates, axis=0)
+
+    def best(self) -> Setting:
+        """The first one of the smallest macro CER."""
+        return self.settings[int(self.macro_cer.argmin())]

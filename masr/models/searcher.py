@@ -1,0 +1,67 @@
+"""What a trained folder needs to search well: its model, its language models in ``lm/``, the scales that dev chose."""
+
+import json
+from pathlib import Path
+
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from masr.config import Decode
+from masr.decode.language_models import LanguageModels
+from masr.decode.search import METHODS, Searcher, Setting, check_methods
+from masr.files import written_beside
+from masr.models.recognizer import Recognizer
+from masr.nn.language_model import LSTMLanguageModel
+from masr.text.tokenizer import START_END
+
+NGRAMS, NEURAL = "ngrams", "neural.safetensors"
+SCALES = "scales.json"
+
+
+def load_searcher(folder: Path, model: Recognizer, options: Decode) -> Searcher:
+    """All of ``options.methods`` on the model of a folder (exp/<name>)."""
+    check_methods(options.methods, model)
+    needed = [METHODS[name] for name in options.methods]
+    ngrams = neural = None
+    if any(method.ngrams for method in needed):
+        ngrams = LanguageModels.load(folder / "lm" / NGRAMS, model.tokenizer)
+    if any(method.neural for method in needed):
+        neural = load_neural(folder / "lm" / NEURAL, len(model.tokenizer)).to(model.feature_mean.device)
+    return Searcher(model, options, ngrams, neural, folder / "graphs")
+
+
+def save_neural(model: LSTMLanguageModel, path: Path) -> None:
+    """Weights, with the shape of the model in the file's header."""
+    header = {name: str(value) for name, value in vars(model.lstm).items() if name in ("hidden_size", "num_layers")}
+    with written_beside(path) as partial:
+        save_file(model.state_dict(), partial, header)
+
+
+def load_neural(path: Path, vocabulary_size: int) -> LSTMLanguageModel:
+    """What `save_neural` wrote, in eval mode."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no neural language model; make it with `masr lm`")
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+    model = LSTMLanguageModel(vocabulary_size, int(header["hidden_size"]), int(header["num_layers"]), 0.0, START_END)
+    try:
+        model.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise ValueError(f"{path} is not a model of these {vocabulary_size} tokens; run `masr lm` again") from error
+    return model.eval()
+
+
+def save_scales(folder: Path, method: str, setting: Setting, dev_cer: float) -> None:
+    """Keeps what dev chose."""
+    path = folder / "decode" / method / SCALES
+    path.write_text(json.dumps({"scales": setting, "dev_macro_cer": round(dev_cer, 6)}, indent=1))
+
+
+def load_scales(folder: Path, method: str, options: Decode) -> Setting:
+    """The scales that dev chose for a method."""
+    if not METHODS[method].has_scales(options):
+        return METHODS[method].scales(options)[0]
+    path = folder / "decode" / method / SCALES
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: the scales of {method} have not been chosen yet; run `masr decode`")
+    return json.loads(path.read_text())["scales"]

@@ -1,0 +1,96 @@
+"""All methods on one small model: settings, languages that are not allowed, words to expect."""
+
+import pytest
+import torch
+
+from masr.config import Config, Decode, LanguageModel, Vocab
+from masr.decode.language_models import estimate_models
+from masr.decode.search import METHODS, Searcher, Utterances, utterances_of
+from masr.models.recognizer import Recognizer
+from masr.nn.language_model import LSTMLanguageModel
+from masr.text.tokenizer import START_END, train_tokenizer
+
+TEXTS = {"el": ["μια γάτα", "και μια αγελάδα"], "es": ["una vaca", "y un gato"], "ro": ["o vacă", "un câine"]}
+MODEL = {
+    "encoder": {"layers": 1, "width": 16, "heads": 2, "feedforward": 16, "kernel": 3, "subsampling_channels": 4},
+    "attention_decoder": {"weight": 0.3, "layers": 1, "width": 8, "heads": 2, "feedforward": 8},
+}
+FAST = {"beam": 3, "lattice": {"lattice_beam": 2.0, "beam": 6.0}, "rescoring": {"candidates": 5}}
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["", "language token"])
+def model(request) -> Recognizer:
+    torch.manual_seed(0)
+    tokenizer = train_tokenizer(TEXTS, Vocab(language_token=request.param))
+    model = Recognizer(Config.model_validate({"name": "x", "features": {"mel_bins": 20}, "model": MODEL}), tokenizer)
+    for parameter in model.ctc.parameters():
+        parameter.data *= 4
+    return model.eval()
+
+
+def build(model: Recognizer, **options) -> Searcher:
+    ngrams = estimate_models(TEXTS, model.tokenizer, LanguageModel(token_order=3, word_order=2))
+    neural = LSTMLanguageModel(len(model.tokenizer), 8, 1, 0.0, START_END).eval()
+    return Searcher(model, Decode.model_validate(FAST | options), ngrams, neural)
+
+
+def hear(model: Recognizer, allowed: list[list[bool]]) -> Utterances:
+    features = torch.randn(len(allowed), 60, 20, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        encoded = model.encode(features, torch.tensor([60, 48, 52][: len(allowed)]))
+        return utterances_of(model, encoded, torch.tensor(allowed))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_only_tokens_of_the_allowed_languages_are_written(model, method):
+    searcher, settings = build(model), METHODS[method].scales(Decode())[-1:]
+    allowed = [[True, False, False], [False, True, True], [True, True, True]]
+    [found] = searcher(method, hear(model, allowed), settings)
+    for nbest, codes in zip(found, (["el"], ["es", "ro"], ["el", "es", "ro"]), strict=True):
+        usable = set(model.tokenizer.usable(codes))
+        assert all(set(hypothesis.tokens) <= usable for hypothesis in nbest)
+    [alone] = searcher(method, hear(model, allowed[:1]), settings)
+    assert [h.tokens for h in alone[0]] == [h.tokens for h in found[0]]
+
+
+@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if len(method.scales(Decode())) > 1])
+def test_a_list_of_settings_gives_what_each_gives_alone(model, method):
+    searcher, utterances = build(model, n_best=2), hear(model, [[True] * 3] * 2)
+    settings = METHODS[method].scales(Decode())[:3]
+    together = searcher(method, utterances, settings)
+    for setting, result in zip(settings, together, strict=True):
+        [alone] = searcher(method, utterances, [setting])
+        assert [[(h.tokens, h.text) for h in nbest] for nbest in alone] == [
+            [(h.tokens, h.text) for h in nbest] for nbest in result
+        ]
+
+
+@pytest.mark.parametrize("method", ["nbest-lm-rescoring", "neural-lm-rescoring", "attention-rescoring"])
+def test_scales_of_zero_leave_the_first_pass_as_it_is(model, method):
+    searcher, utterances = build(model, beam=5), hear(model, [[True] * 3] * 2)
+    zero = METHODS[method].scales(Decode())[0]
+    assert set(zero.values()) == {0.0}
+    [rescored], [plain] = searcher(method, utterances, [zero]), searcher("ctc-prefix-beam", utterances)
+    assert [nbest[0].tokens for nbest in rescored] == [nbest[0].tokens for nbest in plain]
+
+
+def test_a_lattice_rescored_with_nothing_has_the_best_path_of_h(model):
+    searcher, utterances = build(model), hear(model, [[True] * 3] * 2)
+    zero = METHODS["lattice-lm-rescoring"].scales(Decode())[0]
+    [rescored], [plain] = searcher("lattice-lm-rescoring", utterances, [zero]), searcher("lattice-h", utterances)
+    assert [nbest[0].tokens for nbest in rescored] == [nbest[0].tokens for nbest in plain]
+
+
+@pytest.mark.parametrize("method", ["ctc-prefix-beam", "lattice-h", "nbest-lm-rescoring"])
+def test_words_to_expect_are_found_more_often(model, method, tmp_path):
+    (tmp_path / "words.txt").write_text("gato\n")
+    utterances = hear(model, [[True] * 3] * 3)
+    setting = METHODS[method].scales(Decode())[0]
+    wide = {"beam": 20, "lattice": {"lattice_beam": 12.0, "beam": 20.0}, "rescoring": {"candidates": 20}}
+    [plain] = build(model, **wide)(method, utterances, [setting])
+    biased = build(model, bias_file=str(tmp_path / "words.txt"), bias_boost=8.0, **wide)
+    [found] = biased(method, utterances, [setting])
+    earned = [biased.biasing.score(nbest[0].tokens) for nbest in found]
+    before = [biased.biasing.score(nbest[0].tokens) for nbest in plain]
+    assert sum(earned) >= sum(before)
+    assert [h.tokens for nbest in found for h in nbest] != [h.tokens for nbest in plain for h in nbest]
