@@ -38,9 +38,12 @@ def run(config: Config, force: bool = False) -> None:
     lm.run(config)
     methods = dict.fromkeys(config.decode.methods)
     outputs = {name: StageOutput("decode", folder / "decode" / name, _inputs(config, name)) for name in methods}
-    outputs = {name: output for name, output in outputs.items() if output.begin(force)}
+    outputs = {name: output for name, output in outputs.items() if force or not output.is_complete()}
     if not outputs:
+        say(f"decode: complete in {folder / 'decode'} (--force redoes it)")
         return
+    for output in outputs.values():
+        output.begin(force=True)
     lm.copy_to(folder, config)
     searcher = load_searcher(folder, model, config.decode)
     settings = _choose_scales(list(outputs), searcher, model, config)

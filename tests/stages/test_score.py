@@ -80,12 +80,12 @@ def test_the_report_says_how_the_model_was_made(decoded):
 
 
 def test_before_stage_4_it_names_the_way_out(trained):
-    with pytest.raises(FileNotFoundError, match="exp/small/decode is not complete: run `masr decode`"):
+    with pytest.raises(FileNotFoundError, match="exp/small/decode/ctc-greedy is not complete: run `masr decode`"):
         score.run(trained.config())
 
 
 def test_a_method_that_was_not_decoded_names_the_way_out(decoded):
-    with pytest.raises(FileNotFoundError, match=r"ctc-prefix-beam/test\.jsonl is missing: run `masr decode`"):
+    with pytest.raises(FileNotFoundError, match="ctc-prefix-beam is not complete: run `masr decode`"):
         score.run(decoded.config("decode.methods=[ctc-prefix-beam]"))
 
 
