@@ -118,10 +118,11 @@ def compare(files: Annotated[list[Path], typer.Argument(help="exp/<name>/decode/
 def export(
     folder: Annotated[Path, typer.Argument(help="Trained folder, exp/<name>.")],
     output: Annotated[Path, typer.Argument(help="Folder to write.")],
+    method: Annotated[str | None, typer.Option(help="How it is to search; default: the experiment's first.")] = None,
 ) -> None:
     from masr.models.export import export_model
 
-    print(f"wrote {export_model(folder, output)}")
+    print(f"wrote {export_model(folder, output, method)}")
 
 
 def main() -> None:

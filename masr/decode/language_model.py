@@ -68,6 +68,22 @@ class NGram:
             total += log_prob
         return total
 
+    def scores(self, sentences: Sequence[Sequence[str]]) -> list[float]:
+        """`score` of many sentences; what several of them begin with is scored once."""
+        known: dict[Gram, tuple[Gram, float]] = {(): (self.state((START,)), 0.0)}
+        found = []
+        for sentence in map(tuple, sentences):
+            done = len(sentence)
+            while sentence[:done] not in known:
+                done -= 1
+            state, total = known[sentence[:done]]
+            for end in range(done, len(sentence)):
+                state, log_prob = self.step(state, sentence[end])
+                total += log_prob
+                known[sentence[: end + 1]] = state, total
+            found.append(total + self.step(state, END)[1])
+        return found
+
     def perplexity(self, sentences: Iterable[Sequence[str]]) -> float:
         """Per symbol, the end of each sentence included."""
         total, count = 0.0, 0

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import NamedTuple
 
 from masr.config import LanguageModel
 from masr.decode.language_model import NGram, estimate
@@ -13,6 +15,14 @@ from masr.text.tokenizer import Tokenizer
 
 POOLED = "pooled"
 DESCRIPTION = "lm.json"
+
+
+class Score(NamedTuple):
+    """What the models say of a transcript: its language (None: they are of all), log-probabilities in nats."""
+
+    language: str | None
+    token: float
+    word: float
 
 
 @dataclass
@@ -28,15 +38,32 @@ class LanguageModels:
         """Those of ``models`` that speak for ``languages``."""
         return [models[POOLED]] if POOLED in models else [models[code] for code in languages]
 
-    def token_log_prob(self, tokens: Sequence[int], languages: Sequence[str]) -> float:
-        """Of a whole transcript, in nats, by the language that suits it best; a language token counts nothing."""
-        spoken = [self.tokenizer.pieces[i] for i in self.tokenizer.spoken(tokens)]
-        return max(model.score(spoken) for model in self.of(self.tokens, languages))
+    def score(self, transcripts: Sequence[Sequence[int]], languages: Sequence[str]) -> list["Score"]:
+        """Log-probabilities of whole transcripts, each by the language that suits its tokens best.
 
-    def word_log_prob(self, tokens: Sequence[int], languages: Sequence[str]) -> float:
-        """The same by the models of words."""
-        words = self.tokenizer.decode(tokens).split()
-        return max(model.score(words) for model in self.of(self.words, languages))
+        A language token counts nothing. A language speaks for a transcript if it uses all of its tokens, or if none
+        does.
+        """
+        spoken = [self.tokenizer.spoken(tokens) for tokens in transcripts]
+        pieces = [[self.tokenizer.pieces[i] for i in ids] for ids in spoken]
+        words = [self.tokenizer.decode(ids).split() for ids in spoken]
+        best = [Score(None, -math.inf, -math.inf) for _ in spoken]
+        used = {name: self._used(name) for name in self._names(languages)}
+        for name in used:
+            able = [i for i, ids in enumerate(spoken) if used[name].issuperset(ids)]
+            able += [i for i, ids in enumerate(spoken) if not any(u.issuperset(ids) for u in used.values())]
+            by_token = self.tokens[name].scores([pieces[i] for i in able])
+            by_word = self.words[name].scores([words[i] for i in able])
+            for i, token, word in zip(able, by_token, by_word, strict=True):
+                if token > best[i].token:
+                    best[i] = Score(None if name == POOLED else name, token, word)
+        return best
+
+    def _names(self, languages: Sequence[str]) -> list[str]:
+        return [POOLED] if POOLED in self.tokens else list(languages)
+
+    def _used(self, name: str) -> set[int]:
+        return set(self.tokenizer.usable(self.vocabulary if name == POOLED else [name]))
 
     @cached_property
     def hash(self) -> str:

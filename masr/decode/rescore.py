@@ -5,6 +5,7 @@ U tokens, V vocabulary, D width.
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def _best(hypotheses: list[Hypothesis], setting: Setting, n: int) -> list[Hypoth
     parts = np.array([[hypothesis.parts[name] for name in setting] for hypothesis in hypotheses])
     scores = np.array([hypothesis.score for hypothesis in hypotheses]) + parts @ np.array(list(setting.values()))
     order = np.argsort(-scores, kind="stable")[:n]
-    return [Hypothesis(hypotheses[i].tokens, float(scores[i]), hypotheses[i].parts) for i in order]
+    return [replace(hypotheses[i], score=float(scores[i])) for i in order]
 
 
 def attention_log_probs(decoder: Any, frames: Tensor, lengths: Tensor, sentences: list[list[int]]) -> list[float]:

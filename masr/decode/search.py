@@ -233,29 +233,24 @@ def _oracle(searcher: Searcher, utterances: Utterances, settings: Sequence[Setti
     return [_candidates(searcher, utterances)]
 
 
-def _rescoring(*parts: str) -> "Search":
+def _rescoring(added: str) -> "Search":
     def search(searcher: Searcher, utterances: Utterances, settings: Sequence[Setting]) -> list[NBest]:
         candidates = _candidates(searcher, utterances)
-        for part in (*parts, "length"):
-            _PARTS[part](searcher, utterances, candidates)
+        _ADDED[added](searcher, utterances, candidates)
+        for hypothesis in itertools.chain.from_iterable(candidates):
+            hypothesis.parts["length"] = float(len(hypothesis.tokens))
         return [rescore.rerank(candidates, setting, searcher.options.n_best) for setting in settings]
 
     return search
 
 
-def _add_token_lm(searcher: Searcher, utterances: Utterances, candidates: NBest) -> None:
+def _add_ngrams(searcher: Searcher, utterances: Utterances, candidates: NBest) -> None:
     assert searcher.language_models is not None
     for languages, hypotheses in zip(utterances.languages, candidates, strict=True):
-        for hypothesis in hypotheses:
-            log_prob = searcher.language_models.token_log_prob(hypothesis.tokens, languages)
-            hypothesis.parts["token-lm"] = log_prob
-
-
-def _add_word_lm(searcher: Searcher, utterances: Utterances, candidates: NBest) -> None:
-    assert searcher.language_models is not None
-    for languages, hypotheses in zip(utterances.languages, candidates, strict=True):
-        for hypothesis in hypotheses:
-            hypothesis.parts["word-lm"] = searcher.language_models.word_log_prob(hypothesis.tokens, languages)
+        scores = searcher.language_models.score([h.tokens for h in hypotheses], languages)
+        for hypothesis, score in zip(hypotheses, scores, strict=True):
+            hypothesis.parts |= {"token-lm": score.token, "word-lm": score.word}
+            hypothesis.language = score.language
 
 
 def _add_neural_lm(searcher: Searcher, utterances: Utterances, candidates: NBest) -> None:
@@ -275,15 +270,7 @@ def _add_attention(searcher: Searcher, utterances: Utterances, candidates: NBest
             hypothesis.parts["attention"] = score
 
 
-def _add_length(searcher: Searcher, utterances: Utterances, candidates: NBest) -> None:
-    for hypothesis in itertools.chain.from_iterable(candidates):
-        hypothesis.parts["length"] = float(len(hypothesis.tokens))
-
-
-_PARTS = {
-    "token-lm": _add_token_lm, "word-lm": _add_word_lm, "neural-lm": _add_neural_lm, "attention": _add_attention,
-    "length": _add_length,
-}  # fmt: skip
+_ADDED = {"ngrams": _add_ngrams, "neural-lm": _add_neural_lm, "attention": _add_attention}
 
 
 # --- the methods -----------------------------------------------------------------------------------------------------
@@ -349,7 +336,7 @@ METHODS = {
     "lattice-hlg": Method(_graph_search("hlg"), _graph_scales, ngrams=True),
     "lattice-lm-rescoring": Method(_lattice_rescoring, _lattice_scales, ngrams=True),
     "nbest-oracle": Method(_oracle, oracle=True),
-    "nbest-lm-rescoring": Method(_rescoring("token-lm", "word-lm"), _nbest_scales("token-lm", "word-lm"), ngrams=True),
+    "nbest-lm-rescoring": Method(_rescoring("ngrams"), _nbest_scales("token-lm", "word-lm"), ngrams=True),
     "neural-lm-rescoring": Method(_rescoring("neural-lm"), _nbest_scales("neural-lm"), neural=True),
     "attention-rescoring": Method(_rescoring("attention"), _nbest_scales("attention"), decoder=True),
 }

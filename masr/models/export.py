@@ -1,16 +1,27 @@
 """Makes a small folder of a trained model that can be given away: float16 weights, config, tokenizer, model card."""
 
 import json
+import shutil
 from pathlib import Path
 
+from masr.config import Decode
 from masr.models.recognizer import load_model, parameter_count, save_model
+from masr.models.searcher import copy_search
 from masr.progress import clock
 from masr.text.languages import language_name
 
 
-def export_model(folder: Path, output: Path) -> Path:
-    """Writes ``output`` from an experiment's folder; returns it. Recognition with it needs nothing else."""
+def export_model(folder: Path, output: Path, method: str | None = None) -> Path:
+    """Writes ``output`` from an experiment's folder; returns it. Recognition with it needs nothing else.
+
+    ``method`` is the search that it will recognise with; default: the experiment's first.
+    """
     model = load_model(folder)
+    options = model.config.decode
+    methods = [method] if method else options.methods[:1]
+    model.config.decode = options = Decode.model_validate(options.model_dump() | {"methods": methods})
+    shutil.rmtree(output / "lm", ignore_errors=True)
+    copy_search(folder, output, options.methods[0], options)
     weights = {name: tensor.half() for name, tensor in model.state_dict().items()}
     save_model(output, model.config, model.tokenizer, weights)
     (output / "README.md").write_text(_model_card(folder, model.tokenizer.languages, parameter_count(model)), "utf-8")

@@ -86,12 +86,13 @@ class Recognizer(nn.Module):
     def predict_languages(
         self, encoded: EncoderOutput, found: list[list[Hypothesis]], allowed_languages: Tensor
     ) -> list[str | None]:
-        """The language of each utterance as the classifier, among the allowed ones (B, K), or the text names it."""
+        """The language of each utterance as the classifier, among the allowed ones (B, K), the text or the search names
+        it."""
         if self.language_classifier is not None:
             log_probs = self.language_classifier.log_probs(encoded.frames, encoded.lengths)
             best = log_probs.masked_fill(~allowed_languages, -torch.inf).argmax(-1)
             return [self.tokenizer.languages[i] for i in best.tolist()]
-        return [self.tokenizer.language_of(nbest[0].tokens) for nbest in found]
+        return [self.tokenizer.language_of(nbest[0].tokens) or nbest[0].language for nbest in found]
 
     def objective_weights(self) -> dict[str, float]:
         """Weight of every objective in plain training."""

@@ -1,6 +1,7 @@
 """What a trained folder needs to search well: its model, its language models in ``lm/``, the scales that dev chose."""
 
 import json
+import shutil
 from pathlib import Path
 
 from safetensors import safe_open
@@ -65,3 +66,17 @@ def load_scales(folder: Path, method: str, options: Decode) -> Setting:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: the scales of {method} have not been chosen yet; run `masr decode`")
     return json.loads(path.read_text())["scales"]
+
+
+def copy_search(folder: Path, output: Path, method: str, options: Decode) -> None:
+    """Gives another folder what a method needs beside the model."""
+    wanted = [(METHODS[method].ngrams, f"lm/{NGRAMS}"), (METHODS[method].neural, f"lm/{NEURAL}")]
+    wanted.append((METHODS[method].has_scales(options), f"decode/{method}/{SCALES}"))
+    for name in [name for needed, name in wanted if needed]:
+        if not (folder / name).exists():
+            raise FileNotFoundError(
+                f"{folder / name} is missing, which {method} needs: run `masr decode` with it first"
+            )
+        (output / name).parent.mkdir(parents=True, exist_ok=True)
+        copy = shutil.copytree if (folder / name).is_dir() else shutil.copy
+        copy(folder / name, output / name)

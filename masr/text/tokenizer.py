@@ -7,7 +7,7 @@ the SentencePiece model, or of one model after the other when every language has
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -74,7 +74,7 @@ class Tokenizer:
             raise ValueError(f"language {language!r} is not one of the model's: {', '.join(self.languages)}")
         return len(SPECIAL) + self.languages.index(language)
 
-    def usable(self, languages: Sequence[str]) -> list[int]:
+    def usable(self, languages: Iterable[str]) -> list[int]:
         """Ids that a transcript in one of these languages may hold, blank among them; ascending."""
         ids = {BLANK, START_END}
         for code in languages:

@@ -2,13 +2,17 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from masr.config import Config, Vocab
+import masr
+from masr.config import Config, LanguageModel, Vocab
+from masr.decode.language_models import estimate_models
 from masr.models.export import export_model
 from masr.models.recognizer import WEIGHTS, Recognizer, load_model, save_model
+from masr.models.searcher import save_scales
 from masr.text.tokenizer import train_tokenizer
 
 ENCODER = {"layers": 1, "width": 16, "heads": 2, "feedforward": 16, "kernel": 5, "subsampling_channels": 4}
@@ -55,3 +59,23 @@ def test_model_card_names_languages_training_and_results(trained, tmp_path):
 def test_export_of_a_folder_without_weights_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match="masr train"):
         export_model(tmp_path, tmp_path / "model")
+
+
+def test_a_method_takes_its_language_models_and_scales_with_it(trained, tmp_path):
+    method, tokenizer = "nbest-lm-rescoring", load_model(trained).tokenizer
+    with pytest.raises(FileNotFoundError, match="lm/ngrams is missing, which nbest-lm-rescoring needs: run `masr dec"):
+        export_model(trained, tmp_path / "model", method)
+    estimate_models({"es": ["uno dos"], "ro": ["unu doi"]}, tokenizer, LanguageModel()).save(trained / "lm/ngrams")
+    (trained / "decode" / method).mkdir(parents=True)
+    save_scales(trained, method, {"token-lm": 0.5, "word-lm": 0.0, "length": 1.0}, 0.25)
+    output = export_model(trained, tmp_path / "model", method)
+    recognizer = masr.load(str(output))
+    assert recognizer.options.methods == [method]
+    assert recognizer.setting == {"token-lm": 0.5, "word-lm": 0.0, "length": 1.0}
+    assert recognizer.transcribe(np.zeros(16000, dtype=np.float32)).language in (None, "es", "ro")
+    with pytest.raises(FileNotFoundError, match="lm/neural.safetensors: there is no neural language model"):
+        masr.load(str(output), methods=["neural-lm-rescoring"])
+    with pytest.raises(FileNotFoundError, match="the scales of lattice-hg have not been chosen yet; run `masr decode`"):
+        masr.load(str(output), methods=["lattice-hg"])
+    with pytest.raises(ValueError, match="nbest-oracle needs to know what was said"):
+        masr.load(str(output), methods=["nbest-oracle"])
