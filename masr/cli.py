@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -97,7 +97,7 @@ def transcribe(
     folder, *files = [model, *arguments] if model else arguments
     if not files:
         raise ValueError("name a model and at least one audio file: masr transcribe exp/demo a.wav")
-    options = {"methods": [method] if method else None, "bias_file": bias_file}
+    options: dict[str, Any] = {"methods": [method] if method else None, "bias_file": bias_file}
     recognizer = masr.load(folder, **{name: value for name, value in options.items() if value is not None})
     expected = languages.split(",") if languages else None
     for file, transcript in zip(files, recognizer.transcribe(files, languages=expected), strict=True):

@@ -56,7 +56,7 @@ def _step(model: LSTMLanguageModel, sentences: Sentences, optimizer: torch.optim
     optimizer.zero_grad()
 
 
-def _batches(sentences: Sentences) -> list[Sentences]:
+def _batches(sentences: Sentences) -> list[list[Sequence[int]]]:
     """Sentences of similar length, about BATCH_TOKENS in all."""
     batches: list[list[Sequence[int]]] = [[]]
     for sentence in sorted(sentences, key=len):
