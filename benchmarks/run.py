@@ -29,6 +29,7 @@ class Benchmark:
 BENCHMARKS = {
     "ctc_search": Benchmark("pyctcdecode"),
     "features": Benchmark(),
+    "lattice": Benchmark("pyctcdecode"),
     "recognition": Benchmark("peers"),
     "training": Benchmark("transformers", runs_there=True),
 }

@@ -1,0 +1,93 @@
+"""The peers' side of ``lattice.py``: one timed pass of each peer and size. Needs neither masr nor torch.
+
+    .venv-pyctcdecode/bin/python benchmarks/lattice_peers.py FOLDER
+
+``FOLDER`` holds log_probs.npz, words.txt and words.arpa; the results are written there as results.json.
+"""
+
+import itertools
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from flashlight.lib.text.decoder import (
+    CriterionType,
+    LexiconDecoder,
+    LexiconDecoderOptions,
+    SmearingMode,
+    Trie,
+    ZeroLM,
+)
+from flashlight.lib.text.decoder.kenlm import KenLM
+from flashlight.lib.text.dictionary import Dictionary
+
+BLANK = 0
+LM_WEIGHT = 0.5
+BEAMS = (5, 10, 25, 50, 100, 200)
+Search = Callable[[np.ndarray], str]
+
+
+def flashlight_search(folder: Path, pieces: list[str], words: list[str], beam: int, with_lm: bool) -> Search:
+    """Lexicon decoder, best alignment as in a decoding graph; the space's piece is its silence."""
+    dictionary = Dictionary(words)
+    lm = KenLM(str(folder / "words.arpa"), dictionary) if with_lm else ZeroLM()
+    silence, numbers = pieces.index("▁"), {piece: i for i, piece in enumerate(pieces)}
+    trie, start = Trie(len(pieces), silence), lm.start(False)
+    for word in words:
+        index = dictionary.get_index(word)
+        _, score = lm.score(start, index)
+        trie.insert([numbers[letter] for letter in word], index, score)
+    trie.smear(SmearingMode.MAX)
+    options = LexiconDecoderOptions(
+        beam_size=beam, beam_size_token=min(20, len(pieces)), beam_threshold=25.0, lm_weight=LM_WEIGHT if with_lm else 0.0,
+        word_score=0.0, unk_score=-float("inf"), sil_score=0.0, log_add=False, criterion_type=CriterionType.CTC,
+    )  # fmt: skip
+    decoder = LexiconDecoder(options, trie, lm, silence, BLANK, -1, [], False)
+
+    def search(log_probs: np.ndarray) -> str:
+        found = decoder.decode(log_probs.ctypes.data, *log_probs.shape)
+        return " ".join(dictionary.get_entry(i) for i in found[0].words if i >= 0) if found else ""
+
+    return search
+
+
+def pyctcdecode_search(folder: Path, pieces: list[str], words: list[str], beam: int) -> Search:
+    logging.disable(logging.WARNING)
+    from pyctcdecode import build_ctcdecoder
+
+    labels = ["", *(" " if piece == "▁" else piece for piece in pieces[1:])]
+    decoder = build_ctcdecoder(labels, str(folder / "words.arpa"), unigrams=words, alpha=LM_WEIGHT, beta=0.0)
+    return lambda log_probs: decoder.decode(log_probs, beam_width=beam)
+
+
+def measure(search: Search, log_probs: list[np.ndarray]) -> dict[str, object]:
+    search(log_probs[0])
+    start = time.perf_counter()
+    texts = [search(one) for one in log_probs]
+    return {"seconds": time.perf_counter() - start, "texts": texts}
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    with np.load(folder / "log_probs.npz") as arrays:
+        pieces = arrays["pieces"].tolist()
+        names = sorted((name for name in arrays if name != "pieces"), key=lambda name: int(name.rpartition("_")[2]))
+        log_probs = [np.ascontiguousarray(arrays[name], dtype=np.float32) for name in names]
+    words = (folder / "words.txt").read_text(encoding="utf-8").split()
+    results = []
+    for beam, with_lm in itertools.product(BEAMS, (False, True)):
+        name = f"flashlight-text, {'KenLM' if with_lm else 'no LM'}"
+        search = flashlight_search(folder, pieces, words, beam, with_lm)
+        results.append({"decoder": name, "size": beam, **measure(search, log_probs)})
+    for beam in BEAMS:
+        search = pyctcdecode_search(folder, pieces, words, beam)
+        results.append({"decoder": "pyctcdecode, KenLM", "size": beam, **measure(search, log_probs)})
+    (folder / "results.json").write_text(json.dumps(results))
+
+
+if __name__ == "__main__":
+    main()
