@@ -43,7 +43,8 @@ def flashlight_search(folder: Path, pieces: list[str], words: list[str], beam: i
         trie.insert([numbers[letter] for letter in word], index, score)
     trie.smear(SmearingMode.MAX)
     options = LexiconDecoderOptions(
-        beam_size=beam, beam_size_token=min(20, len(pieces)), beam_threshold=25.0, lm_weight=LM_WEIGHT if with_lm else 0.0,
+        beam_size=beam, beam_size_token=min(20, len(pieces)), beam_threshold=25.0,
+        lm_weight=LM_WEIGHT if with_lm else 0.0,
         word_score=0.0, unk_score=-float("inf"), sil_score=0.0, log_add=False, criterion_type=CriterionType.CTC,
     )  # fmt: skip
     decoder = LexiconDecoder(options, trie, lm, silence, BLANK, -1, [], False)
