@@ -223,7 +223,7 @@ class Lattice(Section):
     """The compact one is smaller by the size of the vocabulary; k2 calls it modified."""
     beam: PositiveFloat = 12.0
     """Paths that are this many nats behind the best one are given up."""
-    max_active: Positive = 2000
+    max_active: Positive = 500
     """Most states that stay in a frame."""
     lattice_beam: PositiveFloat = 6.0
     """Paths within this many nats of the best one stay in a lattice."""
