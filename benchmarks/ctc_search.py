@@ -66,15 +66,16 @@ def synthetic(vocabulary_size: int, utterances: int = 20, frames: int = 250) -> 
 
 
 @torch.no_grad()
-def recognised(every: int = 10) -> tuple[list[np.ndarray], list[str]]:
-    """Log-probabilities (T, V) that the shipped model gives every tenth freevoices test recording, and the pieces."""
+def recognised(every: int = 10) -> tuple[list[np.ndarray], list[str], float]:
+    """Log-probabilities (T, V) that the shipped model gives every tenth freevoices test recording, the pieces, and the
+    seconds of a frame."""
     model = load_model(RECIPE / "model")
     log_mel, found = LogMel(model.config.features.mel_bins), []
     for cut in freevoices.read(RECIPE / "corpus")["test"][::every]:
         features = torch.from_numpy(log_mel(load_audio(cut)))
         encoded = model.encode(features[None], torch.tensor([len(features)]))
         found.append(model.ctc.log_probs(encoded.frames, encoded.lengths)[0][0].numpy())
-    return found, model.tokenizer.pieces
+    return found, model.tokenizer.pieces, model.frame_seconds
 
 
 def masr_search(pieces: list[str], beam: int, prune: Pruning | None) -> Callable[[np.ndarray], str]:
@@ -105,7 +106,9 @@ def measure_peers(python: Path, log_probs: list[np.ndarray], pieces: list[str], 
         return json.loads(results.read_text())
 
 
-def compare(what: str, log_probs: list[np.ndarray], pieces: list[str], options: argparse.Namespace) -> list[str]:
+def compare(
+    what: str, log_probs: list[np.ndarray], pieces: list[str], frame_seconds: float, options: argparse.Namespace
+) -> list[str]:
     """Print the rows of one set of log-probabilities; its ``ratio`` lines are returned."""
     masr = masr_search(pieces, options.beam, DEFAULT_PRUNING)
     passes = []
@@ -117,7 +120,7 @@ def compare(what: str, log_probs: list[np.ndarray], pieces: list[str], options: 
     seconds["masr, no pruning"] = unpruned["seconds"]
     texts = {name: result["texts"] for name, result in passes[0].items()} | {"masr, no pruning": unpruned["texts"]}
     wide = measure(masr_search(pieces, WIDE, None), log_probs)["texts"]
-    audio = sum(map(len, log_probs)) * options.frame_seconds
+    audio = sum(map(len, log_probs)) * frame_seconds
     for name, taken in seconds.items():
         same = statistics.mean(a == b for a, b in zip(texts[name], wide, strict=True))
         print(f"| {what} | {len(pieces)} | {audio:.0f} | {name} | {taken:.3f} | {taken / audio:.5f} | {same:.1%} |")
@@ -127,7 +130,6 @@ def compare(what: str, log_probs: list[np.ndarray], pieces: list[str], options: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--frame-seconds", type=float, default=0.04)
     parser.add_argument("--beam", type=int, default=10)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peers-python", type=Path, default=PEERS_PYTHON)
@@ -137,10 +139,10 @@ def main() -> None:
             f"{options.peers_python} does not exist; set the peers up first:\n{__doc__.split('python benchmarks')[0]}"
         )
     torch.set_num_threads(1)
-    sets = {"ctc-prefix-beam": recognised(), "ctc-prefix-beam-synthetic-V500": synthetic(500)}
+    sets = {"ctc-prefix-beam": recognised(), "ctc-prefix-beam-synthetic-V500": (*synthetic(500), 0.04)}
     print("| what | V | audio, s | search | seconds | real-time factor | 1-best as beam 300 |")
     print("|---|---|---|---|---|---|---|")
-    ratios = [line for what, (log_probs, pieces) in sets.items() for line in compare(what, log_probs, pieces, options)]
+    ratios = [line for what, given in sets.items() for line in compare(what, *given, options)]
     print("\n".join(ratios))
 
 

@@ -3,7 +3,7 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -47,6 +47,10 @@ class Batch:
         """The same batch with its tensors on a device."""
         moved = {f.name: _move(getattr(self, f.name), device) for f in fields(self)}
         return Batch(**moved)
+
+    def plain(self) -> dict[str, Any]:
+        """Lists and tensors only, to be read back anywhere."""
+        return vars(self) | {"targets": {name: tuple(tokens) for name, tokens in self.targets.items()}}
 
     def __len__(self) -> int:
         return len(self.ids)

@@ -24,17 +24,18 @@ def export_model(folder: Path, output: Path, method: str | None = None) -> Path:
     copy_search(folder, output, options.methods[0], options)
     weights = {name: tensor.half() for name, tensor in model.state_dict().items()}
     save_model(output, model.config, model.tokenizer, weights)
-    (output / "README.md").write_text(_model_card(folder, model.tokenizer.languages, parameter_count(model)), "utf-8")
+    card = _model_card(folder, model.tokenizer.languages, parameter_count(model), options.methods[0])
+    (output / "README.md").write_text(card, "utf-8")
     return output
 
 
-def _model_card(folder: Path, languages: list[str], parameters: int) -> str:
+def _model_card(folder: Path, languages: list[str], parameters: int, method: str) -> str:
     lines = [
         f"# {folder.name}", "",
         f"A masr recogniser of {parameters / 1e6:.2f} M parameters (float16 here) for "
         f"{', '.join(language_name(code) for code in languages)}.", "",
         "```", "masr transcribe THIS_FOLDER a.wav", "```", "",
-        *_training(folder), *_results(folder),
+        *_training(folder), *_results(folder, method),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
 
@@ -53,10 +54,10 @@ def _training(folder: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def _results(folder: Path) -> list[str]:
-    """The error rates of every scored method and split."""
+def _results(folder: Path, method: str) -> list[str]:
+    """The error rates of a method on every scored split."""
     lines = []
-    for path in sorted(folder.glob("score/*/*/report.md")):
+    for path in sorted(folder.glob(f"score/{method}/*/report.md")):
         _, _, rates = path.read_text("utf-8").partition("## Error rates (%)\n\n")
         lines += [f"## {path.parent.parent.name}, {path.parent.name}: error rates (%)", "", rates.split("\n\n")[0], ""]
     return lines

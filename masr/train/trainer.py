@@ -164,13 +164,10 @@ class Trainer:
     def _count_bad_step(self, update: Update, finite: bool) -> None:
         self.progress["bad_steps"] += 1
         if not finite:
-            path = (
-                self.folder
-                / "bad_batches"
-                / f"update-{self.progress['update'] + 1}-{self.accelerator.process_index}.pt"
-            )
+            name = f"update-{self.progress['update'] + 1}-{self.accelerator.process_index}.pt"
+            path = self.folder / "bad_batches" / name
             path.parent.mkdir(exist_ok=True)
-            torch.save([vars(batch) for batch in update.micro_batches], path)
+            torch.save([batch.plain() for batch in update.micro_batches], path)
             say(f"train: update {self.progress['update'] + 1}: the loss is not finite; skipped, batch kept in {path}")
         if self.progress["bad_steps"] > self.options.max_bad_steps:
             raise TrainingFailed(

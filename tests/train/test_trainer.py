@@ -169,7 +169,7 @@ def test_update_with_a_non_finite_loss_is_skipped(prepared, workdir, spoil, caps
     assert_same(*(checkpoints.load_weights(path, "averaged") for path in saved[:2]))
     assert [checkpoints.load_state(path, 0)[0]["progress"]["bad_steps"] for path in saved] == [0, 1, 0]
     (dump,) = (EXPERIMENT / "bad_batches").iterdir()
-    (batch,) = torch.load(dump, weights_only=False)
+    (batch,) = torch.load(dump, weights_only=True)
     assert dump.name == "update-2-0.pt" and set(batch["ids"]) == {cut.id for cut in second}
     assert batch["features"].isnan().any()
 
