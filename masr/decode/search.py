@@ -177,15 +177,16 @@ def _attention_search(searcher: Searcher, utterances: Utterances, ctc_weight: fl
 
 def _graph_search(kind: str) -> "Search":
     def search(searcher: Searcher, utterances: Utterances, settings: Sequence[Setting]) -> list[NBest]:
-        return [_through_graph(searcher, utterances, kind, setting) for setting in settings]
+        only = len(settings) == 1  # the graphs of a sweep are not worth their room on the disk
+        return [_through_graph(searcher, utterances, kind, setting, keep=only) for setting in settings]
 
     return search
 
 
-def _through_graph(searcher: Searcher, utterances: Utterances, kind: str, setting: Setting) -> NBest:
+def _through_graph(searcher: Searcher, utterances: Utterances, kind: str, setting: Setting, keep: bool) -> NBest:
     options, found = searcher.options, _Collected(len(utterances.languages))
     for languages, rows in utterances.by_languages():
-        graph = searcher.graphs.get(kind, languages, setting.get("lm", 1.0), setting.get("length", 0.0))
+        graph = searcher.graphs.get(kind, languages, setting.get("lm", 1.0), setting.get("length", 0.0), keep)
         given = utterances.log_probs[rows], utterances.ctc_lengths[rows], graph, options.lattice
         if options.n_best == 1 and searcher.biasing is None:
             found.put(rows, [[best] for best in searcher.backend.best_paths(*given)])

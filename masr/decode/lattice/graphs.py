@@ -29,11 +29,19 @@ class Graphs:
         self._compiled: dict[str, Graph] = {}
         self._grammars: dict[tuple, StdVectorFst] = {}
 
-    def get(self, kind: str, languages: Sequence[str], lm_scale: float = 1.0, bonus: float = 0.0) -> Graph:
-        """Graph ``h``, ``hl``, ``hg`` or ``hlg``; ``bonus`` (nats) is given for each token."""
+    def get(
+        self, kind: str, languages: Sequence[str], lm_scale: float = 1.0, bonus: float = 0.0, keep: bool = True
+    ) -> Graph:
+        """Graph ``h``, ``hl``, ``hg`` or ``hlg``; ``bonus`` (nats) is given for each token. ``keep``: on disk, too."""
         name = self._name(kind, languages, lm_scale, bonus)
+        path = self.folder / name if self.folder else None
         if name not in self._compiled:
-            self._compiled[name] = self._load_or_compile(name, kind, languages, lm_scale, bonus)
+            stored = path is not None and path.is_file()
+            self._compiled[name] = (
+                Graph.load(path, len(self.tokenizer)) if stored else self._compile(kind, languages, lm_scale, bonus)
+            )
+        if keep and path is not None and kind != "h" and not path.is_file():
+            self._compiled[name].save(path)
         return self._compiled[name]
 
     def grammar(self, languages: Sequence[str], lm_scale: float, bonus: float = 0.0) -> StdVectorFst:
@@ -45,19 +53,13 @@ class Graphs:
             self._grammars[key] = self._token_grammar(languages, lm_scale, bonus)
         return self._grammars[key]
 
-    def _load_or_compile(self, name: str, kind: str, languages: Sequence[str], lm_scale: float, bonus: float) -> Graph:
-        path = self.folder / name if self.folder else None
-        if path and path.is_file():
-            return Graph.load(path, len(self.tokenizer))
+    def _compile(self, kind: str, languages: Sequence[str], lm_scale: float, bonus: float) -> Graph:
         grammar = None
         if kind == "hg":
             grammar = self.grammar(languages, lm_scale)
         elif kind != "h":
             grammar = self._word_grammar(languages, lm_scale if kind == "hlg" else None)
-        graph = fsts.compose_graph(len(self.tokenizer), grammar, self.options.topology == "compact", bonus)
-        if path and kind != "h":
-            graph.save(path)
-        return graph
+        return fsts.compose_graph(len(self.tokenizer), grammar, self.options.topology == "compact", bonus)
 
     def _token_grammar(self, languages: Sequence[str], lm_scale: float, bonus: float) -> StdVectorFst:
         models = self._models().tokens
