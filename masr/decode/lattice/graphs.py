@@ -36,10 +36,10 @@ class Graphs:
         name = self._name(kind, languages, lm_scale, bonus)
         path = self.folder / name if self.folder else None
         if name not in self._compiled:
-            stored = path is not None and path.is_file()
-            self._compiled[name] = (
-                Graph.load(path, len(self.tokenizer)) if stored else self._compile(kind, languages, lm_scale, bonus)
-            )
+            if path is not None and path.is_file():
+                self._compiled[name] = Graph.load(path, len(self.tokenizer))
+            else:
+                self._compiled[name] = self._compile(kind, languages, lm_scale, bonus)
         if keep and path is not None and kind != "h" and not path.is_file():
             self._compiled[name].save(path)
         return self._compiled[name]
