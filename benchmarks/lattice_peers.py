@@ -28,10 +28,14 @@ from flashlight.lib.text.dictionary import Dictionary
 BLANK = 0
 LM_WEIGHT = 0.5
 BEAMS = (5, 10, 25, 50, 100, 200)
+WORD_SCORES = (-2.0, -5.0, -8.0)
+"""flashlight-text lets words follow each other without the space's piece; without a price for each it writes dozens."""
 Search = Callable[[np.ndarray], str]
 
 
-def flashlight_search(folder: Path, pieces: list[str], words: list[str], beam: int, with_lm: bool) -> Search:
+def flashlight_search(
+    folder: Path, pieces: list[str], words: list[str], beam: int, word_score: float, with_lm: bool
+) -> Search:
     """Lexicon decoder, best alignment as in a decoding graph; the space's piece is its silence."""
     dictionary = Dictionary(words)
     lm = KenLM(str(folder / "words.arpa"), dictionary) if with_lm else ZeroLM()
@@ -45,7 +49,7 @@ def flashlight_search(folder: Path, pieces: list[str], words: list[str], beam: i
     options = LexiconDecoderOptions(
         beam_size=beam, beam_size_token=min(20, len(pieces)), beam_threshold=25.0,
         lm_weight=LM_WEIGHT if with_lm else 0.0,
-        word_score=0.0, unk_score=-float("inf"), sil_score=0.0, log_add=False, criterion_type=CriterionType.CTC,
+        word_score=word_score, unk_score=-float("inf"), sil_score=0.0, log_add=False, criterion_type=CriterionType.CTC,
     )  # fmt: skip
     decoder = LexiconDecoder(options, trie, lm, silence, BLANK, -1, [], False)
 
@@ -80,13 +84,13 @@ def main() -> None:
         log_probs = [np.ascontiguousarray(arrays[name], dtype=np.float32) for name in names]
     words = (folder / "words.txt").read_text(encoding="utf-8").split()
     results = []
-    for beam, with_lm in itertools.product(BEAMS, (False, True)):
-        name = f"flashlight-text, {'KenLM' if with_lm else 'no LM'}"
-        search = flashlight_search(folder, pieces, words, beam, with_lm)
+    for beam, score, with_lm in itertools.product(BEAMS, WORD_SCORES, (False, True)):
+        name = f"flashlight-text {'KenLM' if with_lm else 'no LM'}"
+        search = flashlight_search(folder, pieces, words, beam, score, with_lm)
         results.append({"decoder": name, "size": beam, **measure(search, log_probs)})
     for beam in BEAMS:
         search = pyctcdecode_search(folder, pieces, words, beam)
-        results.append({"decoder": "pyctcdecode, KenLM", "size": beam, **measure(search, log_probs)})
+        results.append({"decoder": "pyctcdecode KenLM", "size": beam, **measure(search, log_probs)})
     (folder / "results.json").write_text(json.dumps(results))
 
 
