@@ -9,11 +9,10 @@ import itertools
 import json
 import logging
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from ctc_search_peers import BLANK, Search, measure
 from flashlight.lib.text.decoder import (
     CriterionType,
     LexiconDecoder,
@@ -25,12 +24,10 @@ from flashlight.lib.text.decoder import (
 from flashlight.lib.text.decoder.kenlm import KenLM
 from flashlight.lib.text.dictionary import Dictionary
 
-BLANK = 0
 LM_WEIGHT = 0.5
 BEAMS = (5, 10, 25, 50, 100, 200)
 WORD_SCORES = (-2.0, -5.0, -8.0)
 """flashlight-text lets words follow each other without the space's piece; without a price for each it writes dozens."""
-Search = Callable[[np.ndarray], str]
 
 
 def flashlight_search(
@@ -67,13 +64,6 @@ def pyctcdecode_search(folder: Path, pieces: list[str], words: list[str], beam: 
     labels = ["", *(" " if piece == "▁" else piece for piece in pieces[1:])]
     decoder = build_ctcdecoder(labels, str(folder / "words.arpa"), unigrams=words, alpha=LM_WEIGHT, beta=0.0)
     return lambda log_probs: decoder.decode(log_probs, beam_width=beam)
-
-
-def measure(search: Search, log_probs: list[np.ndarray]) -> dict[str, object]:
-    search(log_probs[0])
-    start = time.perf_counter()
-    texts = [search(one) for one in log_probs]
-    return {"seconds": time.perf_counter() - start, "texts": texts}
 
 
 def main() -> None:

@@ -49,9 +49,9 @@ class LanguageModels:
         words = [self.tokenizer.decode(ids).split() for ids in spoken]
         best = [Score(None, -math.inf, -math.inf) for _ in spoken]
         used = {name: self._used(name) for name in self._names(languages)}
+        foreign = [i for i, ids in enumerate(spoken) if not any(u.issuperset(ids) for u in used.values())]
         for name in used:
-            able = [i for i, ids in enumerate(spoken) if used[name].issuperset(ids)]
-            able += [i for i, ids in enumerate(spoken) if not any(u.issuperset(ids) for u in used.values())]
+            able = [i for i, ids in enumerate(spoken) if used[name].issuperset(ids)] + foreign
             by_token = self.tokens[name].scores([pieces[i] for i in able])
             by_word = self.words[name].scores([words[i] for i in able])
             for i, token, word in zip(able, by_token, by_word, strict=True):
