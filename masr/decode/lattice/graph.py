@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import kaldifst
 from kaldifst import ArcIterator, StateIterator, StdArc, StdVectorFst
@@ -110,14 +110,25 @@ def topology(tokens: int, compact: bool = False, bonus: float = 0.0) -> StdVecto
     return fst
 
 
-def token_grammar(lm: NGram, pieces: Mapping[str, int], scale: float = 1.0, bonus: float = 0.0) -> StdVectorFst:
-    """G as an acceptor of the tokens ``pieces`` (``{symbol of the model: id}``), each of which earns ``bonus``.
+class TokenModel(NamedTuple):
+    """A model, the tokens that it speaks of by their symbols in it, and what its transcripts begin with before them."""
 
-    Tokens that the model has never seen cost as much as its ``<unk>``.
+    lm: NGram
+    pieces: Mapping[str, int]
+    firsts: Sequence[int | None] = (None,)
+
+
+def token_grammar(models: Sequence[TokenModel], scale: float = 1.0, bonus: float = 0.0) -> StdVectorFst:
+    """G as an acceptor of tokens, each of which earns ``bonus``: the union of the models.
+
+    Tokens that a model has never seen cost as much as its ``<unk>``.
     """
-    labels = {piece: [i + 1] for piece, i in pieces.items() if (piece,) in lm.log_probs}
-    labels[UNKNOWN] = [i + 1 for piece, i in pieces.items() if piece not in labels]
-    return _grammar(lm, labels, scale, backoff_label=0, bonus=bonus)
+    fst = empty_fst(1)
+    for lm, pieces, firsts in models:
+        labels = {piece: [i + 1] for piece, i in pieces.items() if (piece,) in lm.log_probs}
+        labels[UNKNOWN] = [i + 1 for piece, i in pieces.items() if piece not in labels]
+        _begin(fst, _add_grammar(fst, lm, labels, scale, backoff_label=0, bonus=bonus), firsts)
+    return fst
 
 
 def bonus_grammar(tokens: Iterable[int], bonus: float) -> StdVectorFst:
@@ -133,12 +144,15 @@ def union(grammars: Sequence[tuple[StdVectorFst, Sequence[int | None]]]) -> StdV
     """Accepts what any of the grammars accepts, each after one of its own first tokens (None: without one)."""
     fst = empty_fst(1)
     for grammar, firsts in grammars:
-        offset = fst.num_states
-        for token in firsts:
-            label = 0 if token is None else token + 1
-            fst.add_arc(0, StdArc(label, label, 0.0, offset + grammar.start))
+        _begin(fst, fst.num_states + grammar.start, firsts)
         _append(fst, grammar, lambda read, written: (read, written))
     return fst
+
+
+def _begin(fst: StdVectorFst, state: int, firsts: Sequence[int | None]) -> None:
+    for token in firsts:
+        label = 0 if token is None else token + 1
+        fst.add_arc(fst.start, StdArc(label, label, 0.0, state))
 
 
 def word_grammar(tokens: int, lexicon: Lexicon, lm: NGram | None, scale: float = 1.0) -> StdVectorFst:
@@ -161,7 +175,8 @@ def word_grammar(tokens: int, lexicon: Lexicon, lm: NGram | None, scale: float =
     else:
         known = {name: [label] for name, label in number.items() if (name,) in lm.log_probs and name != UNKNOWN}
         known[UNKNOWN] = [label for name, label in number.items() if name not in known]
-        grammar = _grammar(lm, known, scale, backoff_label=len(names) + 1)
+        grammar = empty_fst(0)
+        grammar.start = _add_grammar(grammar, lm, known, scale, backoff_label=len(names) + 1)
     kaldifst.arcsort(lexicon_fst, "olabel")
     composed = _relabel(kaldifst.compose(lexicon_fst, grammar), lambda token, _: (token, token))
     if kaldifst.determinize_star(composed, max_states=MAX_STATES):
@@ -209,14 +224,14 @@ def _add_unknown(fst: StdVectorFst, lexicon: Lexicon, word: int, begin: int, end
     fst.add_arc(inside, StdArc(end, 0, 0.0, 1))
 
 
-def _grammar(
-    lm: NGram, labels: Mapping[str, Sequence[int]], scale: float, backoff_label: int, bonus: float = 0.0
-) -> StdVectorFst:
-    """G: a state for each context of the model; ``backoff_label`` (input side) leads to the next shorter one."""
+def _add_grammar(
+    fst: StdVectorFst, lm: NGram, labels: Mapping[str, Sequence[int]], scale: float, backoff_label: int,
+    bonus: float = 0.0,
+) -> int:  # fmt: skip
+    """Adds G and returns its first state: a state for each context of the model, numbered after those that are there;
+    ``backoff_label`` (input side) leads to the next shorter context."""
     contexts = sorted(set(lm.backoffs) | {()}, key=len)
-    state = {context: i for i, context in enumerate(contexts)}
-    fst = empty_fst(len(contexts))
-    fst.start = state[lm.state((START,))]
+    state = {context: fst.add_state() for context in contexts}
     for context in contexts[1:]:
         shorter = _known_end(context[1:], state)
         fst.add_arc(state[context], StdArc(backoff_label, 0, -scale * lm.backoffs[context], state[shorter]))
@@ -230,7 +245,7 @@ def _grammar(
         target = state[_known_end(gram, state)]
         for label in labels.get(gram[-1], ()):
             fst.add_arc(origin, StdArc(label, label, -scale * log_prob - bonus, target))
-    return fst
+    return state[lm.state((START,))]
 
 
 def _known_end(gram: Gram, state: Mapping[Gram, int]) -> Gram:

@@ -11,7 +11,7 @@ from masr.config import Lattice
 from masr.decode.language_model import NGram
 from masr.decode.language_models import POOLED, LanguageModels
 from masr.decode.lattice import graph as fsts
-from masr.decode.lattice.graph import Graph
+from masr.decode.lattice.graph import Graph, TokenModel
 from masr.text.tokenizer import Tokenizer
 
 
@@ -64,11 +64,8 @@ class Graphs:
     def _token_grammar(self, languages: Sequence[str], lm_scale: float, bonus: float) -> StdVectorFst:
         models = self._models().tokens
         groups = {POOLED: languages} if POOLED in models else {code: [code] for code in languages}
-        grammars = [
-            (fsts.token_grammar(models[name], self._pieces(codes), lm_scale, bonus), self._firsts(codes))
-            for name, codes in groups.items()
-        ]
-        return fsts.union(grammars)
+        parts = [TokenModel(models[name], self._pieces(codes), self._firsts(codes)) for name, codes in groups.items()]
+        return fsts.token_grammar(parts, lm_scale, bonus)
 
     def _word_grammar(self, languages: Sequence[str], lm_scale: float | None) -> StdVectorFst:
         key = ("lg", *languages, lm_scale)

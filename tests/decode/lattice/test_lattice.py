@@ -15,7 +15,16 @@ from masr.config import Lattice
 from masr.decode.greedy import ctc_greedy
 from masr.decode.language_model import NGram, estimate
 from masr.decode.lattice import k2_problem, load_backend
-from masr.decode.lattice.graph import Graph, Lexicon, bonus_grammar, compose_graph, token_grammar, union, word_grammar
+from masr.decode.lattice.graph import (
+    Graph,
+    Lexicon,
+    TokenModel,
+    bonus_grammar,
+    compose_graph,
+    token_grammar,
+    union,
+    word_grammar,
+)
 
 PIECES = ["<blank>", "<unk>", "<sos/eos>", "▁", "a", "b", "c"]
 V = len(PIECES)
@@ -64,7 +73,7 @@ def graph_hl(lexicon: Lexicon = LEXICON, lm: NGram | None = None, scale: float =
 
 
 def graph_hg(lm: NGram, bonus: float = 0.0) -> Graph:
-    return compose_graph(V, token_grammar(lm, SYMBOLS), bonus=bonus)
+    return compose_graph(V, token_grammar([TokenModel(lm, SYMBOLS)]), bonus=bonus)
 
 
 def best_alignment(frames: Tensor, tokens: list[int]) -> float:
@@ -169,7 +178,7 @@ def test_a_rescored_lattice_has_the_best_path_of_the_graph_that_holds_the_model(
     log_probs, lm = logits.log_softmax(-1), estimate([[c for word in line for c in f"▁{word}"] for line in TEXT], 3)
     direct = backend.best_paths(log_probs, LENGTHS, graph_hg(lm), WIDE)
     lattices = backend.intersect(log_probs, LENGTHS, graph_h(), Lattice(beam=20.0, lattice_beam=8.0))
-    rescored = [paths[0] for paths in lattices.rescore(token_grammar(lm, SYMBOLS)).best_paths(1)]
+    rescored = [paths[0] for paths in lattices.rescore(token_grammar([TokenModel(lm, SYMBOLS)])).best_paths(1)]
     assert [h.tokens for h in rescored] == [h.tokens for h in direct]
     assert [h.score for h in rescored] == pytest.approx([h.score for h in direct], abs=1e-3)
     assert [h.tokens for h in rescored] != [paths[0].tokens for paths in lattices.best_paths(1)]
