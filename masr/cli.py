@@ -129,7 +129,7 @@ def main() -> None:
     """Entry point; what a user can put right is one clear message, not a traceback."""
     try:
         app()
-    except (ValueError, OSError, RuntimeError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if not _is_for_the_user(error):
             raise
         sys.exit(f"masr: {error}")

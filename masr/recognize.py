@@ -18,8 +18,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from masr.config import Decode
 from masr.data.features import SAMPLING_RATE, WINDOW, LogMel, UnusableAudio
+from masr.decode.alignment import add_times, timed_words
 from masr.decode.hypothesis import Hypothesis
-from masr.decode.search import METHODS, Searcher, Setting, add_times, timed_words, utterances_of
+from masr.decode.search import METHODS, Searcher, Setting
+from masr.decode.utterances import utterances_of
 from masr.models.recognizer import Recognizer, load_model
 from masr.models.searcher import load_scales, load_searcher
 

@@ -9,6 +9,8 @@ from itertools import pairwise
 import numpy as np
 from torch import Tensor
 
+from masr.decode.hypothesis import Hypothesis
+from masr.decode.utterances import SearchableModel
 from masr.text.tokenizer import WORD_START
 
 
@@ -54,6 +56,24 @@ def word_times(pieces: Sequence[str], times: Sequence[tuple[float, float]]) -> l
             began = words[-1][1] if words[-1][0] else start  # the pause before a word belongs to a "▁" of its own
             words[-1] = (words[-1][0] + text, began, end)
     return [word for word in words if word[0]]
+
+
+def add_times(best: Hypothesis, log_probs: Tensor, model: SearchableModel) -> None:
+    """Start and end of every token (seconds) by the best CTC alignment (S, V); none if it does not fit in S frames."""
+    try:
+        frames = ctc_align(log_probs, best.tokens)
+    except ValueError:  # an attention decoder may write more tokens than there are frames
+        return
+    best.timestamps = token_times(frames, model.frame_seconds)
+
+
+def timed_words(best: Hypothesis, model: SearchableModel) -> list[tuple[str, float, float]]:
+    """``(word, start, end)`` in seconds of a hypothesis with times; none without."""
+    if not best.timestamps:
+        return []
+    pieces = [model.tokenizer.pieces[i] for i in best.tokens]
+    spoken = [(p, t) for p, t in zip(pieces, best.timestamps, strict=True) if not p.startswith("<")]
+    return word_times([p for p, _ in spoken], [t for _, t in spoken])
 
 
 def _check(log_probs: Tensor, tokens: Sequence[int], blank: int) -> None:

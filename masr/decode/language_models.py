@@ -36,7 +36,7 @@ class LanguageModels:
 
     def of(self, models: Mapping[str, NGram], languages: Sequence[str]) -> list[NGram]:
         """Those of ``models`` that speak for ``languages``."""
-        return [models[POOLED]] if POOLED in models else [models[code] for code in languages]
+        return [models[name] for name in self._names(languages)]
 
     def score(self, transcripts: Sequence[Sequence[int]], languages: Sequence[str]) -> list["Score"]:
         """Log-probabilities of whole transcripts, each by the language that suits its tokens best.
@@ -105,7 +105,7 @@ class LanguageModels:
 
 def estimate_models(texts: Mapping[str, Sequence[str]], tokenizer: Tokenizer, options: LanguageModel) -> LanguageModels:
     """Models of normalised training text by language (``{language: sentences}``)."""
-    tokens = {code: [_pieces(line, code, tokenizer) for line in lines] for code, lines in texts.items()}
+    tokens = {code: [spelling(line, code, tokenizer) for line in lines] for code, lines in texts.items()}
     words = {code: [line.split() for line in lines] for code, lines in texts.items()}
     vocabulary = {code: sorted({word for line in lines for word in line}) for code, lines in words.items()}
     if options.pooled:
@@ -120,5 +120,6 @@ def _estimate_each(sentences: Mapping[str, Iterable[Sequence[str]]], order: int)
     return {name: estimate(lines, order) for name, lines in sentences.items()}
 
 
-def _pieces(line: str, language: str, tokenizer: Tokenizer) -> list[str]:
+def spelling(line: str, language: str, tokenizer: Tokenizer) -> list[str]:
+    """The pieces of a sentence, as the models of tokens count them."""
     return [tokenizer.pieces[i] for i in tokenizer.spoken(tokenizer.encode(line, language))]

@@ -1,96 +1,38 @@
 """Every search method by its name in ``decode.methods``: utterances -> n-best hypotheses.
 
-B utterances, T encoder frames, S CTC frames, V vocabulary, K languages.
-
 Some methods have scales (of a language model, of the attention decoder, for length). They take a list of settings of
 these scales and return a result for each, so that what the settings share is computed once: stage 4 hands them all
 that there are on dev, and the best one on the test splits.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from masr.config import Decode
 from masr.decode import rescore
-from masr.decode.alignment import ctc_align, token_times, word_times
 from masr.decode.attention_beam import attention_beam
 from masr.decode.biasing import Biasing, read_biasing
 from masr.decode.greedy import ctc_greedy
 from masr.decode.hypothesis import Hypothesis
 from masr.decode.language_models import LanguageModels
 from masr.decode.prefix_beam import ctc_prefix_beam
+from masr.decode.utterances import SearchableModel, Utterances
 
 Setting = dict[str, float]
 NBest = list[list[Hypothesis]]
-
-
-class Encoded(Protocol):
-    """What a search needs of an encoder's output: frames (B, T, D) and their lengths (B,)."""
-
-    frames: Tensor
-    lengths: Tensor
-
-
-class SearchableModel(Protocol):
-    """What a search needs of a model."""
-
-    ctc: Any
-    attention_decoder: Any
-    tokenizer: Any
-
-    @property
-    def frame_seconds(self) -> float: ...
 
 
 class NeuralModel(Protocol):
     """A neural language model."""
 
     def log_probs(self, sentences: Sequence[Sequence[int]]) -> list[float]: ...
-
-
-@dataclass
-class Utterances:
-    """A batch as the searches see it; one forward pass serves them all."""
-
-    frames: Tensor
-    """(B, T, D)"""
-    lengths: Tensor
-    """(B,)"""
-    log_probs: Tensor
-    """(B, S, V) of CTC, -inf for tokens of languages that are not allowed."""
-    ctc_lengths: Tensor
-    """(B,)"""
-    languages: list[tuple[str, ...]]
-    """The allowed languages of each."""
-    allowed: Tensor
-    """(B, V) bool: the tokens of these languages."""
-
-    def by_languages(self) -> Iterator[tuple[tuple[str, ...], Tensor]]:
-        """``(languages, rows)`` of the utterances that allow the same ones."""
-        for codes in sorted(set(self.languages)):
-            yield codes, torch.tensor([i for i, other in enumerate(self.languages) if other == codes])
-
-
-def utterances_of(model: SearchableModel, encoded: Encoded, allowed: Tensor) -> Utterances:
-    """What the searches are given; ``allowed`` (B, K) are the languages that each utterance may be in."""
-    log_probs, lengths = model.ctc.log_probs(encoded.frames, encoded.lengths)
-    known = model.tokenizer.languages
-    languages = [tuple(code for code, yes in zip(known, row, strict=True) if yes) for row in allowed.tolist()]
-    tokens = torch.ones(len(languages), log_probs.shape[2], dtype=torch.bool, device=log_probs.device)
-    for row, codes in enumerate(languages):
-        if len(codes) < len(known):
-            tokens[row] = False
-            tokens[row, model.tokenizer.usable(codes)] = True
-    log_probs = log_probs.masked_fill(~tokens[:, None], -torch.inf)
-    return Utterances(encoded.frames, encoded.lengths, log_probs, lengths, languages, tokens)
 
 
 class Searcher:
@@ -351,21 +293,3 @@ def check_methods(methods: Sequence[str], model: SearchableModel) -> None:
                 f"decode.methods: {name} needs an attention decoder, and this model was trained without one "
                 "(model.attention_decoder.weight=0); use ctc-greedy or ctc-prefix-beam"
             )
-
-
-def add_times(best: Hypothesis, log_probs: Tensor, model: SearchableModel) -> None:
-    """Start and end of every token (seconds) by the best CTC alignment (S, V); none if it does not fit in S frames."""
-    try:
-        frames = ctc_align(log_probs, best.tokens)
-    except ValueError:  # an attention decoder may write more tokens than there are frames
-        return
-    best.timestamps = token_times(frames, model.frame_seconds)
-
-
-def timed_words(best: Hypothesis, model: SearchableModel) -> list[tuple[str, float, float]]:
-    """``(word, start, end)`` in seconds of a hypothesis with times; none without."""
-    if not best.timestamps:
-        return []
-    pieces = [model.tokenizer.pieces[i] for i in best.tokens]
-    spoken = [(p, t) for p, t in zip(pieces, best.timestamps, strict=True) if not p.startswith("<")]
-    return word_times([p for p, _ in spoken], [t for _, t in spoken])

@@ -14,12 +14,15 @@ from masr.config import Config
 from masr.data.batches import Batch, CutFeatures, collate, load_usable
 from masr.data.rejected import Rejected
 from masr.data.sampling import split_by_duration
+from masr.decode.alignment import add_times, timed_words
 from masr.decode.hypothesis import Hypothesis
 from masr.decode.rescore import ScaleChoice
-from masr.decode.search import METHODS, Searcher, Setting, add_times, check_methods, timed_words, utterances_of
+from masr.decode.search import METHODS, Searcher, Setting, check_methods
+from masr.decode.utterances import Utterances, utterances_of
 from masr.files import file_hash, written_beside
 from masr.models.recognizer import WEIGHTS, Recognizer, load_model
 from masr.models.searcher import load_searcher, save_scales
+from masr.nn.conformer import EncoderOutput
 from masr.progress import say, track
 from masr.stages import features, lm
 from masr.stages.features import load_cuts
@@ -68,7 +71,7 @@ def _choose_scales(methods: list[str], searcher: Searcher, model: Recognizer, co
     choices = {name: ScaleChoice(METHODS[name].scales(config.decode)) for name in methods}
     undecided = {name: choice for name, choice in choices.items() if len(choice.settings) > 1}
     for cuts, batch in _batches(config.corpus.dev, model, config, "scales") if undecided else ():
-        utterances = _listen(model, batch)
+        _, utterances = _listen(model, batch)
         for name, choice in undecided.items():
             results = searcher(name, utterances, choice.settings)
             for row, cut in enumerate(cuts):
@@ -116,8 +119,7 @@ def _decode_batch(
 ) -> dict[str, list[dict]]:
     """Lines of every method; an utterance's seconds are its share, by duration, of encoder and search."""
     began = _now()
-    encoded = model.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
-    utterances = utterances_of(model, encoded, batch.allowed_languages)
+    encoded, utterances = _listen(model, batch)
     encoding = _now() - began
     total = sum(cut.duration for cut in cuts)
     rows: dict[str, list[dict]] = {}
@@ -144,9 +146,9 @@ def _closest(nbest: list[Hypothesis], cut: Cut) -> Hypothesis:
     return min(nbest, key=lambda hypothesis: edit_distance(reference, list(hypothesis.text))["total"])
 
 
-def _listen(model: Recognizer, batch: Batch):
+def _listen(model: Recognizer, batch: Batch) -> tuple[EncoderOutput, Utterances]:
     encoded = model.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
-    return utterances_of(model, encoded, batch.allowed_languages)
+    return encoded, utterances_of(model, encoded, batch.allowed_languages)
 
 
 def _now() -> float:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from masr.config import Config
-from masr.decode.language_models import LanguageModels, estimate_models
+from masr.decode.language_models import LanguageModels, estimate_models, spelling
 from masr.decode.search import METHODS, Method
 from masr.models.searcher import NEURAL, NGRAMS, save_neural
 from masr.progress import say
@@ -45,8 +45,7 @@ def _ngrams(config: Config, force: bool) -> None:
 def _quality(models: LanguageModels, code: str, lines: list[str]) -> str:
     """Perplexities and unknown words on dev."""
     [words], [tokens] = models.of(models.words, [code]), models.of(models.tokens, [code])
-    tokenizer, known = models.tokenizer, set(models.vocabulary.get(code, []))
-    spoken = [[tokenizer.pieces[i] for i in tokenizer.spoken(tokenizer.encode(line, code))] for line in lines]
+    known, spoken = set(models.vocabulary.get(code, [])), [spelling(line, code, models.tokenizer) for line in lines]
     all_words = [word for line in lines for word in line.split()]
     unknown = sum(word not in known for word in all_words) / len(all_words)
     return (

@@ -5,7 +5,8 @@ import torch
 
 from masr.config import Config, Decode, LanguageModel, Vocab
 from masr.decode.language_models import estimate_models
-from masr.decode.search import METHODS, Searcher, Utterances, utterances_of
+from masr.decode.search import METHODS, Searcher
+from masr.decode.utterances import Utterances, utterances_of
 from masr.models.recognizer import Recognizer
 from masr.nn.language_model import LSTMLanguageModel
 from masr.text.tokenizer import START_END, train_tokenizer

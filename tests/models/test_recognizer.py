@@ -11,8 +11,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from masr.config import Config, Decode, LanguageModel, Vocab
 from masr.data.batches import Batch, Tokens
+from masr.decode.alignment import add_times
 from masr.decode.language_models import estimate_models
-from masr.decode.search import METHODS, Searcher, add_times, utterances_of
+from masr.decode.search import METHODS, Searcher
+from masr.decode.utterances import utterances_of
 from masr.models.recognizer import WEIGHTS, Recognizer, load_model, parameter_count, save_model
 from masr.nn.language_model import LSTMLanguageModel
 from masr.text.tokenizer import START_END, Tokenizer, train_tokenizer

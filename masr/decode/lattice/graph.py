@@ -179,10 +179,12 @@ def word_grammar(tokens: int, lexicon: Lexicon, lm: NGram | None, scale: float =
         grammar.start = _add_grammar(grammar, lm, known, scale, backoff_label=len(names) + 1)
     kaldifst.arcsort(lexicon_fst, "olabel")
     composed = _relabel(kaldifst.compose(lexicon_fst, grammar), lambda token, _: (token, token))
-    if kaldifst.determinize_star(composed, max_states=MAX_STATES):
+    try:
+        kaldifst.determinize_star(composed, max_states=MAX_STATES)
+    except RuntimeError as error:  # the library's own, with a trace of its stack
         raise MemoryError(
-            f"a graph of {len(names)} words grows beyond {MAX_STATES} states; use a smaller lexicon or LM"
-        )
+            f"the decoding graph of {len(names)} words grows beyond {MAX_STATES} states; use a smaller lexicon or LM"
+        ) from error
     kaldifst.minimize_encoded(composed)
     result = _relabel(composed, lambda token, _: (0, 0) if token > tokens else (token, token))
     kaldifst.arcsort(result, "ilabel")

@@ -32,6 +32,7 @@ WIDE = Lattice(beam=60.0, max_active=100_000)
 WORDS = ["a", "ab", "cab", "bb"]
 SYMBOLS = {piece: PIECES.index(piece) for piece in PIECES[3:]}
 TEXT = [["a", "ab"], ["cab"], ["bb", "a"], ["a", "ab", "cab"], ["ab"]]
+LM = estimate([[letter for word in line for letter in f"▁{word}"] for line in TEXT], 3)
 SENTENCES = [list(words) for count in range(4) for words in itertools.product(WORDS, repeat=count)]
 
 
@@ -175,10 +176,10 @@ def test_a_rescored_lattice_has_the_best_path_of_the_graph_that_holds_the_model(
     torch.manual_seed(0)
     logits = torch.randn(10, 14, V) * 2.5
     logits[:, :, 1:3] = -50
-    log_probs, lm = logits.log_softmax(-1), estimate([[c for word in line for c in f"▁{word}"] for line in TEXT], 3)
-    direct = backend.best_paths(log_probs, LENGTHS, graph_hg(lm), WIDE)
+    log_probs = logits.log_softmax(-1)
+    direct = backend.best_paths(log_probs, LENGTHS, graph_hg(LM), WIDE)
     lattices = backend.intersect(log_probs, LENGTHS, graph_h(), Lattice(beam=20.0, lattice_beam=8.0))
-    rescored = [paths[0] for paths in lattices.rescore(token_grammar([TokenModel(lm, SYMBOLS)])).best_paths(1)]
+    rescored = [paths[0] for paths in lattices.rescore(token_grammar([TokenModel(LM, SYMBOLS)])).best_paths(1)]
     assert [h.tokens for h in rescored] == [h.tokens for h in direct]
     assert [h.score for h in rescored] == pytest.approx([h.score for h in direct], abs=1e-3)
     assert [h.tokens for h in rescored] != [paths[0].tokens for paths in lattices.best_paths(1)]
@@ -228,6 +229,25 @@ def test_a_graph_survives_a_round_trip_through_a_file(backend, log_probs, tmp_pa
 def test_a_lexicon_that_spells_with_nothing_is_refused():
     with pytest.raises(ValueError, match="the lexicon spells 'a' with no tokens"):
         graph_hl(Lexicon({"a": []}, {}))
+
+
+def test_a_graph_larger_than_memory_is_given_up_with_a_clear_error(monkeypatch):
+    monkeypatch.setattr("masr.decode.lattice.graph.MAX_STATES", 3)
+    with pytest.raises(
+        MemoryError, match="the decoding graph of 5 words grows beyond 3 states; use a smaller lexicon or LM"
+    ):
+        graph_hl(LEXICON, estimate(TEXT, 3))
+
+
+@pytest.mark.skipif(k2_problem() is not None, reason="k2 is not usable here")
+@pytest.mark.parametrize("seed", range(5))
+def test_both_backends_find_the_same_paths_at_the_same_costs(seed):
+    torch.manual_seed(seed)
+    log_probs, lengths = (2 * torch.randn(20, 30, V)).log_softmax(-1), torch.randint(0, 31, (20,))
+    for graph in (graph_h(), graph_h(compact=True), graph_hl(), graph_hl(LEXICON, estimate(TEXT, 3)), graph_hg(LM)):
+        kaldi, k2 = (load_backend(name).best_paths(log_probs, lengths, graph, WIDE) for name in ("kaldi", "k2"))
+        assert [h.tokens for h in kaldi] == [h.tokens for h in k2]
+        assert [h.score for h in kaldi] == pytest.approx([h.score for h in k2], abs=1e-3)
 
 
 def test_k2_that_is_missing_is_one_sentence_with_the_way_out(monkeypatch):

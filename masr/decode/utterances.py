@@ -1,0 +1,66 @@
+"""What every search is given: the frames of a batch, the posteriors of CTC, and the languages that are allowed.
+
+B utterances, T encoder frames, S CTC frames, D width, V vocabulary, K languages.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+
+class Encoded(Protocol):
+    """What a search needs of an encoder's output: frames (B, T, D) and their lengths (B,)."""
+
+    frames: Tensor
+    lengths: Tensor
+
+
+class SearchableModel(Protocol):
+    """What a search needs of a model."""
+
+    ctc: Any
+    attention_decoder: Any
+    tokenizer: Any
+
+    @property
+    def frame_seconds(self) -> float: ...
+
+
+@dataclass
+class Utterances:
+    """A batch as the searches see it; one forward pass serves them all."""
+
+    frames: Tensor
+    """(B, T, D)"""
+    lengths: Tensor
+    """(B,)"""
+    log_probs: Tensor
+    """(B, S, V) of CTC, -inf for tokens of languages that are not allowed."""
+    ctc_lengths: Tensor
+    """(B,)"""
+    languages: list[tuple[str, ...]]
+    """The allowed languages of each."""
+    allowed: Tensor
+    """(B, V) bool: the tokens of these languages."""
+
+    def by_languages(self) -> Iterator[tuple[tuple[str, ...], Tensor]]:
+        """``(languages, rows)`` of the utterances that allow the same ones."""
+        for codes in sorted(set(self.languages)):
+            yield codes, torch.tensor([i for i, other in enumerate(self.languages) if other == codes])
+
+
+def utterances_of(model: SearchableModel, encoded: Encoded, allowed: Tensor) -> Utterances:
+    """What the searches are given; ``allowed`` (B, K) are the languages that each utterance may be in."""
+    log_probs, lengths = model.ctc.log_probs(encoded.frames, encoded.lengths)
+    known = model.tokenizer.languages
+    languages = [tuple(code for code, yes in zip(known, row, strict=True) if yes) for row in allowed.tolist()]
+    tokens = torch.ones(len(languages), log_probs.shape[2], dtype=torch.bool, device=log_probs.device)
+    for row, codes in enumerate(languages):
+        if len(codes) < len(known):
+            tokens[row] = False
+            tokens[row, model.tokenizer.usable(codes)] = True
+    log_probs = log_probs.masked_fill(~tokens[:, None], -torch.inf)
+    return Utterances(encoded.frames, encoded.lengths, log_probs, lengths, languages, tokens)
