@@ -9,6 +9,7 @@ times and rescoring are the same whatever the graph; a lexicon or language model
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -271,6 +272,20 @@ def without_empty_labels(fst: StdVectorFst) -> StdVectorFst:
     copy = fst.copy()
     kaldifst.rmepsilon(copy)
     return copy
+
+
+def arcs_without_empty_labels(fst: StdVectorFst) -> int:
+    """Arcs of `without_empty_labels`, at most; the empty labels of ``fst`` form no cycle."""
+    labelled: dict[int, int] = {}
+    empty: dict[int, list[int]] = {}
+    for state in StateIterator(fst):
+        arcs = [(arc.ilabel or arc.olabel, arc.nextstate) for arc in ArcIterator(fst, state)]
+        empty[state] = [target for label, target in arcs if not label]
+        labelled[state] = len(arcs) - len(empty[state])
+    total: dict[int, int] = {}
+    for state in TopologicalSorter(empty).static_order():
+        total[state] = labelled[state] + sum(total[target] for target in empty[state])
+    return sum(total.values())
 
 
 def arcs_of(fst: StdVectorFst) -> tuple[list[int], list[int], list[int], list[int], list[float]]:

@@ -10,10 +10,12 @@ from torch import Tensor
 
 from masr.config import Lattice
 from masr.decode.hypothesis import Hypothesis
-from masr.decode.lattice.graph import Graph, arcs_of, empty_fst, without_empty_labels
-from masr.decode.lattice.lattices import Lattices
+from masr.decode.lattice.graph import Graph, arcs_of, arcs_without_empty_labels, empty_fst, without_empty_labels
+from masr.decode.lattice.lattices import LEAST, Lattices
 
 MIN_ACTIVE = 30
+MAX_ARCS = 20_000_000
+"""A larger graph is refused."""
 
 
 def best_paths(log_probs: Tensor, lengths: Tensor, graph: Graph, options: Lattice) -> list[Hypothesis]:
@@ -34,7 +36,7 @@ def _search(log_probs: Tensor, lengths: Tensor, graph: Graph, options: Lattice, 
     found: list[StdVectorFst | None] = [_empty() for _ in range(len(lengths))]
     if len(order):
         segments = torch.stack([order, torch.zeros_like(order), lengths.cpu()[order]], 1).to(torch.int32)
-        dense = k2.DenseFsaVec(log_probs.float(), segments)
+        dense = k2.DenseFsaVec(log_probs.float().clamp(min=LEAST), segments)
         lattices = k2.intersect_dense_pruned(
             _graph_on(graph, log_probs.device), dense, options.beam, output_beam, MIN_ACTIVE, options.max_active
         ).to("cpu")
@@ -47,6 +49,11 @@ def _graph_on(graph: Graph, device: torch.device) -> "k2.Fsa":
     """The graph as k2 has it: labels are token ids, no arc without one, and one final state that -1 leads to."""
     converted = graph.cache.get(device)
     if converted is None:
+        if (arcs := arcs_without_empty_labels(graph.fst)) > MAX_ARCS:
+            raise MemoryError(
+                f"for k2 this decoding graph would have {arcs / 1e6:.0f} million arcs, as it knows no empty labels; "
+                "use lattice-lm-rescoring, a smaller language_model.token_order, or decode.lattice.backend=kaldi"
+            )
         fst = without_empty_labels(graph.fst)
         assert fst.start == 0, "k2 begins in state 0"
         sources, targets, read, written, costs = arcs_of(fst)

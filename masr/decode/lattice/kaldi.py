@@ -9,10 +9,7 @@ from torch import Tensor
 from masr.config import Lattice
 from masr.decode.hypothesis import Hypothesis
 from masr.decode.lattice.graph import Graph, empty_fst
-from masr.decode.lattice.lattices import Lattices, hypothesis_of, nothing
-
-LEAST = -1e4
-"""Nats that stand for probability 0, with which the library cannot calculate."""
+from masr.decode.lattice.lattices import LEAST, Lattices, hypothesis_of, nothing
 
 
 def best_paths(log_probs: Tensor, lengths: Tensor, graph: Graph, options: Lattice) -> list[Hypothesis]:

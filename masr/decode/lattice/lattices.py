@@ -11,6 +11,8 @@ from kaldifst import StdVectorFst
 
 from masr.decode.hypothesis import Hypothesis
 
+LEAST = -1e4
+"""Nats that stand for probability 0, with which the libraries cannot calculate."""
 MAX_STATES = 50_000
 """A lattice that grows beyond this when it is determinised keeps its best paths only."""
 
@@ -49,9 +51,11 @@ def _compose(lattice: StdVectorFst, grammar: StdVectorFst) -> StdVectorFst | Non
 
 
 def _best_paths(lattice: StdVectorFst, n: int) -> list[Hypothesis]:
+    best = kaldifst.shortest_path(_transcripts(lattice) if n > 1 else lattice, n=n)
+    # With one path the library's split into paths forgets what an empty one costs.
+    paths = kaldifst.convert_nbest_to_vector(best) if n > 1 else [best][: best.num_states]
     found = []
-    different = _transcripts(lattice) if n > 1 else lattice
-    for path in kaldifst.convert_nbest_to_vector(kaldifst.shortest_path(different, n=n)):
+    for path in paths:
         _, labels, _, weight = kaldifst.get_linear_symbol_sequence(path)
         found.append(hypothesis_of(labels, weight.value))
     return sorted(found, key=lambda hypothesis: -hypothesis.score) or [nothing()]

@@ -19,10 +19,13 @@ from masr.decode.lattice.graph import (
     Graph,
     Lexicon,
     TokenModel,
+    arcs_of,
+    arcs_without_empty_labels,
     bonus_grammar,
     compose_graph,
     token_grammar,
     union,
+    without_empty_labels,
     word_grammar,
 )
 
@@ -167,6 +170,15 @@ def test_no_frames_and_no_path(backend):
         assert lost.tokens == [] and lost.score == -math.inf
 
 
+@pytest.mark.parametrize("n", [1, 3])
+def test_silence_is_an_empty_transcript_with_its_score(backend, n):
+    silence = torch.full((1, 4, V), -9.0)
+    silence[:, :, 0] = -0.001
+    for frames in (0, 4):
+        found = backend.intersect(silence, torch.tensor([frames]), graph_h(), Lattice()).best_paths(n)[0][0]
+        assert found.tokens == [] and found.score == pytest.approx(-0.001 * frames, abs=1e-5)
+
+
 def test_a_graph_of_other_tokens_is_refused(backend):
     with pytest.raises(ValueError, match="the graph has 7 tokens, the model 9: compile it again"):
         backend.best_paths(torch.zeros(1, 2, 9), torch.tensor([2]), graph_h(), WIDE)
@@ -237,6 +249,21 @@ def test_a_graph_larger_than_memory_is_given_up_with_a_clear_error(monkeypatch):
         MemoryError, match="the decoding graph of 5 words grows beyond 3 states; use a smaller lexicon or LM"
     ):
         graph_hl(LEXICON, estimate(TEXT, 3))
+
+
+@pytest.mark.parametrize("graph", [graph_h(compact=True), graph_hg(LM), graph_hl(LEXICON, estimate(TEXT, 3))])
+def test_the_arcs_of_a_graph_without_empty_labels_are_counted_beforehand(graph):
+    after = without_empty_labels(graph.fst)
+    arcs = len(arcs_of(after)[0])
+    assert arcs <= arcs_without_empty_labels(graph.fst) <= 2 * arcs
+
+
+@pytest.mark.skipif(k2_problem() is not None, reason="k2 is not usable here")
+def test_a_graph_too_large_for_k2_is_refused(monkeypatch, log_probs):
+    k2 = load_backend("k2")
+    monkeypatch.setattr(k2, "MAX_ARCS", 10)
+    with pytest.raises(MemoryError, match="it knows no empty labels; use lattice-lm-rescoring, a smaller"):
+        k2.best_paths(log_probs, LENGTHS, graph_hg(LM), WIDE)
 
 
 @pytest.mark.skipif(k2_problem() is not None, reason="k2 is not usable here")
