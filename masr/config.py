@@ -218,7 +218,7 @@ class Lattice(Section):
     """Searches through decoding graphs: CTC topology H, lexicon L, n-gram model G of words (of tokens without L)."""
 
     backend: Literal["auto", "kaldi", "k2"] = "auto"
-    """k2 where it can be imported, else kaldi."""
+    """auto: k2 on a GPU where it can be imported, else kaldi, which is the faster one on a CPU."""
     topology: Literal["standard", "compact"] = "standard"
     """The compact one is smaller by the size of the vocabulary; k2 calls it modified."""
     beam: PositiveFloat = 12.0

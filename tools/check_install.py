@@ -30,11 +30,10 @@ def main() -> int:
         gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
         print(f"  devices        {', '.join(gpus) or f'CPU only, {torch.get_num_threads()} threads'}")
     if not missing:
-        from masr.decode.lattice import k2_problem
+        from masr.decode.lattice import k2_problem, load_backend
 
-        print(
-            f"  lattices       {'kaldi-decoder; ' + problem if (problem := k2_problem()) else 'k2, and kaldi-decoder'}"
-        )
+        active = load_backend("auto").__name__.rpartition(".")[2]
+        print(f"  lattices       {active} is active; {k2_problem() or 'k2 can be used'}")
     return 1 if missing else 0
 
 

@@ -1,4 +1,4 @@
-"""Lattice decoding behind one interface: k2 where it works, kaldi-decoder on any CPU.
+"""Lattice decoding behind one interface: kaldi-decoder on any CPU, k2 on a GPU.
 
 A backend is a module with ``best_paths(log_probs, lengths, graph, options)``, ``intersect(...) -> Lattices``, and
 lattices with ``best_paths(n)`` and ``rescore(grammar)``; graphs come from `masr.decode.lattice.graphs`.
@@ -8,12 +8,17 @@ import importlib
 import importlib.util
 from types import ModuleType
 
+import torch
+
 
 def load_backend(name: str) -> ModuleType:
-    """The module ``kaldi`` or ``k2``; ``auto`` takes k2 if it can be imported. ValueError says why it cannot."""
+    """The module ``kaldi`` or ``k2``; ``auto`` takes k2 on a GPU if it can be imported. ValueError says why it cannot.
+
+    On a CPU k2 finds the same paths in 2.5 (H) to 6 times (HL) the time.
+    """
     if name == "auto":
-        name = "kaldi" if k2_problem() else "k2"
-    if name == "k2" and (problem := k2_problem()):
+        name = "k2" if torch.cuda.is_available() and not k2_problem() else "kaldi"
+    elif name == "k2" and (problem := k2_problem()):
         raise ValueError(f"decode.lattice.backend=k2: {problem}")
     return importlib.import_module(f"masr.decode.lattice.{name}")
 

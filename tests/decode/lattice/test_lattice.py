@@ -284,6 +284,14 @@ def test_k2_that_is_missing_is_one_sentence_with_the_way_out(monkeypatch):
         load_backend("k2")
 
 
+@pytest.mark.parametrize(("gpu", "expected"), [(True, "k2"), (False, "kaldi")])
+def test_auto_takes_k2_only_on_a_gpu(monkeypatch, gpu, expected):
+    monkeypatch.setattr("masr.decode.lattice.k2_problem", lambda: None)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: gpu)
+    monkeypatch.setattr("importlib.import_module", lambda name: name)
+    assert load_backend("auto") == f"masr.decode.lattice.{expected}"
+
+
 def test_k2_that_does_not_work_is_one_sentence_with_the_reason(monkeypatch, tmp_path):
     (tmp_path / "k2.py").write_text("raise ImportError('k2 was built using PyTorch 1.13.1\\nBut you are using 2.13')")
     monkeypatch.syspath_prepend(tmp_path)
