@@ -49,9 +49,9 @@ def _graph_on(graph: Graph, device: torch.device) -> "k2.Fsa":
     """The graph as k2 has it: labels are token ids, no arc without one, and one final state that -1 leads to."""
     converted = graph.cache.get(device)
     if converted is None:
-        if (arcs := arcs_without_empty_labels(graph.fst)) > MAX_ARCS:
+        if (size := arcs_without_empty_labels(graph.fst)) > MAX_ARCS:
             raise MemoryError(
-                f"for k2 this decoding graph would have {arcs / 1e6:.0f} million arcs, as it knows no empty labels; "
+                f"for k2 this decoding graph would have {size / 1e6:.0f} million arcs, as it knows no empty labels; "
                 "use lattice-lm-rescoring, a smaller language_model.token_order, or decode.lattice.backend=kaldi"
             )
         fst = without_empty_labels(graph.fst)
