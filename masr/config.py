@@ -232,7 +232,7 @@ class Lattice(Section):
     length_bonuses: Scales = [0.0, 1.0]
     """Nats for each token among which dev chooses."""
     unknown_cost: Annotated[float, Field(ge=0.0)] = 2.0
-    """Nats for each token of a word that the lexicon lacks, before the scale of G."""
+    """Nats for each token of a word that the lexicon lacks."""
 
 
 class Rescoring(Section):
@@ -263,7 +263,7 @@ class Decode(Section):
     """Added for each token in the attention searches."""
     bias_file: str | None = None
     """File of words or phrases to expect, one a line (ctc-prefix-beam and the lattice methods)."""
-    bias_boost: Annotated[float, Field(ge=0.0)] = 1.0
+    bias_boost: Annotated[float, Field(ge=0.0, le=20.0)] = 1.0
     """Nats for each token of a phrase of the bias file."""
     lattice: Lattice = Lattice()
     rescoring: Rescoring = Rescoring()

@@ -103,7 +103,11 @@ def read_biasing(path: Path, tokenizer: Tokenizer, boost: float) -> Biasing:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of words to expect")
     phrases, beginnings = set(), set()
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
+    for number, line in enumerate(lines, 1):
         text = " ".join(line.split())
         if text and not text.startswith("#"):
             spellings = _spellings(text, tokenizer)
@@ -114,7 +118,7 @@ def read_biasing(path: Path, tokenizer: Tokenizer, boost: float) -> Biasing:
     if not phrases:
         raise ValueError(f"{path}: no words to expect; one word or phrase a line")
     special = len(tokenizer) - len(tokenizer.spoken(range(len(tokenizer))))
-    return Biasing(sorted(phrases), sorted(beginnings), boost, ignored=range(special))
+    return Biasing(sorted(phrases), sorted(beginnings - phrases), boost, ignored=range(special))
 
 
 def _spellings(text: str, tokenizer: Tokenizer) -> set[tuple[tuple[int, ...], tuple[int, ...]]]:

@@ -113,8 +113,11 @@ class NGram:
     @classmethod
     def load(cls, path: Path) -> "NGram":
         """Reads an ARPA file, plain or .gz. ValueError names the line that is not understood."""
-        with _open(path, "rt") as file:
-            return _read_arpa(file, path)
+        try:
+            with _open(path, "rt") as file:
+                return _read_arpa(file, path)
+        except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
+            raise ValueError(f"{path} is damaged ({error}); make it again: `masr lm --force`") from error
 
 
 def _open(path: Path, mode: str) -> TextIO:

@@ -91,7 +91,10 @@ class LanguageModels:
         """Reads what `save` wrote; ValueError when it belongs to another vocabulary."""
         if not (folder / DESCRIPTION).is_file():
             raise FileNotFoundError(f"{folder} holds no language models: make them with `masr lm`")
-        description = json.loads((folder / DESCRIPTION).read_text())
+        try:
+            description = json.loads((folder / DESCRIPTION).read_text())
+        except ValueError as error:
+            raise ValueError(f"{folder / DESCRIPTION} is damaged; make it again: `masr lm --force`") from error
         if description["tokens"] != tokenizer.hash():
             raise ValueError(f"{folder}: the language models are of another vocabulary; make them again: `masr lm`")
         names, codes = description["models"], description["languages"]

@@ -20,7 +20,7 @@ from torch import Tensor
 from masr.decode.biasing import BEGINNING, Biasing
 from masr.decode.hypothesis import Hypothesis
 
-RESCALE_BELOW = 1e-100
+RESCALE_BELOW, RESCALE_ABOVE = 1e-100, 1e6  # words to expect make masses grow
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ class _Beams:
         self.blank = [blank[~key] if key < 0 else 0.0 for _, key in entries]
         self.label = [label[~key] if key < 0 else mass for mass, key in entries]
         best = entries[0][0]
-        if best < RESCALE_BELOW:
+        if not RESCALE_BELOW <= best <= RESCALE_ABOVE:
             self.blank = [mass / best for mass in self.blank]
             self.label = [mass / best for mass in self.label]
             self.log_scale += math.log(best)

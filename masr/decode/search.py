@@ -20,13 +20,10 @@ from masr.decode import rescore
 from masr.decode.attention_beam import attention_beam
 from masr.decode.biasing import Biasing, read_biasing
 from masr.decode.greedy import ctc_greedy
-from masr.decode.hypothesis import Hypothesis
 from masr.decode.language_models import LanguageModels
 from masr.decode.prefix_beam import ctc_prefix_beam
+from masr.decode.rescore import NBest, Setting
 from masr.decode.utterances import SearchableModel, Utterances
-
-Setting = dict[str, float]
-NBest = list[list[Hypothesis]]
 
 
 class NeuralModel(Protocol):
@@ -120,7 +117,8 @@ def _attention_search(searcher: Searcher, utterances: Utterances, ctc_weight: fl
 def _graph_search(kind: str) -> "Search":
     def search(searcher: Searcher, utterances: Utterances, settings: Sequence[Setting]) -> list[NBest]:
         only = len(settings) == 1  # the graphs of a sweep are not worth their room on the disk
-        return [_through_graph(searcher, utterances, kind, setting, keep=only) for setting in settings]
+        found = [_through_graph(searcher, utterances, kind, setting, keep=only) for setting in settings]
+        return _in_languages(found, searcher, utterances) if kind != "h" else found
 
     return search
 
@@ -150,7 +148,17 @@ def _lattice_rescoring(searcher: Searcher, utterances: Utterances, settings: Seq
         for collected, setting in zip(found, settings, strict=True):
             grammar = searcher.graphs.grammar(languages, setting["lm"], setting["length"])
             collected.put(rows, searcher.biased(lattices.rescore(grammar)).best_paths(options.n_best))
-    return [collected.results for collected in found]
+    return _in_languages([collected.results for collected in found], searcher, utterances)
+
+
+def _in_languages(found: list[NBest], searcher: Searcher, utterances: Utterances) -> list[NBest]:
+    """Names the language of every best hypothesis, but not in a sweep, which asks for texts alone."""
+    assert searcher.language_models is not None
+    if len(found) == 1:
+        for nbest, languages in zip(found[0], utterances.languages, strict=True):
+            [score] = searcher.language_models.score([nbest[0].tokens], languages)
+            nbest[0].language = score.language
+    return found
 
 
 class _Collected:
@@ -263,16 +271,18 @@ class Method:
     neural: bool = False
     oracle: bool = False
     """Whether its best hypothesis is found by looking at the reference, as stage 4 can."""
+    biased: bool = True
+    """Whether it heeds words to expect."""
 
     def has_scales(self, options: Decode) -> bool:
         return len(self.scales(options)) > 1
 
 
 METHODS = {
-    "ctc-greedy": Method(_greedy),
+    "ctc-greedy": Method(_greedy, biased=False),
     "ctc-prefix-beam": Method(_prefix_beam),
-    "attention-beam": Method(_attention, decoder=True),
-    "joint-beam": Method(_joint, decoder=True),
+    "attention-beam": Method(_attention, decoder=True, biased=False),
+    "joint-beam": Method(_joint, decoder=True, biased=False),
     "lattice-h": Method(_graph_search("h")),
     "lattice-hl": Method(_graph_search("hl"), ngrams=True),
     "lattice-hg": Method(_graph_search("hg"), _graph_scales, ngrams=True),
@@ -285,9 +295,14 @@ METHODS = {
 }
 
 
-def check_methods(methods: Sequence[str], model: SearchableModel) -> None:
-    """ValueError for a method that the model cannot do."""
-    for name in methods:
+def check_methods(options: Decode, model: SearchableModel) -> None:
+    """ValueError for a method that the model cannot do, or words to expect that no method heeds."""
+    if options.bias_file is not None and not any(METHODS[name].biased for name in options.methods):
+        raise ValueError(
+            f"decode.bias_file: {', '.join(options.methods)} knows no words to expect; use ctc-prefix-beam, a lattice "
+            "method, or one that rescores"
+        )
+    for name in options.methods:
         if METHODS[name].decoder and model.attention_decoder is None:
             raise ValueError(
                 f"decode.methods: {name} needs an attention decoder, and this model was trained without one "

@@ -55,6 +55,8 @@ class Utterances:
 def utterances_of(model: SearchableModel, encoded: Encoded, allowed: Tensor) -> Utterances:
     """What the searches are given; ``allowed`` (B, K) are the languages that each utterance may be in."""
     log_probs, lengths = model.ctc.log_probs(encoded.frames, encoded.lengths)
+    if log_probs.isnan().any():
+        raise ValueError("the model's CTC posteriors are NaN: its weights or the features are damaged")
     known = model.tokenizer.languages
     languages = [tuple(code for code, yes in zip(known, row, strict=True) if yes) for row in allowed.tolist()]
     tokens = torch.ones(len(languages), log_probs.shape[2], dtype=torch.bool, device=log_probs.device)

@@ -13,7 +13,7 @@ from masr.decode.search import METHODS, Searcher, Setting, check_methods
 from masr.files import written_beside
 from masr.models.recognizer import Recognizer
 from masr.nn.language_model import LSTMLanguageModel
-from masr.text.tokenizer import START_END
+from masr.text.tokenizer import START_END, Tokenizer
 
 NGRAMS, NEURAL = "ngrams", "neural.safetensors"
 SCALES = "scales.json"
@@ -21,34 +21,34 @@ SCALES = "scales.json"
 
 def load_searcher(folder: Path, model: Recognizer, options: Decode) -> Searcher:
     """All of ``options.methods`` on the model of a folder (exp/<name>)."""
-    check_methods(options.methods, model)
+    check_methods(options, model)
     needed = [METHODS[name] for name in options.methods]
     ngrams = neural = None
     if any(method.ngrams for method in needed):
         ngrams = LanguageModels.load(folder / "lm" / NGRAMS, model.tokenizer)
     if any(method.neural for method in needed):
-        neural = load_neural(folder / "lm" / NEURAL, len(model.tokenizer)).to(model.feature_mean.device)
+        neural = load_neural(folder / "lm" / NEURAL, model.tokenizer).to(model.feature_mean.device)
     return Searcher(model, options, ngrams, neural, folder / "graphs")
 
 
-def save_neural(model: LSTMLanguageModel, path: Path) -> None:
-    """Weights, with the shape of the model in the file's header."""
-    header = {name: str(value) for name, value in vars(model.lstm).items() if name in ("hidden_size", "num_layers")}
+def save_neural(model: LSTMLanguageModel, path: Path, tokenizer: Tokenizer) -> None:
+    """Weights, with the shape of the model and its tokenizer's hash in the file's header."""
+    header = {name: str(getattr(model.lstm, name)) for name in ("hidden_size", "num_layers")}
+    header["tokens"] = tokenizer.hash()
     with written_beside(path) as partial:
         save_file(model.state_dict(), partial, header)
 
 
-def load_neural(path: Path, vocabulary_size: int) -> LSTMLanguageModel:
-    """What `save_neural` wrote, in eval mode."""
+def load_neural(path: Path, tokenizer: Tokenizer) -> LSTMLanguageModel:
+    """What `save_neural` wrote, in eval mode; ValueError when it belongs to another vocabulary."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no neural language model; make it with `masr lm`")
     with safe_open(path, "pt") as file:
         header = file.metadata()
-    model = LSTMLanguageModel(vocabulary_size, int(header["hidden_size"]), int(header["num_layers"]), 0.0, START_END)
-    try:
-        model.load_state_dict(load_file(path))
-    except RuntimeError as error:
-        raise ValueError(f"{path} is not a model of these {vocabulary_size} tokens; run `masr lm` again") from error
+    if header["tokens"] != tokenizer.hash():
+        raise ValueError(f"{path} is a model of another vocabulary; run `masr lm` again")
+    model = LSTMLanguageModel(len(tokenizer), int(header["hidden_size"]), int(header["num_layers"]), 0.0, START_END)
+    model.load_state_dict(load_file(path))
     return model.eval()
 
 

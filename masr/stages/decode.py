@@ -1,6 +1,7 @@
 """Stage 4: recognises the test splits with every method of the config; one forward pass serves all methods."""
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ def run(config: Config, force: bool = False) -> None:
     """
     folder = experiment_folder(config)
     model = load_model(folder, "cuda" if torch.cuda.is_available() else "cpu")
-    check_methods(config.decode.methods, model)
+    check_methods(config.decode, model)
     lm.run(config)
     methods = dict.fromkeys(config.decode.methods)
     outputs = {name: StageOutput("decode", folder / "decode" / name, _inputs(config, name)) for name in methods}
@@ -89,7 +90,9 @@ def _decode_split(
     split: str, searcher: Searcher, model: Recognizer, settings: dict[str, Setting], config: Config
 ) -> None:
     lines: dict[str, list[dict]] = {method: [] for method in settings}
-    for cuts, batch in _batches(split, model, config, "decode"):
+    for number, (cuts, batch) in enumerate(_batches(split, model, config, "decode")):
+        if number == 0:  # not timed: decoding graphs are compiled, and a GPU has to wake up
+            _decode_batch(cuts, batch, searcher, model, settings)
         for method, rows in _decode_batch(cuts, batch, searcher, model, settings).items():
             lines[method] += rows
     for method, rows in lines.items():
@@ -164,11 +167,16 @@ def _line(
 ) -> dict:  # fmt: skip
     return {
         "id": cut.id, "language": cut.supervisions[0].language, "reference": cut.supervisions[0].text,
-        "hypothesis": best.text, "predicted_language": language, "score": best.score,
-        "nbest": [{"text": h.text, "score": h.score, "parts": h.parts} for h in nbest],
+        "hypothesis": best.text, "predicted_language": language, "score": _or_null(best.score),
+        "nbest": [{"text": h.text, "score": _or_null(h.score), "parts": h.parts} for h in nbest],
         "words": [(word, round(start, 2), round(end, 2)) for word, start, end in words],
         "seconds": round(seconds, 6), "duration": round(cut.duration, 4),
     }  # fmt: skip
+
+
+def _or_null(score: float) -> float | None:
+    """JSON has no infinity, which is the score where a search found nothing."""
+    return score if math.isfinite(score) else None
 
 
 def _write_lines(rows: list[dict], path: Path) -> None:

@@ -61,7 +61,7 @@ def _neural(config: Config, force: bool) -> None:
     tokenizer = load_tokenizer(config)
     train, dev = (_sentences(config, tokenizer, split) for split in (config.corpus.train, config.corpus.dev))
     model = train_language_model(train, dev, len(tokenizer), START_END, config.language_model, config.seed)
-    save_neural(model, output.folder / NEURAL)
+    save_neural(model, output.folder / NEURAL, tokenizer)
     output.seal()
 
 

@@ -19,6 +19,8 @@ def train_language_model(
     train: Sentences, dev: Sentences, vocabulary_size: int, start_end: int, options: LanguageModel, seed: int
 ) -> LSTMLanguageModel:
     """The model of token ids with the smallest dev perplexity after any epoch."""
+    if not train:
+        raise ValueError("a neural language model needs training text, and there is none")
     torch.manual_seed(seed)
     model = LSTMLanguageModel(
         vocabulary_size, options.neural_width, options.neural_layers, options.neural_dropout, start_end
@@ -26,7 +28,7 @@ def train_language_model(
     batches = _batches(train)
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, options.neural_epochs * len(batches))
-    best, weights = math.inf, copy.deepcopy(model.state_dict())
+    best, best_epoch, weights = math.inf, 0, copy.deepcopy(model.state_dict())
     for epoch in track(range(1, options.neural_epochs + 1), "lm: neural", options.neural_epochs, unit="epochs"):
         for index in torch.randperm(len(batches)).tolist():
             _step(model, batches[index], optimizer)

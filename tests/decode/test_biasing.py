@@ -88,3 +88,32 @@ def test_a_file_of_words_in_the_model_s_tokens(tmp_path):
             read_biasing(path, tokenizer, 1.0)
     with pytest.raises(FileNotFoundError, match="no such file of words"):
         read_biasing(tmp_path / "missing.txt", tokenizer, 1.0)
+
+
+@pytest.mark.parametrize("vocab", [Vocab(), Vocab(kind="bpe", size=30), Vocab(kind="unigram", size=20)])
+def test_a_word_earns_the_same_wherever_it_stands(vocab, tmp_path):
+    texts = {"es": ["un gato y una vaca", "una vaca y un gato", "gato vaca"]}
+    tokenizer = train_tokenizer(texts, vocab)
+    (tmp_path / "words.txt").write_text("gato\n")
+    biasing = read_biasing(tmp_path / "words.txt", tokenizer, 1.0)
+    first = tokenizer.encode("gato", "es")
+    assert biasing.score(first) == pytest.approx(len(first))
+    later = biasing.score(tokenizer.encode("un gato", "es"))
+    assert biasing.score(tokenizer.encode("gato un gato", "es")) == pytest.approx(len(first) + later)
+
+
+def test_great_boosts_do_not_overflow():
+    log_probs = torch.full((1, 80, 4), -20.0)
+    tokens = [1 + i % 3 for i in range(40)]
+    for frame, token in enumerate(tokens):
+        log_probs[0, 2 * frame, token] = log_probs[0, 2 * frame + 1, 0] = -0.01
+    biasing = Biasing([tuple(tokens[:31])], [], 20.0)
+    [[best]] = ctc_prefix_beam(log_probs, torch.tensor([80]), 5, 1, biasing=biasing)
+    assert best.tokens == tokens
+    assert best.score == pytest.approx(4 * 31 * 20.0 - 0.8, abs=0.1)  # the phrase stands there four times
+
+
+def test_a_file_that_is_not_text_is_named(tmp_path):
+    (tmp_path / "words.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="words.txt is not UTF-8 text"):
+        read_biasing(tmp_path / "words.txt", train_tokenizer({"es": ["a b"]}, Vocab()), 1.0)

@@ -5,7 +5,7 @@ import torch
 
 from masr.config import Config, Decode, LanguageModel, Vocab
 from masr.decode.language_models import estimate_models
-from masr.decode.search import METHODS, Searcher
+from masr.decode.search import METHODS, Searcher, check_methods
 from masr.decode.utterances import Utterances, utterances_of
 from masr.models.recognizer import Recognizer
 from masr.nn.language_model import LSTMLanguageModel
@@ -83,7 +83,8 @@ def test_a_lattice_rescored_with_nothing_has_the_best_path_of_h(model):
 
 
 @pytest.mark.parametrize("method", ["ctc-prefix-beam", "lattice-h", "nbest-lm-rescoring"])
-def test_words_to_expect_are_found_more_often(model, method, tmp_path):
+def test_words_to_expect_are_found_more_often(model, method, tmp_path, monkeypatch):
+    monkeypatch.setattr("masr.decode.lattice.kaldi.MAX_ARCS_A_FRAME", 10**6)  # this model is sure of nothing
     (tmp_path / "words.txt").write_text("gato\n")
     utterances = hear(model, [[True] * 3] * 3)
     setting = METHODS[method].scales(Decode())[0]
@@ -95,3 +96,23 @@ def test_words_to_expect_are_found_more_often(model, method, tmp_path):
     before = [biased.biasing.score(nbest[0].tokens) for nbest in plain]
     assert sum(earned) >= sum(before)
     assert [h.tokens for nbest in found for h in nbest] != [h.tokens for nbest in plain for h in nbest]
+
+
+def test_words_to_expect_that_no_method_heeds_are_refused(model, tmp_path):
+    with pytest.raises(ValueError, match="bias_file: ctc-greedy, joint-beam knows no words to expect; use"):
+        check_methods(Decode(methods=["ctc-greedy", "joint-beam"], bias_file="words.txt"), model)
+    check_methods(Decode(methods=["ctc-greedy", "lattice-h"], bias_file="words.txt"), model)
+
+
+@pytest.mark.parametrize("method", ["lattice-hl", "lattice-hg", "lattice-hlg", "lattice-lm-rescoring"])
+def test_searches_with_language_models_name_the_language(model, method):
+    searcher, settings = build(model), METHODS[method].scales(Decode())[-1:]
+    [found] = searcher(method, hear(model, [[False, True, False], [True, True, True]]), settings)
+    assert found[0][0].language == "es"
+    assert found[1][0].language in TEXTS
+
+
+def test_posteriors_that_are_not_numbers_are_refused(model):
+    encoded = model.encode(torch.full((1, 60, 20), torch.nan), torch.tensor([60]))
+    with pytest.raises(ValueError, match="posteriors are NaN: its weights or the features are damaged"):
+        utterances_of(model, encoded, torch.ones(1, 3, dtype=torch.bool))

@@ -193,3 +193,19 @@ def test_a_bias_file_that_changes_is_decoded_again(trained, capsys):
     (trained.folder / "words.txt").write_text("vaca\n")
     decode.run(config)
     assert "decode: complete" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", ["lattice-h", "lattice-hg", "lattice-lm-rescoring", "neural-lm-rescoring"])
+def test_methods_with_language_models_choose_their_scales_and_write_lines(trained, method):
+    fast = ["language_model.neural_width=8", "language_model.neural_epochs=1", "decode.lattice.lattice_beam=1"]
+    decode.run(trained.config(f"decode.methods=[{method}]", "decode.rescoring.candidates=3", *fast))
+    (line,) = lines(trained, method)
+    assert line["hypothesis"] == line["nbest"][0]["text"]
+    assert line["predicted_language"] == ("es" if method.startswith("lattice-") and method != "lattice-h" else None)
+    scales = trained.folder / f"exp/small/decode/{method}/scales.json"
+    assert scales.exists() == (method != "lattice-h")
+
+
+def test_an_utterance_without_any_path_is_still_json():
+    assert decode._or_null(float("-inf")) is None
+    assert decode._or_null(-1.5) == -1.5

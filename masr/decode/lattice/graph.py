@@ -17,10 +17,13 @@ import kaldifst
 from kaldifst import ArcIterator, StateIterator, StdArc, StdVectorFst
 
 from masr.decode.language_model import END, START, UNKNOWN, Gram, NGram
+from masr.files import written_beside
 from masr.text.tokenizer import WORD_START, Tokenizer
 
 TIE_COST = 1e-4
 """In the compact topology "k k" may be one token or two at the same cost; this much makes it one."""
+MAX_ARCS = 5_000_000
+"""A larger CTC topology is refused."""
 MAX_STATES = 20_000_000
 """A grammar that grows beyond this when it is determinised is given up."""
 
@@ -38,13 +41,14 @@ class Graph:
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self.fst.write(str(path))
+        with written_beside(path) as partial:
+            self.fst.write(str(partial))
 
     @classmethod
-    def load(cls, path: Path, tokens: int) -> "Graph":
-        if not path.is_file():
-            raise FileNotFoundError(f"{path}: no such graph")
-        return cls(StdVectorFst.read(str(path)), tokens)
+    def load(cls, path: Path, tokens: int) -> "Graph | None":
+        """None if there is no file, or not a whole one."""
+        fst = StdVectorFst.read(str(path)) if path.is_file() else None
+        return cls(fst, tokens) if fst is not None else None
 
 
 @dataclass(frozen=True)
@@ -92,12 +96,17 @@ def compose_graph(tokens: int, grammar: StdVectorFst | None, compact: bool = Fal
 
 
 def topology(tokens: int, compact: bool = False, bonus: float = 0.0) -> StdVectorFst:
-    """H: alignments to transcripts, over ``tokens`` ids of which 0 is blank.
+    """H: alignments to transcripts, over ``tokens`` ids of which 0 is blank. MemoryError when it has too many arcs.
 
     The standard one has an arc from every token to every other, V^2 in all, and wants a blank between two equal tokens.
     The compact one returns from every token to one state, for `TIE_COST`: 3 V arcs, and the same transcripts. Each
     token that is written earns ``bonus``.
     """
+    if not compact and tokens**2 > MAX_ARCS:
+        raise MemoryError(
+            f"the CTC topology of {tokens} tokens has {tokens**2 / 1e6:.0f} million arcs; "
+            "decode.lattice.topology=compact has three for each token"
+        )
     fst = empty_fst(tokens)  # state 0 is blank, state t token t
     for state in range(tokens):
         fst.set_final(state, 0.0)
@@ -115,7 +124,7 @@ class TokenModel(NamedTuple):
     """A model, the tokens that it speaks of by their symbols in it, and what its transcripts begin with before them."""
 
     lm: NGram
-    pieces: Mapping[str, int]
+    pieces: Mapping[str, Sequence[int]]
     firsts: Sequence[int | None] = (None,)
 
 
@@ -126,8 +135,8 @@ def token_grammar(models: Sequence[TokenModel], scale: float = 1.0, bonus: float
     """
     fst = empty_fst(1)
     for lm, pieces, firsts in models:
-        labels = {piece: [i + 1] for piece, i in pieces.items() if (piece,) in lm.log_probs}
-        labels[UNKNOWN] = [i + 1 for piece, i in pieces.items() if piece not in labels]
+        labels = {piece: [i + 1 for i in ids] for piece, ids in pieces.items() if (piece,) in lm.log_probs}
+        labels[UNKNOWN] = [i + 1 for piece, ids in pieces.items() if piece not in labels for i in ids]
         _begin(fst, _add_grammar(fst, lm, labels, scale, backoff_label=0, bonus=bonus), firsts)
     return fst
 

@@ -1,5 +1,6 @@
 """The decoding graphs of one model: compiled when they are first asked for, kept in a folder under a hash."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ from masr.decode.language_models import POOLED, LanguageModels
 from masr.decode.lattice import graph as fsts
 from masr.decode.lattice.graph import Graph, TokenModel
 from masr.text.tokenizer import Tokenizer
+
+VERSION = 2
+"""Of the way in which graphs are made; those of another version are not used."""
 
 
 class Graphs:
@@ -36,12 +40,11 @@ class Graphs:
         name = self._name(kind, languages, lm_scale, bonus)
         path = self.folder / name if self.folder else None
         if name not in self._compiled:
-            if path is not None and path.is_file():
-                self._compiled[name] = Graph.load(path, len(self.tokenizer))
-            else:
-                self._compiled[name] = self._compile(kind, languages, lm_scale, bonus)
+            saved = Graph.load(path, len(self.tokenizer)) if path is not None else None
+            self._compiled[name] = saved or self._compile(kind, languages, lm_scale, bonus)
         if keep and path is not None and kind != "h" and not path.is_file():
-            self._compiled[name].save(path)
+            with contextlib.suppress(OSError):  # a folder that cannot be written to: compiled again the next time
+                self._compiled[name].save(path)
         return self._compiled[name]
 
     def grammar(self, languages: Sequence[str], lm_scale: float, bonus: float = 0.0) -> StdVectorFst:
@@ -76,16 +79,18 @@ class Graphs:
 
     def _words_of(self, code: str, lm_scale: float | None) -> StdVectorFst:
         models = self._models()
-        cost = self.options.unknown_cost * (1.0 if lm_scale is None else lm_scale)
-        lexicon = fsts.make_lexicon(models.vocabulary[code], self.tokenizer, code, cost)
+        lexicon = fsts.make_lexicon(models.vocabulary[code], self.tokenizer, code, self.options.unknown_cost)
         lm: NGram | None = None
         if lm_scale is not None:
             [lm] = models.of(models.words, [code])
         return fsts.word_grammar(len(self.tokenizer), lexicon, lm, 1.0 if lm_scale is None else lm_scale)
 
-    def _pieces(self, languages: Sequence[str]) -> dict[str, int]:
-        used = self.tokenizer.spoken(self.tokenizer.usable(languages))
-        return {self.tokenizer.pieces[i]: i for i in used}
+    def _pieces(self, languages: Sequence[str]) -> dict[str, list[int]]:
+        """Ids by piece: languages with pieces of their own may write the same one under different ids."""
+        pieces: dict[str, list[int]] = {}
+        for i in self.tokenizer.spoken(self.tokenizer.usable(languages)):
+            pieces.setdefault(self.tokenizer.pieces[i], []).append(i)
+        return pieces
 
     def _firsts(self, languages: Sequence[str]) -> list[int | None]:
         """What a transcript begins with before its words."""
@@ -104,5 +109,6 @@ class Graphs:
             "tokens": self.tokenizer.hash(), "languages": list(languages), "bonus": bonus, "used": self.tokenizer.used,
             "lm_scale": lm_scale if kind.endswith("g") else None, "topology": self.options.topology,
             "unknown_cost": self.options.unknown_cost, "models": self.models.hash if self.models else None,
+            "version": VERSION,
         }  # fmt: skip
         return f"{kind}-{hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]}.fst"

@@ -11,6 +11,9 @@ from masr.decode.hypothesis import Hypothesis
 from masr.decode.lattice.graph import Graph, empty_fst
 from masr.decode.lattice.lattices import LEAST, Lattices, hypothesis_of, nothing
 
+MAX_ARCS_A_FRAME = 200
+"""A lattice with more arcs is searched for again with narrower beams."""
+
 
 def best_paths(log_probs: Tensor, lengths: Tensor, graph: Graph, options: Lattice) -> list[Hypothesis]:
     """The best transcript of each utterance: (B, T, V) in nats, (B,) frames. Faster than by way of lattices."""
@@ -20,8 +23,7 @@ def best_paths(log_probs: Tensor, lengths: Tensor, graph: Graph, options: Lattic
 
 def intersect(log_probs: Tensor, lengths: Tensor, graph: Graph, options: Lattice) -> Lattices:
     """The lattice of each utterance: (B, T, V) in nats, (B,) frames. kaldi-decoder knows no ``max_active`` here."""
-    pruning = kaldi_decoder.LatticeSimpleDecoderConfig(beam=options.beam, lattice_beam=options.lattice_beam)
-    return Lattices([_lattice(frames, graph, pruning) for frames in _utterances(log_probs, lengths, graph)])
+    return Lattices([_lattice(frames, graph, options) for frames in _utterances(log_probs, lengths, graph)])
 
 
 def _utterances(log_probs: Tensor, lengths: Tensor, graph: Graph) -> list[np.ndarray]:
@@ -43,13 +45,20 @@ def _best_path(frames: np.ndarray, graph: Graph, pruning: kaldi_decoder.FasterDe
     return hypothesis_of(labels, weight.value1 + weight.value2)
 
 
-def _lattice(
-    frames: np.ndarray, graph: Graph, pruning: kaldi_decoder.LatticeSimpleDecoderConfig
-) -> StdVectorFst | None:
+def _lattice(frames: np.ndarray, graph: Graph, options: Lattice) -> StdVectorFst | None:
     if len(frames) == 0:
         empty = empty_fst(1)
         empty.set_final(0, 0.0)
         return empty
+    for narrower in (1, 2, 4, 8):  # where the model hears nothing clear, a lattice would hold everything
+        found = _search(frames, graph, options.beam / narrower, options.lattice_beam / narrower)
+        if found is None or sum(map(found.num_arcs, range(found.num_states))) <= MAX_ARCS_A_FRAME * len(frames):
+            break
+    return found
+
+
+def _search(frames: np.ndarray, graph: Graph, beam: float, lattice_beam: float) -> StdVectorFst | None:
+    pruning = kaldi_decoder.LatticeSimpleDecoderConfig(beam=beam, lattice_beam=lattice_beam)
     decoder = kaldi_decoder.LatticeSimpleDecoder(graph.fst, pruning)
     if not decoder.decode(kaldi_decoder.DecodableCtc(frames)):
         return None

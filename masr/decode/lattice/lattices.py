@@ -13,7 +13,7 @@ from masr.decode.hypothesis import Hypothesis
 
 LEAST = -1e4
 """Nats that stand for probability 0, with which the libraries cannot calculate."""
-MAX_STATES = 50_000
+MAX_STATES = 20_000
 """A lattice that grows beyond this when it is determinised keeps its best paths only."""
 
 
@@ -28,7 +28,10 @@ class Lattices:
         return [_best_paths(lattice, n) if lattice is not None else [nothing()] for lattice in self.lattices]
 
     def rescore(self, grammar: StdVectorFst) -> "Lattices":
-        """Every path with the cost that ``grammar``, an acceptor of token labels, gives it on top."""
+        """Every path with the cost that ``grammar``, an acceptor of token labels, gives it on top.
+
+        A lattice stays as it is if the grammar accepts none of its paths.
+        """
         return Lattices([None if lattice is None else _compose(lattice, grammar) for lattice in self.lattices])
 
 
@@ -44,10 +47,10 @@ def _transcripts(lattice: StdVectorFst) -> StdVectorFst:
     return kaldifst.determinize(merged, nstate=MAX_STATES)
 
 
-def _compose(lattice: StdVectorFst, grammar: StdVectorFst) -> StdVectorFst | None:
+def _compose(lattice: StdVectorFst, grammar: StdVectorFst) -> StdVectorFst:
     kaldifst.arcsort(lattice, "olabel")
     composed = kaldifst.compose(lattice, grammar)
-    return composed if composed.num_states else None
+    return composed if composed.num_states else lattice
 
 
 def _best_paths(lattice: StdVectorFst, n: int) -> list[Hypothesis]:

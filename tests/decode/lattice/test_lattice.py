@@ -33,7 +33,7 @@ PIECES = ["<blank>", "<unk>", "<sos/eos>", "▁", "a", "b", "c"]
 V = len(PIECES)
 WIDE = Lattice(beam=60.0, max_active=100_000)
 WORDS = ["a", "ab", "cab", "bb"]
-SYMBOLS = {piece: PIECES.index(piece) for piece in PIECES[3:]}
+SYMBOLS = {piece: [PIECES.index(piece)] for piece in PIECES[3:]}
 TEXT = [["a", "ab"], ["cab"], ["bb", "a"], ["a", "ab", "cab"], ["ab"]]
 LM = estimate([[letter for word in line for letter in f"▁{word}"] for line in TEXT], 3)
 SENTENCES = [list(words) for count in range(4) for words in itertools.product(WORDS, repeat=count)]
@@ -298,3 +298,24 @@ def test_k2_that_does_not_work_is_one_sentence_with_the_reason(monkeypatch, tmp_
     monkeypatch.delitem(sys.modules, "k2", raising=False)
     problem = k2_problem()
     assert "k2 was built using PyTorch 1.13.1 But you are using 2.13" in problem and "tools/install_k2.sh" in problem
+
+
+def test_a_lattice_that_a_grammar_refuses_altogether_stays_as_it_is(backend, log_probs):
+    lattices = backend.intersect(log_probs, LENGTHS, graph_h(), Lattice())
+    refused = lattices.rescore(union([(bonus_grammar([1], 0.0), [2])]))
+    for before, after in zip(lattices.best_paths(1), refused.best_paths(1), strict=True):
+        assert (before[0].tokens, before[0].score) == (after[0].tokens, after[0].score)
+
+
+def test_the_lattice_of_noise_stays_small():
+    torch.manual_seed(0)
+    noise = torch.randn(1, 40, 25).log_softmax(-1)
+    lattices = load_backend("kaldi").intersect(noise, torch.tensor([40]), graph_h(25), Lattice())
+    assert len(arcs_of(lattices.lattices[0])[0]) <= 200 * 40
+    assert len(lattices.best_paths(20)[0]) == 20
+
+
+def test_a_topology_larger_than_memory_names_the_compact_one():
+    with pytest.raises(MemoryError, match="of 5000 tokens has 25 million arcs; decode.lattice.topology=compact has"):
+        graph_h(5000)
+    assert graph_h(5000, compact=True).fst.num_states == 5000
