@@ -79,6 +79,7 @@ def copy_to(folder: Path, config: Config) -> None:
             ignore=shutil.ignore_patterns(SEAL),
         )  # fmt: skip
     if any(method.neural for method in needed):
+        (folder / "lm").mkdir(exist_ok=True)
         shutil.copy(lm_folder(config, "neural") / NEURAL, folder / "lm" / NEURAL)
 
 
