@@ -231,7 +231,7 @@ class Lattice(Section):
     """Scales of G among which dev chooses."""
     length_bonuses: Scales = [0.0, 1.0]
     """Nats for each token among which dev chooses."""
-    unknown_cost: Annotated[float, Field(ge=0.0)] = 2.0
+    unknown_cost: Annotated[float, Field(ge=0.0)] = 1.5
     """Nats for each token of a word that the lexicon lacks."""
 
 
