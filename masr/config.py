@@ -210,7 +210,7 @@ class LanguageModel(Section):
     """Its layers."""
     neural_dropout: Fraction = 0.3
     """Dropout on its inputs and outputs."""
-    neural_epochs: Positive = 30
+    neural_epochs: Positive = 15
     """Passes over the training text; those with the best dev perplexity are kept."""
 
 
@@ -236,7 +236,7 @@ class Lattice(Section):
 
 
 class Rescoring(Section):
-    """A second pass over the n best of ctc-prefix-beam."""
+    """A second pass over the n best of ctc-prefix-beam, or over lattices."""
 
     candidates: Positive = 50
     """Transcripts of each utterance; also the beam that finds them."""
