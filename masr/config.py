@@ -236,7 +236,7 @@ class Lattice(Section):
 
 
 class Rescoring(Section):
-    """A second pass over the n best of ctc-prefix-beam, or over lattices."""
+    """A second pass over the n best of ctc-prefix-beam."""
 
     candidates: Positive = 50
     """Transcripts of each utterance; also the beam that finds them."""

@@ -144,7 +144,7 @@ def _lattice_rescoring(searcher: Searcher, utterances: Utterances, settings: Seq
         lattices = searcher.backend.intersect(
             utterances.log_probs[rows], utterances.ctc_lengths[rows], searcher.graphs.get("h", languages),
             options.lattice,
-        )  # fmt: skip
+        ).transcripts()  # fmt: skip
         for collected, setting in zip(found, settings, strict=True):
             grammar = searcher.graphs.grammar(languages, setting["lm"], setting["length"])
             collected.put(rows, searcher.biased(lattices.rescore(grammar)).best_paths(options.n_best))
@@ -238,7 +238,7 @@ def _graph_scales(options: Decode) -> list[Setting]:
 
 
 def _lattice_scales(options: Decode) -> list[Setting]:
-    return _with_zero(_grid(lm=options.rescoring.lm_scales, length=options.lattice.length_bonuses))
+    return _with_zero(_graph_scales(options))
 
 
 def _nbest_scales(*parts: str) -> Callable[[Decode], list[Setting]]:

@@ -13,7 +13,7 @@ from masr.decode.hypothesis import Hypothesis
 
 LEAST = -1e4
 """Nats that stand for probability 0, with which the libraries cannot calculate."""
-MAX_STATES = 20_000
+MAX_STATES = 5_000
 """A lattice that grows beyond this when it is determinised keeps its best paths only."""
 
 
@@ -26,6 +26,10 @@ class Lattices:
     def best_paths(self, n: int) -> list[list[Hypothesis]]:
         """Up to ``n`` different transcripts of each utterance, best first; `nothing` where there is none."""
         return [_best_paths(lattice, n) if lattice is not None else [nothing()] for lattice in self.lattices]
+
+    def transcripts(self) -> "Lattices":
+        """Every transcript as one path, its best alignment: many times smaller, and so sooner rescored."""
+        return Lattices([None if lattice is None else _transcripts(lattice) for lattice in self.lattices])
 
     def rescore(self, grammar: StdVectorFst) -> "Lattices":
         """Every path with the cost that ``grammar``, an acceptor of token labels, gives it on top.
