@@ -62,6 +62,7 @@ def show_config(
     overrides: Overrides = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema instead.")] = False,
 ) -> None:
+    """Prints YAML or JSON; ConfigError without a config file and without ``--schema``."""
     import json
 
     from masr.config import Config
@@ -89,6 +90,7 @@ def transcribe(
     method: Annotated[str | None, typer.Option(help="Search method; default: the model's first one.")] = None,
     bias_file: BiasFile = None,
 ) -> None:
+    """Prints a line for each file, its text alone when there is one; ValueError without a file."""
     import json
     from dataclasses import asdict
 

@@ -108,6 +108,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple:
+        """The values of `selective_scan`, with a ``state`` (batch, D, N) to begin with."""
         # Time first and channels last: a frame is one block, and channels are what vector instructions run along.
         x, dt, B, C = (v.transpose(0, 1).contiguous() for v in (x, dt, B, C))
         A, state = A.T.contiguous(), state.mT.contiguous()  # (N, D), (batch, N, D)
@@ -124,6 +125,7 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of x, dt, A, B, C and state from those of y (batch, T, D) and of the last state."""
         x, dt, A, B, C, *starts = ctx.saved_tensors
         y_gradient = gradients[0].transpose(0, 1).contiguous()
         carried = gradients[1].mT.contiguous()  # of the state after these frames

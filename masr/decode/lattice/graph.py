@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import kaldifst
 from kaldifst import ArcIterator, StateIterator, StdArc, StdVectorFst
+from torch import Tensor
 
 from masr.decode.language_model import END, START, UNKNOWN, Gram, NGram
 from masr.files import written_beside
@@ -38,6 +39,11 @@ class Graph:
     tokens: int
     cache: dict[Any, Any] = field(default_factory=dict)
     """What a backend has made of it."""
+
+    def check(self, log_probs: Tensor) -> None:
+        """ValueError if posteriors (B, T, V) are of another number of tokens."""
+        if log_probs.shape[2] != self.tokens:
+            raise ValueError(f"the graph has {self.tokens} tokens, the model {log_probs.shape[2]}: compile it again")
 
     def save(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from masr.config import Lattice
 from masr.decode.hypothesis import Hypothesis
 from masr.decode.lattice.graph import Graph, arcs_of, arcs_without_empty_labels, empty_fst, without_empty_labels
-from masr.decode.lattice.lattices import LEAST, Lattices
+from masr.decode.lattice.lattices import LEAST, Lattices, empty_lattice
 
 MIN_ACTIVE = 30
 MAX_ARCS = 20_000_000
@@ -29,11 +29,10 @@ def intersect(log_probs: Tensor, lengths: Tensor, graph: Graph, options: Lattice
 
 
 def _search(log_probs: Tensor, lengths: Tensor, graph: Graph, options: Lattice, output_beam: float) -> Lattices:
-    if log_probs.shape[2] != graph.tokens:
-        raise ValueError(f"the graph has {graph.tokens} tokens, the model {log_probs.shape[2]}: compile it again")
+    graph.check(log_probs)
     order = lengths.argsort(descending=True).cpu()  # k2 wants the longest first, and none without frames
     order = order[lengths.cpu()[order] > 0]
-    found: list[StdVectorFst | None] = [_empty() for _ in range(len(lengths))]
+    found: list[StdVectorFst | None] = [empty_lattice() for _ in range(len(lengths))]
     if len(order):
         segments = torch.stack([order, torch.zeros_like(order), lengths.cpu()[order]], 1).to(torch.int32)
         dense = k2.DenseFsaVec(log_probs.float().clamp(min=LEAST), segments)
@@ -81,10 +80,4 @@ def _acceptor(lattice: "k2.Fsa") -> StdVectorFst | None:
         arcs, lattice.scores.tolist(), lattice.aux_labels.tolist(), strict=True
     ):
         fst.add_arc(source, StdArc(0 if label == -1 else written, 0 if label == -1 else written, -score, target))
-    return fst
-
-
-def _empty() -> StdVectorFst:
-    fst = empty_fst(1)
-    fst.set_final(0, 0.0)
     return fst

@@ -9,7 +9,7 @@ from torch import Tensor
 from masr.config import Lattice
 from masr.decode.hypothesis import Hypothesis
 from masr.decode.lattice.graph import Graph, empty_fst
-from masr.decode.lattice.lattices import LEAST, Lattices, hypothesis_of, nothing
+from masr.decode.lattice.lattices import LEAST, Lattices, empty_lattice, hypothesis_of, nothing
 
 MAX_ARCS_A_FRAME = 200
 """A lattice with more arcs is searched for again with narrower beams."""
@@ -27,8 +27,7 @@ def intersect(log_probs: Tensor, lengths: Tensor, graph: Graph, options: Lattice
 
 
 def _utterances(log_probs: Tensor, lengths: Tensor, graph: Graph) -> list[np.ndarray]:
-    if log_probs.shape[2] != graph.tokens:
-        raise ValueError(f"the graph has {graph.tokens} tokens, the model {log_probs.shape[2]}: compile it again")
+    graph.check(log_probs)
     frames = log_probs.detach().cpu().float().clamp(min=LEAST).numpy()
     return [frames[i, :length] for i, length in enumerate(lengths.tolist())]
 
@@ -47,9 +46,7 @@ def _best_path(frames: np.ndarray, graph: Graph, pruning: kaldi_decoder.FasterDe
 
 def _lattice(frames: np.ndarray, graph: Graph, options: Lattice) -> StdVectorFst | None:
     if len(frames) == 0:
-        empty = empty_fst(1)
-        empty.set_final(0, 0.0)
-        return empty
+        return empty_lattice()
     for narrower in (1, 2, 4, 8):  # where the model hears nothing clear, a lattice would hold everything
         found = _search(frames, graph, options.beam / narrower, options.lattice_beam / narrower)
         if found is None or sum(map(found.num_arcs, range(found.num_states))) <= MAX_ARCS_A_FRAME * len(frames):

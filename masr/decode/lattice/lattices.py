@@ -10,6 +10,7 @@ import kaldifst
 from kaldifst import StdVectorFst
 
 from masr.decode.hypothesis import Hypothesis
+from masr.decode.lattice.graph import empty_fst
 
 LEAST = -1e4
 """Nats that stand for probability 0, with which the libraries cannot calculate."""
@@ -37,6 +38,13 @@ class Lattices:
         A lattice stays as it is if the grammar accepts none of its paths.
         """
         return Lattices([None if lattice is None else _compose(lattice, grammar) for lattice in self.lattices])
+
+
+def empty_lattice() -> StdVectorFst:
+    """That of an utterance without frames: the empty transcript, at no cost."""
+    lattice = empty_fst(1)
+    lattice.set_final(0, 0.0)
+    return lattice
 
 
 def nothing() -> Hypothesis:
