@@ -101,24 +101,38 @@ class Data(Section):
 
 
 class Encoder(Section):
-    type: Literal["conformer"] = "conformer"
-    """Kind of encoder."""
+    type: Literal["conformer", "mamba"] = "conformer"
+    """What brings frames together in a block: self-attention, or state spaces (ConMamba, arXiv 2407.09732)."""
     subsampling: Literal[4, 6, 8] = 4
     """Frames of 10 ms that become one encoder frame."""
+    subsampling_type: Literal["separable", "plain"] = "separable"
+    """Depthwise-separable convolutions, or plain ones with layer norms, each of half the channels, as ConMamba has."""
     subsampling_channels: Positive = 64
-    """Channels of the subsampling convolutions."""
+    """Channels of the (first) subsampling convolution."""
     layers: Positive = 12
     """Number of blocks."""
     width: Positive = 256
     """Size D of a frame."""
     heads: Positive = 4
-    """Attention heads; must divide the width into even parts."""
+    """Attention heads of a Conformer; must divide the width into even parts."""
     feedforward: Positive = 1024
     """Inner size of the feed-forward modules."""
     kernel: Positive = 31
     """Frames that the depthwise convolution sees; odd."""
     dropout: Fraction = 0.1
-    """Dropout after every module."""
+    """Dropout after every module, but not inside a Mamba layer."""
+    state_space: Literal["mamba1", "mamba2"] = "mamba1"
+    """Recurrence of a Mamba encoder: a rate of decay for each channel and number of its state, or one for each head."""
+    directions: Literal["inner", "outer", "forward"] = "inner"
+    """Both directions between shared projections, two whole layers joined, or forward only, which can stream."""
+    state_size: Positive = 16
+    """Numbers that a Mamba layer remembers for each channel."""
+    expansion: Positive = 2
+    """Channels of a Mamba layer for each one of the width."""
+    head_size: Positive = 64
+    """Channels of a head of mamba2; must divide expansion x width."""
+    look_ahead: Count = 0
+    """Encoder frames that a forward encoder waits for before it gives one out."""
 
 
 class CTC(Section):

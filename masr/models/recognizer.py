@@ -14,7 +14,7 @@ from masr.data.features import FRAME_SHIFT
 from masr.decode.hypothesis import Hypothesis
 from masr.files import written_beside
 from masr.nn.attention_decoder import AttentionDecoder
-from masr.nn.conformer import Conformer, EncoderOutput
+from masr.nn.encoder import Encoder, EncoderOutput
 from masr.nn.heads import CTCHead, LanguageClassifier
 from masr.nn.subsampling import length_mask
 from masr.text.tokenizer import START_END, Tokenizer
@@ -34,7 +34,7 @@ class Recognizer(nn.Module):
         self.config, self.tokenizer = config, tokenizer
         self.register_buffer("feature_mean", torch.zeros(config.features.mel_bins))
         self.register_buffer("feature_deviation", torch.ones(config.features.mel_bins))
-        self.encoder = Conformer(config.features.mel_bins, options.encoder, tuple(options.ctc.intermediate_layers))
+        self.encoder = Encoder(config.features.mel_bins, options.encoder, tuple(options.ctc.intermediate_layers))
         self.ctc = CTCHead(width, len(tokenizer), options.ctc.upsampling)
         self.attention_decoder = self._build_decoder() if options.attention_decoder.weight else None
         self.language_classifier = (

@@ -6,19 +6,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Memory = dict[nn.Module, Tensor]
+"""What causal modules remember of the frames before a piece of a recording; empty before the first piece."""
+
+
+def with_frames_before(module: nn.Module, frames: Tensor, number: int, memory: Memory | None) -> Tensor:
+    """(B, T, D) -> (B, number + T, D): what this module saw last, or zeros, stands before what it sees now."""
+    before = None if memory is None else memory.get(module)
+    frames = F.pad(frames, (0, 0, number, 0)) if before is None else torch.cat((before, frames), 1)
+    if memory is not None:
+        memory[module] = frames[:, -number:]
+    return frames
+
 
 class DepthwiseConvolution(nn.Module):
-    """(B, T, D) -> (B, T, D): every channel has its own centred filter of ``kernel`` (odd) frames; zeros outside."""
+    """(B, T, D) -> (B, T, D): every channel has its own filter of ``kernel`` (odd) frames; zeros outside.
 
-    def __init__(self, width: int, kernel: int):
+    The filter is centred, or with ``causal`` ends at its frame.
+    """
+
+    def __init__(self, width: int, kernel: int, causal: bool = False):
         super().__init__()
+        self.causal = causal
         bound = kernel**-0.5
         self.filters = nn.Parameter(torch.empty(width, kernel).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(width))
 
-    def forward(self, frames: Tensor) -> Tensor:
+    def forward(self, frames: Tensor, memory: Memory | None = None) -> Tensor:
+        """``memory`` is for a causal convolution that takes a recording in pieces."""
         convolve = _OnCPU.apply if frames.device.type == "cpu" else _convolve
-        return convolve(frames, self.filters, self.bias)
+        if not self.causal:
+            return convolve(frames, self.filters, self.bias)
+        time, half = frames.shape[1], self.filters.shape[1] // 2
+        frames = with_frames_before(self, frames, 2 * half, memory)
+        return convolve(frames, self.filters, self.bias)[:, half : half + time]
 
 
 def _convolve(frames: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:

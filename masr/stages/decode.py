@@ -23,7 +23,7 @@ from masr.decode.utterances import Utterances, utterances_of
 from masr.files import file_hash, written_beside
 from masr.models.recognizer import WEIGHTS, Recognizer, load_model
 from masr.models.searcher import load_searcher, save_scales
-from masr.nn.conformer import EncoderOutput
+from masr.nn.encoder import EncoderOutput
 from masr.progress import say, track
 from masr.stages import features, lm
 from masr.stages.features import load_cuts

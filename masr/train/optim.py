@@ -91,7 +91,8 @@ def build_optimizer(model: nn.Module, options: Train) -> AdamW:
     """The optimiser of ``train.optimizer``; weight decay acts on matrices and kernels, not on biases, norms, vectors.
 
     Muon takes the linear layers inside stacks of ``blocks``; embeddings, output layers and convolutions stay with
-    AdamW. A parameter of several matrices above each other says so by its attribute ``fused``, their number.
+    AdamW. A parameter of several matrices above each other says so by its attribute ``fused``, their number; one with
+    the attribute ``without_decay`` is no matrix of weights.
     """
     inner = [
         module.weight for name, module in model.named_modules()
@@ -101,11 +102,15 @@ def build_optimizer(model: nn.Module, options: Train) -> AdamW:
     others = [p for p in model.parameters() if p.requires_grad and not any(p is q for q in inner)]
     groups: list[dict[str, Any]] = [
         {"params": inner, "weight_decay": options.weight_decay, "orthogonal": True},
-        {"params": [p for p in others if p.ndim > 1], "weight_decay": options.weight_decay, "orthogonal": False},
-        {"params": [p for p in others if p.ndim <= 1], "weight_decay": 0.0, "orthogonal": False},
+        {"params": [p for p in others if _decays(p)], "weight_decay": options.weight_decay, "orthogonal": False},
+        {"params": [p for p in others if not _decays(p)], "weight_decay": 0.0, "orthogonal": False},
     ]
     kind = Muon if options.optimizer == "muon" else AdamW
     return kind([g for g in groups if g["params"]], lr=options.learning_rate, betas=(0.9, 0.98), eps=1e-9, fused=True)
+
+
+def _decays(parameter: nn.Parameter) -> bool:
+    return parameter.ndim > 1 and not getattr(parameter, "without_decay", False)
 
 
 def build_schedule(optimizer: AdamW, options: Train) -> LambdaLR:

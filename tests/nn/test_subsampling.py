@@ -1,19 +1,24 @@
 """Shapes: B batch, T frames, F mel bins, D width."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 
-from masr.nn.subsampling import ConvSubsampling, length_mask
+from masr.nn.subsampling import SUBSAMPLING, Subsampling, length_mask
 
 F, D = 10, 6
 FACTORS = (4, 6, 8)
 
 
-def subsampling(factor: int) -> ConvSubsampling:
-    torch.manual_seed(0)
-    return ConvSubsampling(F, D, channels=24, factor=factor)
+@pytest.fixture(params=SUBSAMPLING)
+def subsampling(request) -> Callable[[int], Subsampling]:
+    def build(factor: int) -> Subsampling:
+        torch.manual_seed(0)
+        return SUBSAMPLING[request.param](F, D, channels=24, factor=factor)
+
+    return build
 
 
 def test_length_mask():
@@ -21,7 +26,7 @@ def test_length_mask():
 
 
 @pytest.mark.parametrize("factor", FACTORS)
-def test_lengths_are_divided_and_rounded_up(factor):
+def test_lengths_are_divided_and_rounded_up(subsampling, factor):
     module = subsampling(factor)
     for frames in range(1, 4 * factor + 1):
         output, lengths = module(torch.randn(1, frames, F), torch.tensor([frames]))
@@ -30,7 +35,7 @@ def test_lengths_are_divided_and_rounded_up(factor):
 
 
 @pytest.mark.parametrize("factor", FACTORS)
-def test_padding_changes_nothing(factor):
+def test_padding_changes_nothing(subsampling, factor):
     module = subsampling(factor)
     lengths = torch.arange(1, 3 * factor + 1)  # every remainder, three times
     features = torch.randn(len(lengths), 3 * factor + 5, F) * 100  # the padding holds what must not matter
@@ -41,7 +46,7 @@ def test_padding_changes_nothing(factor):
 
 
 @pytest.mark.parametrize("factor", FACTORS)
-def test_gradients_reach_real_frames_only(factor):
+def test_gradients_reach_real_frames_only(subsampling, factor):
     module, lengths = subsampling(factor), torch.tensor([3 * factor, factor + 1])
     features = torch.randn(2, 3 * factor, F, requires_grad=True)
     output, output_lengths = module(features, lengths)
@@ -53,6 +58,6 @@ def test_gradients_reach_real_frames_only(factor):
     assert all(parameter.grad.abs().sum() > 0 for parameter in module.parameters())
 
 
-def test_unknown_factor_is_refused():
+def test_unknown_factor_is_refused(subsampling):
     with pytest.raises(KeyError):
         subsampling(5)
