@@ -20,9 +20,9 @@ def with_frames_before(module: nn.Module, frames: Tensor, number: int, memory: M
 
 
 class DepthwiseConvolution(nn.Module):
-    """(B, T, D) -> (B, T, D): every channel has its own filter of ``kernel`` (odd) frames; zeros outside.
+    """(B, T, D) -> (B, T, D): every channel has its own filter of ``kernel`` frames; zeros outside.
 
-    The filter is centred, or with ``causal`` ends at its frame.
+    The filter is centred (``kernel`` is odd), or with ``causal`` ends at its frame.
     """
 
     def __init__(self, width: int, kernel: int, causal: bool = False):
@@ -34,19 +34,20 @@ class DepthwiseConvolution(nn.Module):
 
     def forward(self, frames: Tensor, memory: Memory | None = None) -> Tensor:
         """``memory`` is for a causal convolution that takes a recording in pieces."""
+        reach = self.filters.shape[1] - 1
+        if self.causal:
+            frames = with_frames_before(self, frames, reach, memory)
+        else:
+            frames = F.pad(frames, (0, 0, reach // 2, reach // 2))
         convolve = _OnCPU.apply if frames.device.type == "cpu" else _convolve
-        if not self.causal:
-            return convolve(frames, self.filters, self.bias)
-        time, half = frames.shape[1], self.filters.shape[1] // 2
-        frames = with_frames_before(self, frames, 2 * half, memory)
-        return convolve(frames, self.filters, self.bias)[:, half : half + time]
+        return convolve(frames, self.filters, self.bias)
 
 
 def _convolve(frames: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:
+    """(B, T + K - 1, D) -> (B, T, D)."""
     # A (B, D, 1, T) view of (B, T, D) memory is "channels last": ten times as fast on a CPU as Conv1d.
-    width, kernel = filters.shape
     image = frames.transpose(1, 2).unsqueeze(2)
-    result = F.conv2d(image, filters[:, None, None], bias, padding=(0, kernel // 2), groups=width)
+    result = F.conv2d(image, filters[:, None, None], bias, groups=len(filters))
     return result.squeeze(2).transpose(1, 2)
 
 
@@ -55,16 +56,18 @@ class _OnCPU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, frames: Tensor, filters: Tensor, bias: Tensor) -> Tensor:
+        """(B, T + K - 1, D), (D, K), (D,) -> (B, T, D)."""
         ctx.save_for_backward(frames, filters)
         return _convolve(frames, filters, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        (gradient,) = gradients
+        """Gradients of frames, filters and bias."""
         frames, filters = ctx.saved_tensors
-        (width, kernel), half = filters.shape, filters.shape[1] // 2
-        # With zeros between the utterances, tap k of all filters is one product of two long matrices, k rows apart.
-        padded = F.pad(frames, (0, 0, half, half)).view(-1, width)
-        aligned = F.pad(gradient, (0, 0, half, half)).view(-1, width)[half : len(padded) - half]
-        taps = [(padded[k : k + len(aligned)] * aligned).sum(0) for k in range(kernel)]
-        return _convolve(gradient, filters.flip(1), None), torch.stack(taps, dim=1), gradient.sum((0, 1))
+        width, kernel = filters.shape
+        # With zeros around the gradient, tap k of all filters is one product of two long matrices, k rows apart.
+        gradient = F.pad(gradients[0], (0, 0, kernel - 1, kernel - 1))
+        seen, aligned = frames.reshape(-1, width), gradient[:, kernel - 1 :].reshape(-1, width)
+        length = len(seen) - kernel + 1
+        taps = [(seen[k : k + length] * aligned[:length]).sum(0) for k in range(kernel)]
+        return _convolve(gradient, filters.flip(1), None), torch.stack(taps, dim=1), gradients[0].sum((0, 1))

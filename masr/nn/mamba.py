@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from masr.config import Encoder
 from masr.nn.conformer import ConvolutionModule, FeedForward, fuse
-from masr.nn.depthwise import Memory, with_frames_before
+from masr.nn.depthwise import DepthwiseConvolution, Memory
 from masr.nn.dropout import Dropout
 from masr.nn.selective_scan import selective_scan, state_space_duality
 
@@ -158,19 +158,15 @@ class HeadStateSpace(nn.Module):
         return (y.to(x.dtype) + self.skip[:, None] * x).flatten(2)
 
 
-class ShortConvolution(nn.Module):
+class ShortConvolution(DepthwiseConvolution):
     """Each channel with its own filter over this frame and `TAPS` - 1 before it, then SiLU: (B, T, E) -> (B, T, E)."""
 
     def __init__(self, channels: int):
-        super().__init__()
-        self.filters = nn.Parameter(torch.empty(channels, TAPS).uniform_(-(TAPS**-0.5), TAPS**-0.5))
-        self.bias = nn.Parameter(torch.zeros(channels))
+        super().__init__(channels, TAPS, causal=True)
 
-    def forward(self, hidden: Tensor, mask: Tensor | None, memory: Memory | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, mask: Tensor | None, memory: Memory | None = None) -> Tensor:  # type: ignore[override]
         """``mask`` (B, T) is False on padding, which neither goes in nor comes out."""
-        time, padded = hidden.shape[1], with_frames_before(self, _masked(hidden, mask), TAPS - 1, memory)
-        taps = [padded[:, tap : tap + time] * self.filters[:, tap] for tap in range(TAPS)]
-        return _masked(F.silu(torch.stack(taps).sum(0) + self.bias), mask)
+        return _masked(F.silu(super().forward(_masked(hidden, mask), memory)), mask)
 
 
 STATE_SPACES = {"mamba1": SelectiveStateSpace, "mamba2": HeadStateSpace}

@@ -6,20 +6,20 @@ papers: x is the input, dt > 0 the step sizes, A < 0 the decay rates, B what is 
     S_t = exp(dt_t A) S_(t-1) + dt_t x_t B_t        y_t = S_t C_t
 
 Mamba-1 (Gu & Dao 2023, arXiv 2312.00752, algorithm 2) has a rate for each channel and number of its state; Mamba-2 (Dao
-& Gu 2024, arXiv 2405.21060, section 6) one for each head, so that frames within a chunk are products of matrices.
-Frames with dt = 0 leave the state as it is, and those with x = 0 add nothing to it.
+& Gu 2024, arXiv 2405.21060, section 6) one for each head. Frames with dt = 0 leave the state as it is, and those with
+x = 0 add nothing to it. On a CPU both go through the frames one after the other, in kernels with a backward of their
+own (`masr.nn.scan_kernels`). Other devices want few large steps: the kernel of mamba-ssm where it can be used, else
+log2(Q) steps a chunk for Mamba-1; products of matrices for Mamba-2.
 """
 
 import math
+from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-CACHE = 2**17
-"""Numbers of state that the scan on a CPU works on at once: what its caches hold."""
 
 
 def selective_scan(
@@ -30,18 +30,16 @@ def selective_scan(
     Returns y (batch, T, D) and the state after the last frame, in float32 (float64 if x is), whatever autocast says.
     """
     with torch.autocast(x.device.type, enabled=False):
-        x, dt, A, B, C = (v if v.dtype == torch.float64 else v.float() for v in (x, dt, A, B, C))
-        if not x.shape[1]:
-            return x, x.new_zeros(len(x), *A.shape) if state is None else state
-        if x.is_cuda and state is None and find_spec("mamba_ssm"):
-            return _kernel(x, dt, A, B, C)
+        x, dt, A, B, C = _precise(x, dt, A, B, C)
+        fresh = state is None and x.shape[1] > 0
+        if fresh and x.is_cuda and x.dtype == torch.float32 and kernel_problem() is None:
+            return _cuda_kernel(x, dt, A, B, C)
         state = x.new_zeros(len(x), *A.shape) if state is None else state
-        if x.device.type != "cpu":
-            return _doubling_scan(x, dt, A, B, C, state)
-        group = max(1, CACHE // (8 * A.numel()))  # utterances that leave room for 8 frames
-        parts = zip(*(v.split(group) for v in (x, dt, B, C, state)), strict=True)
-        done = [_Scan.apply(x, dt, A, B, C, state) for x, dt, B, C, state in parts]
-        return tuple(torch.cat(results) for results in zip(*done, strict=True))  # type: ignore[return-value]
+        if not x.shape[1]:
+            return x, state
+        if _has_kernels(x):
+            return _Scan.apply(dt * x, dt, A, B, C, state)
+        return _doubling_scan(x, dt, A, B, C, state)
 
 
 def selective_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -51,30 +49,111 @@ def selective_step(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state
 
 
 def state_space_duality(
-    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None, chunk: int = 32
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Mamba-2: x (batch, T, H, P), dt (batch, T, H), A (H,), B and C (batch, T, N), state (batch, H, P, N) or zeros.
 
-    Returns y (batch, T, H, P) and the state after the last frame. Within a chunk of Q frames y is a masked attention
-    without softmax; from chunk to chunk the state is passed on.
+    Returns y (batch, T, H, P) and the state after the last frame, in float32 (float64 if x is).
     """
     with torch.autocast(x.device.type, enabled=False):
-        x, dt, A, B, C = (v if v.dtype == torch.float64 else v.float() for v in (x, dt, A, B, C))
-        batch, time, heads, size = x.shape
-        state = x.new_zeros(batch, heads, size, B.shape[-1]) if state is None else state
-        if not time:
+        x, dt, A, B, C = _precise(x, dt, A, B, C)
+        state = x.new_zeros(len(x), *x.shape[2:], B.shape[-1]) if state is None else state
+        if not x.shape[1]:
             return x, state
-        chunk = min(chunk, time)
-        x, dt, B, C = (_in_chunks(v, chunk) for v in (x, dt, B[:, :, None], C[:, :, None]))
-        written = x * dt[..., None]  # (batch, chunks, H, Q, P)
-        # Sums of many small steps, and their differences, in twice the precision: they are exponents.
-        total = (dt * A[:, None]).double().cumsum(-1)  # (batch, chunks, H, Q)
-        decay = torch.exp(_differences(total).to(x.dtype))
-        y = (decay * (C @ B.mT)) @ written
-        added = (written * (total[..., -1:] - total).to(x.dtype).exp()[..., None]).mT @ B
-        starts, state = _pass_on(state, total[..., -1].to(x.dtype).exp(), added)
-        y = y + (C @ starts.mT) * total.to(x.dtype).exp()[..., None]
-        return y.transpose(2, 3).reshape(batch, -1, heads, size)[:, :time], state
+        if not _has_kernels(x):
+            return chunked_scan(x, dt, A, B, C, state)
+        y, state = _HeadScan.apply((dt[..., None] * x).transpose(1, 2), (dt * A).exp().mT, B, C, state)
+        return y.transpose(1, 2), state
+
+
+def _precise(*values: Tensor) -> list[Tensor]:
+    return [value if value.dtype == torch.float64 else value.float() for value in values]
+
+
+def _has_kernels(x: Tensor) -> bool:
+    return x.device.type == "cpu" and x.dtype == torch.float32
+
+
+class _Scan(torch.autograd.Function):
+    """`selective_scan` of u = dt x with the kernels for a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple:
+        """y (batch, T, D) and the last state (batch, D, N)."""
+        from masr.nn import scan_kernels as kernels
+
+        u, dt, B, C = (value.contiguous() for value in (u, dt, B, C))
+        A = (A.T * math.log2(math.e)).contiguous()  # exp2 is what the kernels know
+        state, y = _copied(state.mT), torch.empty_like(u)
+        kept = u.new_empty(len(u), math.ceil(u.shape[1] / kernels.EVERY), *A.shape)
+        kernels.run(kernels.scan, u, dt, B, C, state, y, kept, shared=(A,))
+        ctx.save_for_backward(A, u, dt, B, C, kept)
+        return y, state.mT
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of u, dt, A, B, C and state from those of y (batch, T, D) and of the last state."""
+        from masr.nn import scan_kernels as kernels
+
+        A, u, dt, B, C, kept = ctx.saved_tensors
+        dy, dstate = gradients[0].contiguous(), _copied(gradients[1].mT)
+        du, ddt, dB, dC = (torch.empty_like(value) for value in (u, dt, B, C))
+        dA = A.new_zeros(len(u), *A.shape)
+        kernels.run(kernels.scan_backward, u, dt, B, C, kept, dy, dstate, du, ddt, dA, dB, dC, shared=(A,))
+        return du, ddt * math.log(2), dA.sum(0).T, dB, dC, dstate.mT  # dt met A in powers of two, and A met dt
+
+
+class _HeadScan(torch.autograd.Function):
+    """`state_space_duality` of u = dt x (batch, H, T, P) and decay = exp(dt A) with the kernels for a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, decay: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple:
+        """y (batch, H, T, P) and the last state (batch, H, P, N)."""
+        from masr.nn import scan_kernels as kernels
+
+        u, decay, B, C = (value.contiguous() for value in (u, decay, B, C))
+        state, y = _copied(state.mT), torch.empty_like(u)
+        kept = u.new_empty(len(u), math.ceil(u.shape[2] / kernels.EVERY), *state.shape[1:])
+        kernels.run(kernels.heads, u, decay, B, C, state, y, kept)
+        ctx.save_for_backward(u, decay, B, C, kept)
+        return y, state.mT
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        """Gradients of u, decay, B, C and state from those of y (batch, H, T, P) and of the last state."""
+        from masr.nn import scan_kernels as kernels
+
+        u, decay, B, C, kept = ctx.saved_tensors
+        dy, dstate = gradients[0].contiguous(), _copied(gradients[1].mT)
+        du, ddecay, dB, dC = torch.empty_like(u), torch.empty_like(decay), torch.zeros_like(B), torch.zeros_like(C)
+        kernels.run(kernels.heads_backward, u, decay, B, C, kept, dy, dstate, du, ddecay, dB, dC)
+        return du, ddecay, dB, dC, dstate.mT
+
+
+def _copied(state: Tensor) -> Tensor:
+    """A contiguous copy, for kernels to write in."""
+    return state.clone(memory_format=torch.contiguous_format)
+
+
+def chunked_scan(
+    x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor, chunk: int = 32
+) -> tuple[Tensor, Tensor]:
+    """`state_space_duality` as products of matrices (Dao & Gu 2024, listing 1).
+
+    Within a chunk of Q frames y is a masked attention without softmax; from chunk to chunk the state is passed on.
+    """
+    time, heads, size = x.shape[1:]
+    chunk = min(chunk, time)
+    x, dt, B, C = (_in_chunks(v, chunk) for v in (x, dt, B[:, :, None], C[:, :, None]))
+    written = x * dt[..., None]  # (batch, chunks, H, Q, P)
+    # Sums of many small steps, and their differences, in twice the precision: they are exponents.
+    total = (dt * A[:, None]).double().cumsum(-1)  # (batch, chunks, H, Q)
+    decay = torch.exp(_differences(total).to(x.dtype))
+    y = (decay * (C @ B.mT)) @ written
+    added = (written * (total[..., -1:] - total).to(x.dtype).exp()[..., None]).mT @ B
+    starts, state = _pass_on(state, total[..., -1].to(x.dtype).exp(), added)
+    y = y + (C @ starts.mT) * total.to(x.dtype).exp()[..., None]
+    return y.transpose(2, 3).reshape(len(x), -1, heads, size)[:, :time], state
 
 
 def _in_chunks(values: Tensor, chunk: int) -> Tensor:
@@ -99,75 +178,22 @@ def _pass_on(state: Tensor, kept: Tensor, added: Tensor) -> tuple[Tensor, Tensor
     return torch.stack(starts, 1), state
 
 
-class _Scan(torch.autograd.Function):
-    """The Mamba-1 scan on a CPU, a few frames at a time so that everything stays in the caches.
-
-    Only the state before each few frames is kept; backward computes the others again, which is cheaper than to read
-    them from memory, and goes through the frames from the last to the first.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple:
-        """The values of `selective_scan`, with a ``state`` (batch, D, N) to begin with."""
-        # Time first and channels last: a frame is one block, and channels are what vector instructions run along.
-        x, dt, B, C = (v.transpose(0, 1).contiguous() for v in (x, dt, B, C))
-        A, state = A.T.contiguous(), state.mT.contiguous()  # (N, D), (batch, N, D)
-        y, starts = torch.empty_like(x), []
-        ctx.frames = max(1, CACHE // state.numel())
-        for first in range(0, len(x), ctx.frames):
-            part = slice(first, first + ctx.frames)
-            starts.append(state)
-            _, states = _states(x[part], dt[part], A, B[part], state)
-            y[part] = (C[part, :, None] @ states).squeeze(2)
-            state = states[-1].clone()
-        ctx.save_for_backward(x, dt, A, B, C, *starts)
-        return y.transpose(0, 1), state.mT
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of x, dt, A, B, C and state from those of y (batch, T, D) and of the last state."""
-        x, dt, A, B, C, *starts = ctx.saved_tensors
-        y_gradient = gradients[0].transpose(0, 1).contiguous()
-        carried = gradients[1].mT.contiguous()  # of the state after these frames
-        dx, ddt, dB, dC, dA = (torch.empty_like(v) for v in (x, dt, B, C, A.new_empty(len(starts), *A.shape)))
-        for number in reversed(range(len(starts))):
-            part = slice(number * ctx.frames, (number + 1) * ctx.frames)
-            before, step, dy = starts[number], dt[part], y_gradient[part]
-            decay, states = _states(x[part], step, A, B[part], before)
-            dC[part] = (dy[:, :, None] @ states.mT).squeeze(2)
-            dstates = C[part, :, :, None] * dy[:, :, None]
-            carried = _carry_back(dstates, decay, carried)
-            dB[part] = ((step * x[part])[:, :, None] @ dstates.mT).squeeze(2)
-            dwritten = (B[part, :, None] @ dstates).squeeze(2)
-            torch.mul(dwritten, step, out=dx[part])
-            dexponent = decay.mul_(dstates)
-            dexponent[1:].mul_(states[:-1])
-            dexponent[0].mul_(before)
-            torch.addcmul((dexponent * A).sum(2), dwritten, x[part], out=ddt[part])
-            dA[number] = dexponent.mul_(step[:, :, None]).sum((0, 1))
-        dx, ddt, dB, dC = (v.transpose(0, 1) for v in (dx, ddt, dB, dC))
-        return dx, ddt, dA.sum(0).T, dB, dC, carried.mT
+@cache
+def kernel_problem() -> str | None:
+    """Why the CUDA kernel of mamba-ssm cannot be used, in one sentence with the way out, else None."""
+    if not torch.cuda.is_available():
+        return "there is no CUDA device, which is all that its kernel runs on"
+    if find_spec("mamba_ssm") is None:
+        return "not installed; tools/install_mamba.sh installs the build for this torch"
+    try:
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_fn  # noqa: F401
+    except Exception as error:  # a build for another torch fails in words of the loader, a missing package in its own
+        reason = " ".join(str(error).split())[:200]
+        return f"the installed one does not work ({reason}); tools/install_mamba.sh installs the one for this torch"
+    return None
 
 
-def _states(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """How much each frame leaves of the state, and the states after each frame, both (frames, batch, N, D)."""
-    decay = (dt[:, :, None] * (A * math.log2(math.e))).exp2_()  # on a CPU much faster than exp
-    states = (dt * x)[:, :, None] * B[..., None]
-    for kept, written in zip(decay.unbind(), states.unbind(), strict=True):
-        state = torch.addcmul(written, kept, state, out=written)
-    return decay, states
-
-
-def _carry_back(dstates: Tensor, decay: Tensor, carried: Tensor) -> Tensor:
-    """Adds to every frame's gradient (in place) what later frames say of its state; returns what goes further back."""
-    frames, kept = dstates.unbind(), decay.unbind()
-    frames[-1].add_(carried)
-    for frame in reversed(range(len(frames) - 1)):
-        torch.addcmul(frames[frame], kept[frame + 1], frames[frame + 1], out=frames[frame])
-    return kept[0] * frames[0]
-
-
-def _kernel(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
+def _cuda_kernel(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
     """The CUDA kernel of mamba-ssm."""
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 

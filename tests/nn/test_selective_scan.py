@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from masr.nn.selective_scan import _doubling_scan, selective_scan, selective_step, state_space_duality
+from masr.nn.selective_scan import _doubling_scan, chunked_scan, selective_scan, selective_step, state_space_duality
 
 
 def sequential(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,16 +63,52 @@ def test_mamba_1_is_the_recurrence_of_the_paper_and_so_are_all_gradients(scan, s
     assert_same_values_and_gradients(scan, sequential, inputs(*shape))
 
 
+@pytest.mark.parametrize("time", [1, 32, 77])
+def test_mamba_2_is_the_recurrence_of_the_paper_and_so_are_all_gradients(time):
+    assert_same_values_and_gradients(state_space_duality, sequential_heads, inputs(2, time, 32, 6, heads=4))
+
+
 @pytest.mark.parametrize("chunk", [1, 8, 32, 200])
 @pytest.mark.parametrize("time", [1, 32, 77])
-def test_mamba_2_is_the_recurrence_of_the_paper_and_so_are_all_gradients(time, chunk):
+def test_so_is_its_form_as_products_of_matrices(time, chunk):
     values = inputs(2, time, 32, 6, heads=4)
-    assert_same_values_and_gradients(lambda *v: state_space_duality(*v, chunk=chunk), sequential_heads, values)
+    assert_same_values_and_gradients(lambda *v: chunked_scan(*v, chunk=chunk), sequential_heads, values)
 
 
-def test_gradients_agree_with_finite_differences():
-    values = [value.requires_grad_() for value in inputs(2, 5, 3, 2)]
-    assert torch.autograd.gradcheck(selective_scan, values)
+@pytest.mark.parametrize("scan", [selective_scan, state_space_duality])
+def test_gradients_agree_with_finite_differences(scan):
+    values = [value.requires_grad_() for value in inputs(2, 5, 4, 2, heads=2 if scan is state_space_duality else 0)]
+    assert torch.autograd.gradcheck(scan, values)
+
+
+@pytest.mark.parametrize("scan", [selective_scan, state_space_duality])
+def test_the_number_of_threads_changes_nothing(scan):
+    found = []
+    for threads in (1, 3):
+        torch.set_num_threads(threads)
+        values = [
+            v.float().requires_grad_() for v in inputs(5, 20, 8, 4, heads=2 if scan is state_space_duality else 0)
+        ]
+        y, state = scan(*values)
+        (y.pow(2).sum() + state.sum()).backward()
+        found.append([y, state, *(value.grad for value in values)])
+    torch.set_num_threads(1)
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_very_fast_decay_forgets_and_does_not_overflow():
+    x, dt, A, B, C, state = (value.float() for value in inputs(1, 4, 3, 2))
+    y, after = selective_scan(x, dt * 1e4, A, B, C, state)
+    torch.testing.assert_close(after, (dt[:, -1] * 1e4 * x[:, -1])[..., None] * B[:, -1, None])
+    assert torch.isfinite(y).all()
+
+
+def test_what_is_not_a_number_is_not_hidden():
+    x, dt, A, B, C, _ = (value.float() for value in inputs(1, 4, 3, 2))
+    dt[0, 1, 2] = torch.nan
+    y, _ = selective_scan(x, dt, A, B, C)
+    assert torch.isnan(y[0, 1:, 2]).all() and torch.isfinite(y[0, :, :2]).all()
 
 
 @pytest.mark.parametrize("cuts", [[40], [1, 39], [7, 8, 25], [1] * 40])

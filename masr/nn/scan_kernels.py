@@ -1,0 +1,181 @@
+"""The scans of `masr.nn.selective_scan` on a CPU, frame by frame, compiled by numba when first used (seconds, once).
+
+b utterances, T frames, D channels, N numbers of state, H heads of P channels. Every array is float32 and contiguous.
+Channels are innermost, for they are what vector instructions run along. Forward keeps the state before every `EVERY`
+frames; backward computes the states between again, which is cheaper than to read all of them from memory.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+EVERY = 16
+"""Frames from one kept state to the next."""
+compiled = njit(fastmath={"contract", "reassoc", "nsz"}, nogil=True, error_model="numpy", cache=True)
+f32 = np.float32
+
+
+def run(kernel: Callable[..., None], *tensors: Tensor, shared: tuple[Tensor, ...] = ()) -> None:
+    """Calls a kernel on ``shared`` and on ``tensors`` (batch, ...), which torch's threads split among them."""
+    arrays, constant = [tensor.numpy() for tensor in tensors], [tensor.numpy() for tensor in shared]
+    threads = min(torch.get_num_threads(), len(arrays[0]))
+    if threads <= 1:
+        return kernel(*constant, *arrays)
+    parts: Any = zip(*(np.array_split(array, threads) for array in arrays), strict=True)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda part: kernel(*constant, *part), parts))
+
+
+@njit(inline="always")
+def exp2(x):
+    """2^x of x <= 0 to a relative error of 2e-7: a polynomial for the fraction, the exponent's bits for the rest."""
+    x = max(x, f32(-126.0))
+    whole = np.floor(x + f32(0.5))
+    rest = x - whole
+    power = f32(1.5403530e-4)
+    power = power * rest + f32(1.3333558e-3)
+    power = power * rest + f32(9.6181291e-3)
+    power = power * rest + f32(5.5504109e-2)
+    power = power * rest + f32(2.4022651e-1)
+    power = power * rest + f32(6.9314718e-1)
+    power = power * rest + f32(1.0)
+    return power * np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
+
+
+@compiled
+def scan(A, u, dt, B, C, state, y, kept):
+    """Mamba-1: A (N, D) in powers of two, u = dt x and dt (b, T, D), B and C (b, T, N).
+
+    ``state`` (b, N, D) is overwritten by the last one; y (b, T, D) and kept (b, T / EVERY, N, D) are written.
+    """
+    batch, time, channels = u.shape
+    size = A.shape[0]
+    for i in range(batch):
+        for t in range(time):
+            if t % EVERY == 0:
+                kept[i, t // EVERY] = state[i]
+            for d in range(channels):
+                y[i, t, d] = f32(0)
+            for n in range(size):
+                b, c = B[i, t, n], C[i, t, n]
+                for d in range(channels):
+                    s = exp2(dt[i, t, d] * A[n, d]) * state[i, n, d] + u[i, t, d] * b
+                    state[i, n, d] = s
+                    y[i, t, d] += s * c
+
+
+@compiled
+def scan_backward(A, u, dt, B, C, kept, dy, dstate, du, ddt, dA, dB, dC):
+    """Gradients of `scan` from dy and dstate, which is overwritten by that of the first state.
+
+    dA (b, N, D) holds zeros before; du, ddt, dB and dC have the shapes of u, dt, B and C.
+    """
+    batch, time, channels = u.shape
+    size = A.shape[0]
+    states = np.empty((EVERY + 1, size, channels), np.float32)
+    decays = np.empty((EVERY, size, channels), np.float32)
+    for i in range(batch):
+        for part in range(kept.shape[1] - 1, -1, -1):
+            first = part * EVERY
+            frames = min(EVERY, time - first)
+            states[0] = kept[i, part]
+            for k in range(frames):
+                t = first + k
+                for n in range(size):
+                    b = B[i, t, n]
+                    for d in range(channels):
+                        decay = exp2(dt[i, t, d] * A[n, d])
+                        decays[k, n, d] = decay
+                        states[k + 1, n, d] = decay * states[k, n, d] + u[i, t, d] * b
+            for k in range(frames - 1, -1, -1):
+                t = first + k
+                for d in range(channels):
+                    du[i, t, d] = f32(0)
+                    ddt[i, t, d] = f32(0)
+                for n in range(size):
+                    b, c = B[i, t, n], C[i, t, n]
+                    db = dc = f32(0)
+                    for d in range(channels):
+                        g = dstate[i, n, d] + dy[i, t, d] * c
+                        dc += dy[i, t, d] * states[k + 1, n, d]
+                        db += g * u[i, t, d]
+                        du[i, t, d] += g * b
+                        g *= decays[k, n, d]
+                        dstate[i, n, d] = g
+                        exponent = g * states[k, n, d]
+                        ddt[i, t, d] += exponent * A[n, d]
+                        dA[i, n, d] += exponent * dt[i, t, d]
+                    dB[i, t, n] = db
+                    dC[i, t, n] = dc
+
+
+@compiled
+def heads(u, decay, B, C, state, y, kept):
+    """Mamba-2: u = dt x (b, H, T, P), decay = exp(dt A) (b, H, T), B and C (b, T, N).
+
+    ``state`` (b, H, N, P) is overwritten by the last one; y (b, H, T, P) and kept (b, T / EVERY, H, N, P) are written.
+    """
+    batch, number, time, width = u.shape
+    size = B.shape[2]
+    for i in range(batch):
+        for h in range(number):
+            for t in range(time):
+                if t % EVERY == 0:
+                    kept[i, t // EVERY, h] = state[i, h]
+                a = decay[i, h, t]
+                for d in range(width):
+                    y[i, h, t, d] = f32(0)
+                for n in range(size):
+                    b, c = B[i, t, n], C[i, t, n]
+                    for d in range(width):
+                        s = a * state[i, h, n, d] + u[i, h, t, d] * b
+                        state[i, h, n, d] = s
+                        y[i, h, t, d] += s * c
+
+
+@compiled
+def heads_backward(u, decay, B, C, kept, dy, dstate, du, ddecay, dB, dC):
+    """Gradients of `heads` from dy and dstate, which is overwritten by that of the first state.
+
+    dB and dC hold zeros before; du and ddecay have the shapes of u and decay.
+    """
+    batch, number, time, width = u.shape
+    size = B.shape[2]
+    states = np.empty((EVERY + 1, size, width), np.float32)
+    for i in range(batch):
+        for h in range(number):
+            for part in range(kept.shape[1] - 1, -1, -1):
+                first = part * EVERY
+                frames = min(EVERY, time - first)
+                states[0] = kept[i, part, h]
+                for k in range(frames):
+                    t = first + k
+                    a = decay[i, h, t]
+                    for n in range(size):
+                        b = B[i, t, n]
+                        for d in range(width):
+                            states[k + 1, n, d] = a * states[k, n, d] + u[i, h, t, d] * b
+                for k in range(frames - 1, -1, -1):
+                    t = first + k
+                    a = decay[i, h, t]
+                    for d in range(width):
+                        du[i, h, t, d] = f32(0)
+                    da = f32(0)
+                    for n in range(size):
+                        b, c = B[i, t, n], C[i, t, n]
+                        db = dc = f32(0)
+                        for d in range(width):
+                            g = dstate[i, h, n, d] + dy[i, h, t, d] * c
+                            dc += dy[i, h, t, d] * states[k + 1, n, d]
+                            db += g * u[i, h, t, d]
+                            du[i, h, t, d] += g * b
+                            da += g * states[k, n, d]
+                            dstate[i, h, n, d] = g * a
+                        dB[i, t, n] += db
+                        dC[i, t, n] += dc
+                    ddecay[i, h, t] = da
