@@ -3,7 +3,8 @@
     python benchmarks/run.py [name ...]
 
 A peer's environment is made from its requirements file when it is missing, and brought up to date when the file has
-changed. Output is passed on as it comes; the ``ratio`` lines of all benchmarks follow at the end.
+changed. Packages that must be built there stand in a file of their own, ``requirements-<peers>-source.txt``. Output is
+passed on as it comes; the ``ratio`` lines of all benchmarks follow at the end.
 """
 
 import argparse
@@ -31,22 +32,38 @@ BENCHMARKS = {
     "features": Benchmark(),
     "lattice": Benchmark("pyctcdecode"),
     "recognition": Benchmark("peers"),
+    "selective_scan": Benchmark("mamba", runs_there=True),
     "training": Benchmark("transformers", runs_there=True),
 }
+WITHOUT_KERNELS = {"MAMBA_SKIP_CUDA_BUILD": "TRUE", "MAMBA_FORCE_BUILD": "TRUE"}
+"""Environment in which mamba-ssm is built as Python alone, on any machine."""
+
+
+def requirements(peers: str) -> dict[Path, list[str]]:
+    """The requirements files of an environment, in the order in which pip takes them, and its options for each."""
+    files: dict[Path, list[str]] = {HERE / f"requirements-{peers}.txt": []}
+    source = HERE / f"requirements-{peers}-source.txt"
+    if source.exists():  # built with the torch that is there by then, not with one of its own
+        # pip must not keep what it builds: it would give it to whoever asks for the package with its kernels.
+        files[source] = ["--no-cache-dir", "--no-deps", "--no-build-isolation"]
+    return files
 
 
 def set_up(peers: str) -> Path:
-    """The Python of ``.venv-<peers>``, with the packages of its requirements file."""
-    folder, requirements = ROOT / f".venv-{peers}", HERE / f"requirements-{peers}.txt"
+    """The Python of ``.venv-<peers>``, with the packages of its requirements files."""
+    folder, files = ROOT / f".venv-{peers}", requirements(peers)
     python, installed = folder / "bin" / "python", folder / "installed.txt"
-    if installed.exists() and installed.read_text() == requirements.read_text():
+    wanted = "".join(file.read_text() for file in files)
+    if installed.exists() and installed.read_text() == wanted:
         return python
-    print(f"installing {requirements.name} into {folder.name} ...", flush=True)
+    print(f"installing {', '.join(file.name for file in files)} into {folder.name} ...", flush=True)
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
     pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    subprocess.run([*pip, "--requirement", str(requirements)], check=True)
-    installed.write_text(requirements.read_text())
+    for file, options in files.items():
+        command = [*pip, *options, "--requirement", str(file)]
+        subprocess.run(command, check=True, env=os.environ | WITHOUT_KERNELS)
+    installed.write_text(wanted)
     return python
 
 

@@ -18,6 +18,16 @@ def installed(package: str) -> str | None:
         return None
 
 
+def state_spaces() -> str:
+    """Which scan Mamba-1 layers use, and why it is not mamba-ssm's."""
+    from masr.nn.selective_scan import kernel_problem
+
+    problem = kernel_problem()
+    if problem:
+        return f"masr's own scan is active; mamba-ssm: {problem}"
+    return "mamba-ssm's kernel is active on the GPU; masr's own scan on the CPU"
+
+
 def main() -> int:
     """Prints one line a package; 1 when a required one is missing."""
     print(f"Python {platform.python_version()} on {platform.machine()}")
@@ -34,6 +44,7 @@ def main() -> int:
 
         active = load_backend("auto").__name__.rpartition(".")[2]
         print(f"  lattices       {active} is active; {k2_problem() or 'k2 can be used'}")
+        print(f"  state spaces   {state_spaces()}")
     return 1 if missing else 0
 
 

@@ -13,12 +13,20 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from masr.corpora.mls import LANGUAGES as MLS_LANGUAGES
+from masr.text.normalize import normalize
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 CORPUS = REPOSITORY / "egs/freevoices/corpus"
 SAMPLING_RATE = 16000
 GAP = 0.1  # seconds of silence after each recording of a freevoices file
 COUNTS = {"train": 6, "dev": 2, "test": 3}
 SHORTEST, LONGEST = 0.6, 1.8  # seconds
+MLS_COUNTS = {"train": 8, "dev": 2, "test": 3}
+MLS_METAINFO = """\
+ SPEAKER   |   GENDER   | PARTITION  |  MINUTES   |  BOOK ID   |             TITLE              |            CHAPTER
+  10065    |     M      |   train    |   9.002    |    101     |             Title              |          Chapter 09
+"""
 
 
 @cache
@@ -74,3 +82,39 @@ def add_recording(folder: Path, row: dict, samples: np.ndarray, rate: int = SAMP
     """Writes (S,) or (S, channels) samples as ``row["audio"]`` (lossless) and returns the row with its true times."""
     soundfile.write(folder / row["audio"], samples, rate, subtype="FLOAT" if row["audio"].endswith("wav") else None)
     return row | {"start": 0.0, "duration": len(samples) / rate}
+
+
+def mls(folder: Path, opus: Mapping[str, bool], counts: Mapping[str, int] = MLS_COUNTS) -> list[dict]:
+    """Multilingual LibriSpeech: FLAC, or Opus for the languages whose ``opus[code]`` is true.
+
+    Returns the chosen lines of freevoices' manifest with the ``id`` and ``text`` that are published here.
+    """
+    rows = []
+    for number, row in enumerate(choose(list(opus), counts)):
+        suffix, kind = (".opus", {"format": "OGG", "subtype": "OPUS"}) if opus[row["language"]] else (".flac", {})
+        language = folder / f"mls_{MLS_LANGUAGES[row['language']]}{'_opus' if suffix == '.opus' else ''}"
+        speaker, book = "10065", str(101 + list(counts).index(row["split"]))
+        name = f"{speaker}_{book}_{number:06}"
+        audio = language / row["split"] / "audio" / speaker / book
+        audio.mkdir(parents=True, exist_ok=True)
+        soundfile.write(audio / (name + suffix), samples_of(row), SAMPLING_RATE, **kind)
+        text = normalize(row["text"], row["language"])
+        rows.append(row | {"id": name, "text": text, "folder": language / row["split"]})
+        (language / "metainfo.txt").write_text(MLS_METAINFO)
+    for split in {row["folder"] for row in rows}:
+        write_mls_split(split, [row for row in rows if row["folder"] == split])
+    return rows
+
+
+def write_mls_split(split: Path, rows: Sequence[dict]) -> None:
+    """What MLS has beside the audio of a split; six training recordings are its "1 hour", the others its "9 hours"."""
+    segments = [f"{row['id']}\thttp://archive.org/a.mp3\t0.0\t{row['duration']:.2f}\n" for row in rows]
+    (split / "segments.txt").write_text("".join(segments))
+    transcripts = [f"{row['id']}\t{row['text']}\n" for row in rows]
+    (split / "transcripts.txt").write_text("".join(transcripts), encoding="utf-8")
+    if split.name == "train":
+        names = [row["id"] for row in rows]
+        parts = {f"1hr/{i}": names[i : i + 1] for i in range(6)} | {"9hr": names[6:]}
+        for part, handles in parts.items():
+            (split / "limited_supervision" / part).mkdir(parents=True)
+            (split / "limited_supervision" / part / "handles.txt").write_text("".join(f"{h}\n" for h in handles))
