@@ -89,6 +89,9 @@ def transcribe(
     languages: Annotated[str | None, typer.Option(help="Languages to expect, e.g. cs,nl.")] = None,
     method: Annotated[str | None, typer.Option(help="Search method; default: the model's first one.")] = None,
     bias_file: BiasFile = None,
+    stream: Annotated[
+        bool, typer.Option("--stream", help="Print what is heard so far while it is heard; AUDIO may be - (stdin).")
+    ] = False,
 ) -> None:
     """Prints a line for each file, its text alone when there is one; ValueError without a file."""
     import json
@@ -102,6 +105,12 @@ def transcribe(
     options: dict[str, Any] = {"methods": [method] if method else None, "bias_file": bias_file}
     recognizer = masr.load(folder, **{name: value for name, value in options.items() if value is not None})
     expected = languages.split(",") if languages else None
+    if stream:
+        from masr.stream import print_stream
+
+        for file in files:
+            print_stream(recognizer.stream(expected), file, as_json)
+        return
     for file, transcript in zip(files, recognizer.transcribe(files, languages=expected), strict=True):
         if as_json:
             print(json.dumps({"file": file, **asdict(transcript)}, ensure_ascii=False))

@@ -10,23 +10,23 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
-import soundfile
 import torch
-from lhotse.augmentation import Resample
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from masr.config import Decode
-from masr.data.features import SAMPLING_RATE, WINDOW, LogMel, UnusableAudio
+from masr.data.audio import Audio, read_audio
+from masr.data.features import SAMPLING_RATE, LogMel
 from masr.decode.alignment import add_times, timed_words
 from masr.decode.hypothesis import Hypothesis
 from masr.decode.search import METHODS, Searcher, Setting
 from masr.decode.utterances import utterances_of
 from masr.models.recognizer import Recognizer, load_model
 from masr.models.searcher import load_scales, load_searcher
+from masr.nn.encoder import EncoderOutput
+from masr.stream import Stream
 
 CHUNK_SECONDS = 20.0  # a longer recording is cut at its quietest places
-Audio = str | Path | np.ndarray | Tensor
 Languages = Sequence[str] | None
 
 
@@ -96,7 +96,9 @@ class SpeechRecognizer:
         return self._transcribe([audio], sample_rate, self._allowed(languages))[0]
 
     def _transcribe(self, audio: Sequence[Audio], sample_rate: int, allowed: Tensor) -> list[Transcript]:
-        recordings = [_read(item, sample_rate) for item in audio]
+        recordings = [read_audio(item, sample_rate) for item in audio]
+        if self.streaming_problem() is None:
+            return [self._as_stream(samples, allowed) for samples in recordings]
         chunks = [chunk for i, samples in enumerate(recordings) for chunk in _chunks(i, samples)]
         parts: dict[int, list[Transcript]] = {i: [] for i in range(len(recordings))}
         done: dict[int, Transcript] = {}
@@ -106,6 +108,11 @@ class SpeechRecognizer:
         for index, chunk in enumerate(chunks):
             parts[chunk.recording].append(done[index])
         return [_join(parts[i], len(samples) / SAMPLING_RATE) for i, samples in enumerate(recordings)]
+
+    def _as_stream(self, samples: np.ndarray, allowed: Tensor) -> Transcript:
+        """What can stream hears a recording of any length as a stream does, to the same words."""
+        stream = Stream(self, allowed)
+        return _join([*stream.push(samples), *stream.finish()], len(samples) / SAMPLING_RATE)
 
     def _allowed(self, languages: Languages) -> Tensor:
         """(K,) bool prompt; ValueError lists the known languages."""
@@ -119,25 +126,43 @@ class SpeechRecognizer:
 
     @torch.no_grad()
     def _recognize(self, chunks: list[_Chunk], allowed: Tensor) -> list[Transcript]:
-        model, device = self.model, self.model.feature_mean.device
+        device = self.model.feature_mean.device
         features = [torch.from_numpy(self.log_mel(chunk.audio)) for chunk in chunks]
         lengths = torch.tensor([len(f) for f in features], device=device)
         prompt = allowed.to(device).expand(len(chunks), -1)
-        encoded = model.encode(pad_sequence(features, batch_first=True).to(device), lengths, prompt)
-        utterances = utterances_of(model, encoded, prompt)
+        encoded = self.model.encode(pad_sequence(features, batch_first=True).to(device), lengths, prompt)
+        times = [(chunk.start, chunk.start + len(chunk.audio) / SAMPLING_RATE) for chunk in chunks]
+        return self.search(encoded, times, prompt)
+
+    def search(self, encoded: EncoderOutput, times: list[tuple[float, float]], allowed: Tensor) -> list[Transcript]:
+        """Transcripts of encoded speech (B, T, D) that was spoken from and to ``times``; allowed languages (B, K)."""
+        utterances = utterances_of(self.model, encoded, allowed)
         [found] = self.searcher(self.options.methods[0], utterances, [self.setting])
-        languages = model.predict_languages(encoded, found, prompt)
+        languages = self.model.predict_languages(encoded, found, allowed)
         transcripts = []
-        for i, (chunk, nbest, language) in enumerate(zip(chunks, found, languages, strict=True)):
-            add_times(nbest[0], utterances.log_probs[i, : utterances.ctc_lengths[i]], model)
-            transcripts.append(Transcript(nbest[0].text, language, self._words(nbest[0], chunk), nbest[0].score))
+        for i, (nbest, language, (start, end)) in enumerate(zip(found, languages, times, strict=True)):
+            add_times(nbest[0], utterances.log_probs[i, : utterances.ctc_lengths[i]], self.model)
+            words = self._words(nbest[0], start, end)
+            transcripts.append(Transcript(nbest[0].text, language, words, nbest[0].score))
         return transcripts
 
-    def _words(self, best: Hypothesis, chunk: _Chunk) -> list[Word]:
-        words = timed_words(best, self.model)
-        seconds = len(chunk.audio) / SAMPLING_RATE  # the last encoder frame may reach beyond the audio
-        at = [(text, chunk.start + start, chunk.start + min(end, seconds)) for text, start, end in words]
-        return [Word(text, round(start, 3), round(end, 3)) for text, start, end in at]
+    def _words(self, best: Hypothesis, start: float, end: float) -> list[Word]:
+        """The last encoder frame may reach beyond the audio, words may not."""
+        at = [(text, start + first, min(start + last, end)) for text, first, last in timed_words(best, self.model)]
+        return [Word(text, round(first, 3), round(last, 3)) for text, first, last in at]
+
+    def stream(self, languages: Languages = None) -> Stream:
+        """For audio that comes bit by bit; ValueError where `streaming_problem` has something to say."""
+        return Stream(self, self._allowed(languages))
+
+    def streaming_problem(self) -> str | None:
+        """Why this model cannot recognise audio that has not ended yet, or None."""
+        model = self.model.config.model
+        if not self.model.encoder.causal:
+            return "this model cannot stream: train with model.encoder.type=mamba model.encoder.directions=forward"
+        if model.normalization != "corpus":
+            return "this model cannot stream: it needs the mean of a recording; train with model.normalization=corpus"
+        return None
 
 
 def find_model(name: str | Path) -> Path:
@@ -149,42 +174,6 @@ def find_model(name: str | Path) -> Path:
         return shipped
     known = sorted(path.parents[1].name for path in recipes.glob("*/model/config.yaml"))
     raise FileNotFoundError(f"{name} is neither a folder nor a shipped model ({', '.join(known) or 'none here'})")
-
-
-def _read(audio: Audio, sample_rate: int) -> np.ndarray:
-    """(S,) float32 mono samples at 16 kHz."""
-    name = "audio"
-    if isinstance(audio, str | Path):
-        name = str(audio)
-        try:
-            samples, sample_rate = soundfile.read(name, dtype="float32", always_2d=True)
-        except (soundfile.LibsndfileError, TypeError) as error:  # TypeError: headerless .raw
-            found = "cannot be decoded; WAV, FLAC, Ogg and MP3 can" if Path(name).exists() else "no such file"
-            raise UnusableAudio(f"{name}: {found} ({error})") from error
-        samples = samples.mean(axis=1)
-    else:
-        samples = _mono(audio.detach().cpu().numpy() if isinstance(audio, Tensor) else np.asarray(audio))
-    if samples.size == 0:
-        raise UnusableAudio(f"{name}: no samples")
-    if not np.isfinite(samples).all():
-        raise UnusableAudio(f"{name}: {int((~np.isfinite(samples)).sum())} samples are NaN or infinite")
-    if sample_rate <= 0:
-        raise ValueError(f"sample_rate: expected Hz, found {sample_rate}")
-    if sample_rate != SAMPLING_RATE:
-        samples = Resample(sample_rate, SAMPLING_RATE)(samples[None], sample_rate)[0]
-    return np.pad(samples, (0, max(0, int(WINDOW * SAMPLING_RATE) - len(samples))))
-
-
-def _mono(samples: np.ndarray) -> np.ndarray:
-    """(S,) float32 of (S,) or (channels, S); integers become fractions of their range."""
-    if samples.ndim not in (1, 2) or samples.dtype.kind not in "fi":
-        raise ValueError(f"audio: expected samples (S,) or (channels, S), found {samples.dtype} {samples.shape}")
-    if samples.ndim == 2 and samples.shape[0] > samples.shape[1]:
-        raise ValueError(f"audio: expected (channels, S), found {samples.shape}; transpose it")
-    if samples.dtype.kind == "i":
-        samples = samples / -float(np.iinfo(samples.dtype).min)
-    samples = samples.astype(np.float32)
-    return samples.mean(axis=0) if samples.ndim == 2 else samples
 
 
 def _chunks(recording: int, samples: np.ndarray) -> Iterator[_Chunk]:

@@ -1,5 +1,6 @@
 """Log-mel features of audio, and their statistics. T frames of 10 ms, F mel bins, S samples."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +13,8 @@ from lhotse.cut import Cut
 SAMPLING_RATE = 16000
 FRAME_SHIFT = 0.01  # seconds
 WINDOW = 0.025  # seconds
+SHIFT, WINDOW_SAMPLES = 160, 400  # samples
+SEEN_AFTER = 280  # samples of a frame's window from the frame's own place on
 
 
 class UnusableAudio(ValueError):
@@ -32,6 +35,35 @@ class LogMel:
             raise UnusableAudio(f"{int((~np.isfinite(audio)).sum())} samples are NaN or infinite")
         features = self.fbank.extract(audio, SAMPLING_RATE)
         return features if isinstance(features, np.ndarray) else features.numpy()
+
+
+class LogMelPieces:
+    """The same features of audio that comes in parts, in pieces of ``size`` frames that do not depend on the parts.
+
+    Frame t sees the samples from 160 t - 120 to 160 t + 280. Every piece is computed with the two frames before it,
+    which are dropped: the first one of any samples is not what it is in the middle, and two are a window's worth.
+    """
+
+    def __init__(self, log_mel: LogMel, size: int):
+        self.log_mel, self.size = log_mel, size
+        self.audio = np.zeros(0, np.float32)
+        """Samples from the next piece on, and those of the frames before it."""
+        self.before = 0
+        """Frames before it: none, then two."""
+
+    def push(self, samples: np.ndarray) -> Iterator[np.ndarray]:
+        """The pieces (size, F) that these samples (S,) complete; there is always something left for `finish`."""
+        self.audio = np.concatenate((self.audio, samples.astype(np.float32)))
+        while len(self.audio) >= (needed := SHIFT * (self.before + self.size - 1) + SEEN_AFTER):
+            yield self.log_mel(self.audio[:needed])[self.before : self.before + self.size]
+            self.audio = self.audio[SHIFT * (self.before + self.size - 2) :]
+            self.before = 2
+
+    def finish(self) -> list[np.ndarray]:
+        """The rest: at most ``size`` frames and, sometimes, one more."""
+        audio = np.pad(self.audio, (0, max(0, WINDOW_SAMPLES - len(self.audio))))
+        rest = self.log_mel(audio)[self.before :]
+        return [piece for piece in (rest[: self.size], rest[self.size :]) if len(piece)]
 
 
 def load_audio(cut: Cut) -> np.ndarray:

@@ -48,10 +48,14 @@ class Recognizer(nn.Module):
 
     def encode(self, features: Tensor, lengths: Tensor, allowed_languages: Tensor | None = None) -> EncoderOutput:
         """(B, T, F) log-mel, (B,) frames, (B, K) -> EncoderOutput."""
+        return self.encoder(self.normalize(features, lengths), lengths, allowed_languages)
+
+    def normalize(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """(B, T, F) log-mel, (B,) frames -> the same with the mean taken off and in units of the standard deviation."""
         mean = self.feature_mean
         if self.config.model.normalization == "utterance":
             mean = utterance_mean(features, lengths)
-        return self.encoder((features - mean) / self.feature_deviation, lengths, allowed_languages)
+        return (features - mean) / self.feature_deviation
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """`objectives`, under the name that distributed wrappers call."""

@@ -19,7 +19,7 @@ from masr.nn.mamba import MambaBlock
 from masr.nn.subsampling import SUBSAMPLING, length_mask
 
 BLOCKS = {"conformer": ConformerBlock, "mamba": MambaBlock}
-PIECE = 32
+PIECE = 16
 """Encoder frames that a causal encoder works on at once."""
 
 

@@ -1,0 +1,192 @@
+"""Streaming: whatever the parts in which audio comes, it is recognised as the whole; on a tiny model."""
+
+import io
+import json
+import subprocess
+import sys
+import wave
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import masr
+from masr import cli, stream
+from masr.config import Config, Vocab
+from masr.data.features import LogMel, LogMelPieces
+from masr.models.recognizer import Recognizer, save_model
+from masr.nn.encoder import PIECE
+from masr.recognize import SpeechRecognizer
+from masr.text.tokenizer import train_tokenizer
+
+CORPUS = Path(__file__).parents[1] / "egs/freevoices/corpus"
+RATE = 16000
+ENCODER = {
+    "type": "mamba", "directions": "forward", "look_ahead": 3, "layers": 2, "width": 16, "feedforward": 16,
+    "kernel": 3, "subsampling_channels": 4, "state_size": 4, "head_size": 8,
+}  # fmt: skip
+
+
+def save(path: Path, **changes) -> Path:
+    """A model folder with large random weights, so that what it says changes from frame to frame."""
+    model = {"encoder": ENCODER, "normalization": "corpus", "language_classifier": {"weight": 0.1}} | changes
+    config = Config(name="tiny", model=model, decode={"methods": ["ctc-prefix-beam"], "beam": 3})
+    tokenizer = train_tokenizer({"el": ["μια γάτα"] * 9, "es": ["una vaca y un gato"] * 9}, Vocab())
+    torch.manual_seed(3)
+    recognizer = Recognizer(config, tokenizer)
+    recognizer.set_statistics(torch.full((80,), -8.0), torch.full((80,), 3.0))
+    for parameter in recognizer.parameters():
+        parameter.data *= 2
+    save_model(path, config, tokenizer, recognizer.state_dict())
+    return path
+
+
+@pytest.fixture(scope="module", params=["mamba1", "mamba2"])
+def folder(request, tmp_path_factory) -> Path:
+    return save(tmp_path_factory.mktemp("model"), encoder=ENCODER | {"state_space": request.param})
+
+
+@pytest.fixture(scope="module")
+def recognizer(folder) -> SpeechRecognizer:
+    return masr.load(str(folder))
+
+
+@pytest.fixture(scope="module")
+def speech() -> np.ndarray:
+    """(S,) five seconds of Czech."""
+    return soundfile.read(CORPUS / "fillets_cs.opus", frames=5 * RATE + 123, dtype="float32")[0]
+
+
+def in_parts(samples: np.ndarray, size: int) -> list[np.ndarray]:
+    return [samples[start : start + size] for start in range(0, len(samples), size)]
+
+
+@pytest.mark.parametrize("seconds", [0.01, 0.3, 0.64, 0.6475, 1.3, 5.0])
+@pytest.mark.parametrize("size", [7, 1600, 10**6])
+def test_pieces_of_features_do_not_depend_on_the_parts_of_the_audio(speech, seconds, size):
+    samples = speech[: round(seconds * RATE)]
+    pieces = LogMelPieces(LogMel(80), 64)
+    found = [piece for part in in_parts(samples, size) for piece in pieces.push(part)]
+    assert {len(piece) for piece in found} <= {64}
+    rest = pieces.finish()
+    assert rest and all(len(piece) for piece in rest)
+    at_once = LogMelPieces(LogMel(80), 64)
+    expected = [*at_once.push(samples), *at_once.finish()]
+    assert all(np.array_equal(one, other) for one, other in zip([*found, *rest], expected, strict=True))
+    whole = LogMel(80)(np.pad(samples, (0, max(0, 400 - len(samples)))))
+    np.testing.assert_allclose(np.concatenate([*found, *rest]), whole, atol=2e-4)
+
+
+@pytest.mark.parametrize("frames", [1, 4 * PIECE - 1, 4 * PIECE, 4 * PIECE + 1, 500])
+def test_the_encoder_gives_a_stream_the_very_numbers_of_the_whole(recognizer, frames):
+    encoder, features = recognizer.model.encoder, torch.randn(1, frames, 80)
+    with torch.no_grad():
+        whole = encoder(features, torch.tensor([frames])).frames
+        memory, found = {}, []
+        pieces = features.split(4 * PIECE, 1)
+        for number, piece in enumerate(pieces, 1):
+            size = torch.tensor([piece.shape[1]])
+            found.append(encoder.step(piece, size, memory, last=number == len(pieces)).frames)
+    assert torch.equal(torch.cat(found, 1), whole)
+
+
+@pytest.mark.parametrize("size", [160, 1600, 12345])
+def test_a_stream_hears_what_the_whole_recording_says(recognizer, speech, size):
+    heard = recognizer.stream()
+    transcripts = [t for part in in_parts(speech, size) for t in heard.push(part)] + heard.finish()
+    whole = recognizer.transcribe(speech)
+    assert " ".join(t.text for t in transcripts) == whole.text
+    assert [word for t in transcripts for word in t.words] == whole.words
+    assert len(whole.text) > 5 and whole.language in ("el", "es")
+
+
+def test_what_is_heard_so_far_grows(recognizer, speech):
+    heard, partial = recognizer.stream(), []
+    for part in in_parts(speech[: 4 * RATE], 1600):
+        heard.push(part)
+        partial.append(heard.partial)
+    assert partial[0] == "" and len(set(partial)) > 3
+
+
+def test_a_pause_ends_a_transcript_and_silence_says_nothing(recognizer, speech, monkeypatch):
+    blank = recognizer.model.ctc.blank
+    bias = recognizer.model.ctc.output.bias
+    monkeypatch.setattr(bias, "data", bias.data.clone())
+    bias.data[blank] += 1e4
+    heard = recognizer.stream()
+    assert [t for part in in_parts(speech, 1600) for t in heard.push(part)] + heard.finish() == []
+    assert heard.start > 0, "silence is not kept"
+
+
+def test_transcripts_without_a_pause_end_after_a_while(recognizer, speech, monkeypatch):
+    monkeypatch.setattr(stream, "LONGEST", 1.5)
+    heard = recognizer.stream()
+    transcripts = [t for part in in_parts(speech, 1600) for t in heard.push(part)] + heard.finish()
+    assert len(transcripts) >= 3
+    starts = [word.start for t in transcripts for word in t.words]
+    assert starts == sorted(starts) and starts[-1] > 3
+
+
+def test_languages_to_expect(recognizer, speech):
+    heard = recognizer.stream(["es"])
+    text = " ".join(t.text for t in [*heard.push(speech), *heard.finish()])
+    assert text and set(text) <= set("una vaca y un gato")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder": ENCODER | {"directions": "inner", "look_ahead": 0}}, "directions=forward"),
+        ({"normalization": "utterance"}, "model.normalization=corpus"),
+    ],
+)
+def test_models_that_need_the_whole_recording_say_so(tmp_path, speech, changes, message):
+    recognizer = masr.load(str(save(tmp_path / "model", **changes)))
+    with pytest.raises(ValueError, match=message):
+        recognizer.stream()
+    assert recognizer.transcribe(speech).text
+
+
+def test_the_command_prints_what_is_heard_so_far(folder, recognizer, speech, tmp_path, monkeypatch, capsys):
+    soundfile.write(tmp_path / "a.wav", speech, RATE, subtype="FLOAT")
+    monkeypatch.setattr(sys, "argv", ["masr", "transcribe", str(folder), "--stream", str(tmp_path / "a.wav")])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    final = [line for line in lines if not line.startswith("... ")]
+    assert " ".join(final) == recognizer.transcribe(speech).text
+    assert len(lines) - len(final) > 3
+
+
+@pytest.mark.parametrize("header", [True, False])
+def test_standard_input_is_read(folder, recognizer, speech, header):
+    samples = (speech * 2**15).clip(-(2**15), 2**15 - 1).astype("<i2")
+    data = samples.tobytes()
+    if header:
+        file = io.BytesIO()
+        with wave.open(file, "wb") as wav:
+            wav.setparams((1, 2, RATE, 0, "NONE", ""))
+            wav.writeframes(data)
+        data = file.getvalue()
+    command = [sys.executable, "-m", "masr.cli", "transcribe", str(folder), "--stream", "-", "--json"]
+    result = subprocess.run(command, input=data, capture_output=True)
+    assert result.returncode == 0, result.stderr.decode()
+    rows = [json.loads(line) for line in result.stdout.decode().splitlines()]
+    expected = recognizer.transcribe(samples)
+    assert " ".join(row["text"] for row in rows if "text" in row) == expected.text
+    times = [row["time"] for row in rows if "partial" in row]
+    assert times == sorted(times) and len(times) > 3
+
+
+def test_a_header_of_another_rate_is_refused(monkeypatch):
+    file = io.BytesIO()
+    with wave.open(file, "wb") as wav:
+        wav.setparams((1, 2, 8000, 0, "NONE", ""))
+        wav.writeframes(bytes(100))
+    file.seek(0)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(file)))
+    with pytest.raises(ValueError, match="expected 16000 Hz, 1 channel, 16 bits; found 8000 Hz"):
+        list(stream.read_parts("-"))
