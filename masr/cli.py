@@ -125,6 +125,19 @@ def compare(files: Annotated[list[Path], typer.Argument(help="exp/<name>/decode/
     print(compare_files(files))
 
 
+@app.command("table", help="Run what is missing of a table of experiments (egs/<dataset>/tables/x.yaml) and print it.")
+def table(
+    file: Annotated[Path, typer.Argument(help="Table file.")],
+    rows: Annotated[list[str] | None, typer.Argument(help="Only these rows.")] = None,
+    scale: Annotated[str | None, typer.Option(help="A scale that the file knows, e.g. mini.")] = None,
+    nproc: Annotated[int, typer.Option(help="Training processes, one a GPU or CPU core.", min=1)] = 1,
+    show: Annotated[bool, typer.Option("--show", help="Print what is there; run nothing.")] = False,
+) -> None:
+    from masr.tables import print_table, run_table
+
+    print(print_table(file, scale, rows or []) if show else run_table(file, scale, nproc, rows or []))
+
+
 @app.command("export", help="Make a small folder of a trained model: float16 weights, tokenizer, model card.")
 def export(
     folder: Annotated[Path, typer.Argument(help="Trained folder, exp/<name>.")],

@@ -1,0 +1,180 @@
+"""A table of results: rows (a config and what is changed in it) x columns, over seeds; runs what is missing.
+
+A table file (``egs/<dataset>/tables/*.yaml``) belongs to the recipe whose ``run.sh`` makes its experiments, and names
+the figures of the paper beside which ours are printed. Experiments are ``exp/<table>/<row>-<seed>``.
+"""
+
+import json
+import statistics
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from omegaconf import OmegaConf
+from pydantic import Field, ValidationError
+from yaml import YAMLError
+
+from masr.config import Positive, Section
+from masr.config_files import ConfigError
+from masr.progress import say
+from masr.stages.output import SEAL
+
+COLUMNS = {
+    "cer": "CER", "wer": "WER", "parameters": "M parameters", "training": "training, min", "audio": "audio, h",
+    "rtf": "real-time factor",
+}  # fmt: skip
+"""Macro averages in %, and what a run costs. ``cer/cs`` is the rate of a language, ``cer/*`` those of all."""
+
+
+class Row(Section):
+    label: str | None = None
+    """What the table calls it; default: its key."""
+    config: str | None = None
+    """Config file; default: that of the table."""
+    overrides: list[str] = Field(default=[])
+    """Options that are other than in the config."""
+    paper: dict[str, float] = Field(default={})
+    """The paper's own figures, by column."""
+
+
+class Table(Section):
+    title: str
+    """First line above the table."""
+    notes: str = ""
+    """What a reader has to know: source of the paper's figures, what is reconstructed."""
+    config: str
+    """Config file of the rows that name none."""
+    rows: Annotated[dict[str, Row], Field(min_length=1)]
+    """The experiments."""
+    columns: list[str] = Field(default=["cer", "wer", "parameters", "training", "rtf"])
+    """What is shown of each."""
+    seeds: list[Positive] = Field(default=[1], min_length=1)
+    """Every row is trained once with each."""
+    split: str = "test"
+    """Scored split."""
+    method: str
+    """Search method whose errors are shown."""
+    scales: dict[str, list[str]] = Field(default={})
+    """Overrides of all rows by which the table becomes another, smaller or larger, one: ``--scale``."""
+
+
+def load_table(path: Path) -> Table:
+    """Reads a table file; ConfigError names what is wrong in it."""
+    try:
+        table = Table.model_validate(OmegaConf.to_container(OmegaConf.load(path)))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such table file") from error
+    except YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+    except ValidationError as error:
+        where = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}, found {e['input']!r}" for e in error.errors())
+        raise ConfigError(f"{path}: " + "; ".join(where)) from None
+    if unknown := [c for c in table.columns if c not in COLUMNS and not c.startswith(("cer/", "wer/"))]:
+        raise ConfigError(f"{path}: columns: {', '.join(unknown)}; known: {', '.join(COLUMNS)}, cer/<language>, cer/*")
+    return table
+
+
+def run_table(path: Path, scale: str | None = None, processes: int = 1, rows: Sequence[str] = ()) -> str:
+    """Runs the missing experiments of the table (or of some rows) one after another; returns `print_table`'s text.
+
+    ``path`` is ``<recipe>/tables/x.yaml``, ``processes`` those of a training. A run that fails is left out and named.
+    """
+    table = load_table(path)
+    recipe, failed = path.absolute().parents[1], []
+    for row in _chosen(table, rows):
+        for seed in table.seeds:
+            name, options = experiment(path, table, row, seed, scale)
+            if (recipe / "exp" / name / "score" / SEAL).is_file():
+                continue
+            say(f"table: {name}")
+            command = [str(recipe / "run.sh"), "--conf", table.rows[row].config or table.config]
+            if subprocess.run([*command, "--nproc", str(processes), *options], cwd=recipe).returncode:
+                failed.append(name)
+    if failed:
+        say(f"table: failed: {', '.join(failed)}; the same command tries them again")
+    return print_table(path, scale, rows)
+
+
+def experiment(path: Path, table: Table, row: str, seed: int, scale: str | None) -> tuple[str, list[str]]:
+    """Name (below ``exp/``) and overrides of one run."""
+    if scale is not None and scale not in table.scales:
+        raise ConfigError(f"{path}: there is no scale {scale}; known: {', '.join(table.scales) or 'none'}")
+    name = f"{path.stem}{f'-{scale}' if scale else ''}/{row}-{seed}"
+    changes = [*(table.scales[scale] if scale else []), *table.rows[row].overrides]
+    return name, [*changes, f"name={name}", f"seed={seed}"]
+
+
+def print_table(path: Path, scale: str | None = None, rows: Sequence[str] = ()) -> str:
+    """Markdown: mean ± standard deviation over the seeds that have been run, and the paper's figures in brackets."""
+    table = load_table(path)
+    found: dict[str, list[dict[str, float]]] = {}
+    for row in _chosen(table, rows):
+        names = [experiment(path, table, row, seed, scale)[0] for seed in table.seeds]
+        folders = [path.absolute().parents[1] / "exp" / name for name in names]
+        found[row] = [values for folder in folders if (values := _values(folder, table))]
+    columns = _columns(table, found)
+    lines = [
+        f"| {' | '.join(['', *(_title(column) for column in columns), 'runs'])} |",
+        "|---" * (len(columns) + 2) + "|",
+    ]
+    for row, runs in found.items():
+        cells = [_cell(column, runs, found, table.rows[row].paper.get(column)) for column in columns]
+        lines.append(f"| {' | '.join([table.rows[row].label or row, *cells, str(len(runs))])} |")
+    return "\n".join([f"### {table.title}", "", *([table.notes.strip(), ""] if table.notes else []), *lines])
+
+
+def _chosen(table: Table, rows: Sequence[str]) -> list[str]:
+    if unknown := [row for row in rows if row not in table.rows]:
+        raise ConfigError(f"rows: no {', '.join(unknown)} in the table; it has {', '.join(table.rows)}")
+    return [row for row in table.rows if not rows or row in rows]
+
+
+def _values(folder: Path, table: Table) -> dict[str, float]:
+    """The figures of an experiment by column, empty when it has not been scored."""
+    metrics_file = folder / "score" / table.method / table.split / "metrics.json"
+    if not metrics_file.is_file():
+        return {}
+    metrics: dict[str, Any] = json.loads(metrics_file.read_text(encoding="utf-8"))
+    training: dict[str, Any] = json.loads((folder / "training.json").read_text())
+    groups = {"": metrics["macro"]} | {f"/{code}": values for code, values in metrics["languages"].items()}
+    rates = {f"{kind}{name}": 100 * group[kind]["rate"] for name, group in groups.items() for kind in ("cer", "wer")}
+    return rates | {
+        "parameters": training["parameters"] / 1e6, "training": training["train_seconds"] / 60,
+        "audio": training["audio_seconds"] / 3600, "rtf": metrics["real_time_factor"],
+    }  # fmt: skip
+
+
+def _columns(table: Table, found: dict[str, list[dict[str, float]]]) -> list[str]:
+    """The columns, ``cer/*`` spelt out."""
+    columns = []
+    for column in table.columns:
+        kind, _, language = column.partition("/")
+        known = sorted({key for runs in found.values() for run in runs for key in run if key.startswith(f"{kind}/")})
+        columns += known if language == "*" else [column]
+    return columns
+
+
+def _title(column: str) -> str:
+    kind, _, language = column.partition("/")
+    return f"{COLUMNS[kind]} {language}".strip()
+
+
+def _cell(
+    column: str, runs: list[dict[str, float]], found: dict[str, list[dict[str, float]]], paper: float | None
+) -> str:
+    """Mean ± standard deviation; bold where the mean error is the lowest of the table."""
+    figures = [run[column] for run in runs if column in run]
+    theirs = "" if paper is None else f" ({_figure(column, paper)})"
+    if not figures:
+        return f"-{theirs}"
+    text = _figure(column, statistics.mean(figures))
+    if len(figures) > 1 and column != "parameters":
+        text += f" ± {_figure(column, statistics.stdev(figures))}"
+    means = [statistics.mean(run[column] for run in group) for group in found.values() if group and column in group[0]]
+    is_best = column.startswith(("cer", "wer")) and len(means) > 1 and statistics.mean(figures) == min(means)
+    return (f"**{text}**" if is_best else text) + theirs
+
+
+def _figure(column: str, value: float) -> str:
+    return f"{value:.4f}" if column == "rtf" else f"{value:.1f}" if column in ("training", "audio") else f"{value:.2f}"

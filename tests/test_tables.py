@@ -1,0 +1,141 @@
+"""Tables of experiments: what is run, what is printed, what is refused. ``run.sh`` is a stand-in here."""
+
+import json
+import stat
+import sys
+from pathlib import Path
+
+import pytest
+
+from masr import cli
+from masr.config_files import ConfigError, load_config
+from masr.tables import experiment, load_table, print_table, run_table
+
+ROOT = Path(__file__).parents[1]
+TABLES = sorted(ROOT.glob("egs/*/tables/*.yaml"))
+RUN = """#!/usr/bin/env bash
+echo "$*" >>calls
+for word in "$@"; do
+  case $word in name=*) name=${word#name=} ;; seed=*) seed=${word#seed=} ;; esac
+done
+[[ $name == *broken* ]] && exit 1
+mkdir -p exp/$name/score/ctc-greedy/test
+echo '{"parameters": 2000000, "train_seconds": 90, "audio_seconds": 7200}' >exp/$name/training.json
+rate=0.2$seed
+[[ $name == *b-* ]] && rate=0.1$seed
+language="{\\"cer\\": {\\"rate\\": $rate}, \\"wer\\": {\\"rate\\": 0.5}}"
+echo "{\\"macro\\": $language, \\"languages\\": {\\"cs\\": $language}, \\"real_time_factor\\": 0.01}" \\
+  >exp/$name/score/ctc-greedy/test/metrics.json
+echo '{}' >exp/$name/score/complete.json
+"""
+TABLE = """
+title: Some
+config: conf/x.yaml
+method: ctc-greedy
+seeds: [1, 3]
+columns: [cer, cer/*, parameters, training, rtf]
+rows:
+  a: {label: The first, paper: {cer: 21.5}}
+  b: {config: conf/y.yaml, overrides: [a.b=c]}
+scales: {mini: [train.updates=3]}
+"""
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """``tables/some.yaml`` of a recipe whose experiments take no time."""
+    (tmp_path / "run.sh").write_text(RUN)
+    (tmp_path / "run.sh").chmod(stat.S_IRWXU)
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables/some.yaml").write_text(TABLE)
+    return tmp_path / "tables/some.yaml"
+
+
+def calls(table: Path) -> list[str]:
+    return (table.parents[1] / "calls").read_text().splitlines()
+
+
+def test_every_row_is_run_once_with_every_seed(table):
+    run_table(table, processes=2)
+    run_table(table)
+    assert calls(table) == [
+        "--conf conf/x.yaml --nproc 2 name=some/a-1 seed=1",
+        "--conf conf/x.yaml --nproc 2 name=some/a-3 seed=3",
+        "--conf conf/y.yaml --nproc 2 a.b=c name=some/b-1 seed=1",
+        "--conf conf/y.yaml --nproc 2 a.b=c name=some/b-3 seed=3",
+    ]
+
+
+def test_means_deviations_the_best_and_the_papers_figures_are_printed(table):
+    lines = run_table(table).splitlines()
+    assert lines[0] == "### Some"
+    assert lines[2] == "|  | CER | CER cs | M parameters | training, min | real-time factor | runs |"
+    row = "| The first | 22.00 ± 1.41 (21.50) | 22.00 ± 1.41 | 2.00 | 1.5 ± 0.0 | 0.0100 ± 0.0000 | 2 |"
+    assert lines[4] == row
+    assert lines[5].startswith("| b | **12.00 ± 1.41** | **12.00 ± 1.41** |")
+
+
+def test_what_has_not_been_run_is_a_dash(table):
+    lines = print_table(table).splitlines()
+    assert lines[-2:] == ["| The first | - (21.50) | - | - | - | 0 |", "| b | - | - | - | - | 0 |"]
+
+
+def test_a_scale_is_a_table_of_its_own(table):
+    run_table(table, scale="mini", rows=["b"])
+    assert calls(table)[0] == "--conf conf/y.yaml --nproc 1 train.updates=3 a.b=c name=some-mini/b-1 seed=1"
+    with pytest.raises(ConfigError, match="there is no scale huge; known: mini"):
+        run_table(table, scale="huge")
+
+
+def test_a_run_that_fails_is_named_and_the_others_go_on(table, capsys):
+    table.write_text(TABLE.replace("  a:", "  broken: {}\n  a:"))
+    assert "| broken | - |" in run_table(table)
+    assert "failed: some/broken-1, some/broken-3" in capsys.readouterr().out
+    assert len(calls(table)) == 6
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("title: Some", "titel: Some", "titel"),
+        ("columns: [cer,", "columns: [bleu,", "columns: bleu; known: cer, wer"),
+        ("rows:", "rows: [", "not valid YAML"),
+        ("seeds: [1, 3]", "seeds: []", "seeds"),
+    ],
+)
+def test_a_bad_table_is_refused(table, old, new, message):
+    table.write_text(TABLE.replace(old, new))
+    with pytest.raises(ConfigError, match=message):
+        load_table(table)
+
+
+def test_unknown_rows_and_files_are_refused(table):
+    with pytest.raises(ConfigError, match="no c in the table; it has a, b"):
+        run_table(table, rows=["c"])
+    with pytest.raises(ConfigError, match="no such table file"):
+        load_table(table.with_name("none.yaml"))
+
+
+def test_the_command_shows_or_runs(table, monkeypatch, capsys):
+    for options in (["--show"], []):
+        monkeypatch.setattr(sys, "argv", ["masr", "table", str(table), "a", *options])
+        with pytest.raises(SystemExit):
+            cli.main()
+    assert len(calls(table)) == 2
+    assert "| The first | **" not in capsys.readouterr().out, "there is nothing to be better than"
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
+def test_every_row_of_a_shipped_table_is_a_valid_config(path, monkeypatch):
+    table = load_table(path)
+    monkeypatch.chdir(path.parents[1])
+    for scale in (None, *table.scales):
+        for row, content in table.rows.items():
+            name, overrides = experiment(path, table, row, table.seeds[0], scale)
+            config = load_config(content.config or table.config, overrides)
+            assert config.name == name
+            assert json.dumps(config.decode.methods).count(table.method)
+
+
+def test_tables_are_shipped():
+    assert {path.stem for path in TABLES} >= {"encoders", "mlma"}
