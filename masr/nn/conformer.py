@@ -6,6 +6,7 @@ over channels (LayerNorm), not over the batch, so that padding and batch composi
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -99,11 +100,13 @@ class ConvolutionModule(nn.Module):
         return self.project(self.activation(self.inner_norm(self.depthwise(hidden, memory))))
 
 
+@lru_cache(maxsize=1)  # the blocks ask for the same one after the other
 def rotary_angles(time: int, size: int, device: torch.device) -> Tensor:
     """(T, E / 2) complex numbers of length 1: the turn of every position and pair of channels."""
-    rates = 10000.0 ** (-torch.arange(0, size, 2, device=device, dtype=torch.float32) / size)
-    angles = torch.arange(time, device=device, dtype=torch.float32)[:, None] * rates
-    return torch.polar(torch.ones_like(angles), angles)
+    with torch.inference_mode(False):
+        rates = 10000.0 ** (-torch.arange(0, size, 2, device=device, dtype=torch.float32) / size)
+        angles = torch.arange(time, device=device, dtype=torch.float32)[:, None] * rates
+        return torch.polar(torch.ones_like(angles), angles)
 
 
 def rotate(vectors: Tensor, rotation: Tensor) -> Tensor:
