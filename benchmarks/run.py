@@ -29,6 +29,7 @@ class Benchmark:
 
 BENCHMARKS = {
     "ctc_search": Benchmark("pyctcdecode"),
+    "encoders": Benchmark(),
     "features": Benchmark(),
     "lattice": Benchmark("pyctcdecode"),
     "recognition": Benchmark("peers"),

@@ -23,8 +23,9 @@ import torch
 from measure import print_head, print_row, ratio_line, seconds_in_turn
 from torch import Tensor, nn
 
-from masr.config import Encoder, Train
-from masr.nn.conformer import Conformer
+from masr.config import Encoder as Options
+from masr.config import Train
+from masr.nn.encoder import Encoder
 from masr.nn.heads import CTCHead
 from masr.nn.subsampling import length_mask
 from masr.train.optim import build_optimizer
@@ -69,7 +70,7 @@ class GivenFrames(nn.Module):
 class Peer(nn.Module):
     """transformers' encoder, from frames (B, T, D) and lengths (B,) to frames."""
 
-    def __init__(self, options: Encoder, positions: str):
+    def __init__(self, options: Options, positions: str):
         super().__init__()
         rate = options.dropout
         config = Wav2Vec2ConformerConfig(
@@ -103,9 +104,9 @@ def training_step(
     return step
 
 
-def contenders(options: Encoder, inputs: Inputs) -> dict[str, Callable[[], None]]:
+def contenders(options: Options, inputs: Inputs) -> dict[str, Callable[[], None]]:
     """A training step of every row of the table."""
-    given, whole = Conformer(MEL_BINS, options), Conformer(MEL_BINS, options)
+    given, whole = Encoder(MEL_BINS, options), Encoder(MEL_BINS, options)
     given.subsampling = GivenFrames()  # type: ignore[assignment]
     steps = {
         "masr": training_step(lambda x: given(x.frames, x.lengths).frames, given, options.width, inputs),
@@ -126,7 +127,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
-    options = Encoder(layers=6, width=144, heads=4, feedforward=576, kernel=15, subsampling_channels=32, dropout=0.1)
+    options = Options(layers=6, width=144, heads=4, feedforward=576, kernel=15, subsampling_channels=32, dropout=0.1)
 
     print_head(["batch", "threads", "encoder", "ms a step", "audio seconds a second"])
     ratios = []

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+import masr
 from masr.config_files import ConfigError, load_config
 from masr.data.rejected import TooManyRejected
 from masr.stages import decode, features, prepare, train, vocab
@@ -118,3 +119,21 @@ def test_dev_that_cannot_be_read_stops_training(ready):
     (ready.folder / "data/fbank/dev/00000.lca").write_bytes(b"")
     with pytest.raises(ValueError, match="no dev recording can be used .first reason: stored features"):
         train.run(ready.config())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["model.encoder.state_space=mamba1"],
+        ["model.encoder.state_space=mamba2", "model.encoder.head_size=8", "model.encoder.directions=outer"],
+        ["model.encoder.directions=forward", "model.encoder.look_ahead=2", "model.normalization=corpus"],
+    ],
+)
+def test_mamba_encoders_train_decode_and_recognise(ready, options):
+    config = ready.config("model.encoder.type=mamba", "decode.methods=[ctc-greedy]", *options)
+    train.run(config)
+    decode.run(config)
+    assert (ready.folder / "exp/small/decode/ctc-greedy/test.jsonl").read_text().count("hypothesis") == 1
+    recognizer = masr.load(ready.folder / "exp/small")
+    assert recognizer.transcribe(miniatures.samples_of(ready.rows[0])).score < 0
+    assert (recognizer.streaming_problem() is None) == ("model.encoder.directions=forward" in options)
