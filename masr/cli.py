@@ -109,7 +109,7 @@ def transcribe(
         from masr.stream import print_stream
 
         for file in files:
-            print_stream(recognizer.stream(expected), file, as_json)
+            print_stream(recognizer.stream(expected), file, as_json, f"{file}\t" if len(files) > 1 else "")
         return
     for file, transcript in zip(files, recognizer.transcribe(files, languages=expected), strict=True):
         if as_json:
@@ -135,7 +135,10 @@ def table(
 ) -> None:
     from masr.tables import print_table, run_table
 
-    print(print_table(file, scale, rows or []) if show else run_table(file, scale, nproc, rows or []))
+    failed = [] if show else run_table(file, scale, nproc, rows or [])
+    print(print_table(file, scale, rows or []))
+    if failed:
+        raise RuntimeError(f"table: failed: {', '.join(failed)}; the same command tries them again")
 
 
 @app.command("export", help="Make a small folder of a trained model: float16 weights, tokenizer, model card.")

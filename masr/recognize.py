@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from masr.config import Decode
 from masr.data.audio import Audio, read_audio
-from masr.data.features import SAMPLING_RATE, LogMel
+from masr.data.features import FRAME_SHIFT, SAMPLING_RATE, LogMel
 from masr.decode.alignment import add_times, timed_words
 from masr.decode.hypothesis import Hypothesis
 from masr.decode.search import METHODS, Searcher, Setting
@@ -41,12 +41,14 @@ class Word:
 
 @dataclass
 class Transcript:
-    """What was recognised in one recording; ``score`` is the log-probability per second of audio."""
+    """What was recognised from ``start`` to ``end`` (seconds); ``score`` is the log-probability per second of it."""
 
     text: str
     language: str | None = None
     words: list[Word] = field(default_factory=list)
     score: float = 0.0
+    start: float = 0.0
+    end: float = 0.0
 
 
 @dataclass
@@ -86,7 +88,7 @@ class SpeechRecognizer:
         self, audio: Sequence[Audio], sample_rate: int = ..., languages: Languages = ...
     ) -> list[Transcript]: ...
     def transcribe(self, audio, sample_rate=SAMPLING_RATE, languages=None):
-        """Transcript of a recording, or a list of them for a list of recordings, which are batched.
+        """Transcript of a recording, or a list of them for a list of recordings, which are batched if they can be.
 
         A recording is a path (any format of libsndfile) or samples (S,) or (channels, S) at ``sample_rate`` Hz;
         channels are averaged. ``languages`` are those to expect (None: all). UnusableAudio names what cannot be read.
@@ -143,7 +145,8 @@ class SpeechRecognizer:
         for i, (nbest, language, (start, end)) in enumerate(zip(found, languages, times, strict=True)):
             add_times(nbest[0], utterances.log_probs[i, : utterances.ctc_lengths[i]], self.model)
             words = self._words(nbest[0], start, end)
-            transcripts.append(Transcript(nbest[0].text, language, words, nbest[0].score))
+            score = nbest[0].score / max(end - start, FRAME_SHIFT)
+            transcripts.append(Transcript(nbest[0].text, language, words, score, round(start, 3), round(end, 3)))
         return transcripts
 
     def _words(self, best: Hypothesis, start: float, end: float) -> list[Word]:
@@ -211,7 +214,8 @@ def _join(parts: list[Transcript], seconds: float) -> Transcript:
     for part in parts:
         if part.language is not None:
             votes[part.language] = votes.get(part.language, 0) + 1 + len(part.words)
+    score = sum(part.score * (part.end - part.start) for part in parts) / seconds
     return Transcript(
         " ".join(part.text for part in parts if part.text), max(votes, key=votes.__getitem__) if votes else None,
-        [word for part in parts for word in part.words], sum(part.score for part in parts) / seconds,
+        [word for part in parts for word in part.words], score, 0.0, round(seconds, 3),
     )  # fmt: skip

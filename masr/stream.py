@@ -12,15 +12,17 @@ How the audio is cut into parts changes nothing: features and encoder work in pi
 import json
 import sys
 import wave
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict
+from io import BufferedReader
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from masr.data.audio import read_audio
+from masr.data.audio import as_mono, read_audio
 from masr.data.features import FRAME_SHIFT, SAMPLING_RATE, LogMelPieces
 from masr.decode.greedy import ctc_greedy
 from masr.decode.utterances import utterances_of
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 PAUSE = 1.0
 """Seconds without a token that end a transcript."""
 LONGEST = 30.0
-"""Seconds after which a transcript ends without a pause."""
+"""Seconds after which it ends in the longest silence of their second half."""
 PART = SAMPLING_RATE // 10
 """Samples that are read at once."""
 
@@ -45,61 +47,90 @@ class Stream:
         """``allowed`` (K,) bool are the languages to expect; ValueError where the model cannot stream."""
         if problem := recognizer.streaming_problem():
             raise ValueError(problem)
-        self.recognizer, self.model, self.allowed = recognizer, recognizer.model, allowed[None]
+        self.recognizer, self.model = recognizer, recognizer.model
         self.device = self.model.feature_mean.device
+        self.allowed = allowed[None].to(self.device)
         self.pieces = LogMelPieces(recognizer.log_mel, PIECE * self.model.encoder.factor)
         self.memory: Memory = {}
-        self.frames: list[Tensor] = []
+        self.frames = torch.zeros(1, 0, self.model.config.model.encoder.width, device=self.device)
         """(1, T, D) of the current transcript."""
         self.start = 0
         """Encoder frame at which it begins."""
         self.partial = ""
         """Its text so far, as CTC's best path has it."""
+        self.samples = 0
+        self.finished = False
 
     def push(self, samples: np.ndarray) -> list["Transcript"]:
-        """Takes the next samples (S,) at 16 kHz; returns what they brought to an end."""
+        """Takes the next samples, (S,) or (channels, S) at 16 kHz; returns the transcripts that they end."""
+        if self.finished:
+            raise ValueError("this stream is finished; begin another one")
+        samples = as_mono(np.asarray(samples))
+        self.samples += len(samples)
         return [found for piece in self.pieces.push(samples) for found in self._advance(piece, last=False)]
 
     def finish(self) -> list["Transcript"]:
         """The rest, when no more samples will come."""
+        if self.finished or not self.samples:
+            return []
+        self.finished = True
         pieces = self.pieces.finish()
         found = [found for i, piece in enumerate(pieces) for found in self._advance(piece, i == len(pieces) - 1)]
-        return [*found, *self._end()]
+        return [*found, *self._end(self.frames.shape[1])]
 
     @torch.no_grad()
     def _advance(self, features: np.ndarray, last: bool) -> list["Transcript"]:
-        """Encodes a piece (T, F) and looks whether the transcript ends here."""
-        normalized = (
-            torch.from_numpy(features).to(self.device) - self.model.feature_mean
-        ) / self.model.feature_deviation
+        """Encodes a piece (T, F) and looks whether a transcript ends."""
         size = torch.tensor([len(features)], device=self.device)
-        self.frames.append(self.model.encoder.step(normalized[None], size, self.memory, last).frames)
-        if not sum(frames.shape[1] for frames in self.frames):
+        normalized = self.model.normalize(torch.from_numpy(features)[None].to(self.device), size)
+        frames = self.model.encoder.step(normalized, size, self.memory, last).frames
+        self.frames = torch.cat((self.frames, frames), 1)
+        silent = self._look()
+        silence = silent[int((~silent).nonzero().max()) + 1 :] if not silent.all() else silent
+        if len(silence) * self.seconds >= PAUSE:
+            return self._end(len(silent))
+        if len(silent) * self.seconds < LONGEST:
             return []
-        utterances = utterances_of(self.model, self._segment(), self.allowed)
-        self.partial = self.model.tokenizer.decode(
-            ctc_greedy(utterances.log_probs, utterances.ctc_lengths)[0][0].tokens
-        )
-        spoken = (utterances.log_probs[0].argmax(-1) != self.model.ctc.blank).nonzero().flatten()
-        seconds = utterances.log_probs.shape[1] * self.model.frame_seconds
-        silence = seconds - (int(spoken[-1]) + 1) * self.model.frame_seconds if len(spoken) else seconds
-        return self._end() if silence >= PAUSE or seconds >= LONGEST else []
+        found = self._end(_middle_of_the_longest_run(silent))
+        self._look()
+        return found
 
-    def _segment(self) -> EncoderOutput:
-        frames = torch.cat(self.frames, 1)
+    def _look(self) -> Tensor:
+        """Sets ``partial``; returns for each encoder frame (T,) whether CTC's best path has nothing there."""
+        if not self.frames.shape[1]:
+            return torch.ones(0, dtype=torch.bool)
+        utterances = utterances_of(self.model, self._encoded(self.frames), self.allowed)
+        [[best]] = ctc_greedy(utterances.log_probs, utterances.ctc_lengths, self.model.ctc.blank)
+        self.partial = self.model.tokenizer.decode(best.tokens)
+        blank = utterances.log_probs[0].argmax(-1) == self.model.ctc.blank
+        return blank.unflatten(0, (-1, self.model.ctc.upsampling)).all(1).cpu()
+
+    @property
+    def seconds(self) -> float:
+        """Duration of an encoder frame."""
+        return FRAME_SHIFT * self.model.encoder.factor
+
+    def _encoded(self, frames: Tensor) -> EncoderOutput:
         return EncoderOutput(frames, torch.tensor([frames.shape[1]], device=self.device))
 
     @torch.no_grad()
-    def _end(self) -> list["Transcript"]:
-        """The transcript as the model's own search has it, if anything was said; the next one begins."""
-        if not self.frames:
-            return []
-        segment, partial = self._segment(), self.partial
-        seconds = FRAME_SHIFT * self.model.encoder.factor
-        at = self.start * seconds, (self.start + segment.frames.shape[1]) * seconds
-        self.start += segment.frames.shape[1]
-        self.frames, self.partial = [], ""
-        return self.recognizer.search(segment, [at], self.allowed) if partial else []
+    def _end(self, length: int) -> list["Transcript"]:
+        """The transcript of ``length`` frames as the model's own search has it, if its best path says anything."""
+        segment, self.frames = self.frames[:, :length], self.frames[:, length:]
+        start, self.start = self.start * self.seconds, self.start + length
+        end = min(self.start * self.seconds, self.samples / SAMPLING_RATE)
+        said, self.partial = self.partial, ""
+        return self.recognizer.search(self._encoded(segment), [(start, end)], self.allowed) if said else []
+
+
+def _middle_of_the_longest_run(silent: Tensor) -> int:
+    """Where to cut (T,) frames: in the longest silence of their second half, at their end if there is none."""
+    half, best = len(silent) // 2, (0, len(silent))
+    edges = torch.nn.functional.pad(silent[half:].int(), (1, 1)).diff()  # 1 where a silence begins, -1 after its end
+    for first, after in zip((edges == 1).nonzero().tolist(), (edges == -1).nonzero().tolist(), strict=True):
+        if after[0] - first[0] > best[0]:
+            best = after[0] - first[0], half + (first[0] + after[0]) // 2
+    return best[1]
 
 
 def read_parts(source: str) -> Iterator[np.ndarray]:
@@ -113,39 +144,46 @@ def read_parts(source: str) -> Iterator[np.ndarray]:
         yield np.frombuffer(data[: len(data) // 2 * 2], "<i2").astype(np.float32) / 2**15
 
 
-def _reader(stream: BinaryIO):
-    """Reads 16-bit samples; ValueError for a WAV header that promises anything else."""
-    beginning = stream.peek(4)[:4] if hasattr(stream, "peek") else b""
+def _reader(stream: BinaryIO) -> Callable[[int], bytes]:
+    """Reads 16-bit samples; ValueError for anything that is not 16 kHz mono."""
+    beginning = stream.peek(4)[:4] if isinstance(stream, BufferedReader) else b""
+    if beginning in (b"fLaC", b"OggS") or beginning[:3] == b"ID3":
+        raise ValueError("standard input: expected WAV or 16-bit samples; give other formats as a file")
     if beginning != b"RIFF":
         return stream.read
-    header = wave.open(stream)  # noqa: SIM115 (it is standard input)
+    try:
+        header = wave.open(stream)  # noqa: SIM115 (it is standard input)
+    except wave.Error as error:
+        raise ValueError(f"standard input: expected WAV with 16-bit integers: {error}") from error
     found = header.getframerate(), header.getnchannels(), 8 * header.getsampwidth()
     if found != (SAMPLING_RATE, 1, 16):
         raise ValueError("standard input: expected 16000 Hz, 1 channel, 16 bits; found {} Hz, {}, {}".format(*found))
+    if header.getnframes() == 0:  # written by a program that did not know how long it would be
+        return stream.read
     return lambda size: header.readframes(size // 2)
 
 
-def print_stream(stream: Stream, source: str, as_json: bool = False) -> None:
+def print_stream(stream: Stream, source: str, as_json: bool = False, name: str = "") -> None:
     """Prints every transcript on a line of its own; what is heard so far stands on a line that is written over.
 
-    Where the output is no terminal, and as JSON, every change of what is heard so far is a line, too.
+    Where the output is no terminal, and as JSON, every change of what is heard so far is a line, too. ``name`` begins a
+    line. An interrupt is the end of the audio.
     """
-    shown, at = "", 0
-    for samples in read_parts(source):
-        ended = stream.push(samples)
-        at += len(samples)
-        for transcript in ended:
-            _show(asdict(transcript) if as_json else transcript.text, final=True)
-        if stream.partial != shown and (shown := stream.partial):
-            _show({"time": round(at / SAMPLING_RATE, 2), "partial": shown} if as_json else shown, final=False)
+
+    def show(line: dict, text: str, final: bool) -> None:
+        if as_json:
+            print(json.dumps({"file": source, **line}, ensure_ascii=False), flush=True)
+        elif sys.stdout.isatty():
+            print(f"\r\033[K{name}{text}", end="\n" if final else "", flush=True)
+        else:
+            print(f"{name}{text}" if final else f"{name}... {text}", flush=True)
+
+    shown = ""
+    with suppress(KeyboardInterrupt):
+        for samples in read_parts(source):
+            for transcript in stream.push(samples):
+                show(asdict(transcript), transcript.text, final=True)
+            if stream.partial != shown and (shown := stream.partial):
+                show({"time": round(stream.samples / SAMPLING_RATE, 2), "partial": shown}, shown, final=False)
     for transcript in stream.finish():
-        _show(asdict(transcript) if as_json else transcript.text, final=True)
-
-
-def _show(what: dict | str, final: bool) -> None:
-    if isinstance(what, dict):
-        print(json.dumps(what, ensure_ascii=False), flush=True)
-    elif sys.stdout.isatty():
-        print(f"\r\033[K{what}", end="\n" if final else "", flush=True)
-    else:
-        print(what if final else f"... {what}", flush=True)
+        show(asdict(transcript), transcript.text, final=True)

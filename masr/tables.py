@@ -16,10 +16,14 @@ from pydantic import Field, ValidationError
 from yaml import YAMLError
 
 from masr.config import Positive, Section
-from masr.config_files import ConfigError
+from masr.config_files import ConfigError, load_config
 from masr.progress import say
 from masr.stages.output import SEAL
 
+DECIDES_NOTHING: dict[str, Any] = {
+    "data_dir": True, "corpus": {"path"}, "features": {"jobs"}, "data": {"workers", "device_seconds"},
+    "train": {"threads", "log_every", "keep_checkpoints"},
+}  # fmt: skip
 COLUMNS = {
     "cer": "CER", "wer": "WER", "parameters": "M parameters", "training": "training, min", "audio": "audio, h",
     "rtf": "real-time factor",
@@ -70,30 +74,40 @@ def load_table(path: Path) -> Table:
     except ValidationError as error:
         where = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}, found {e['input']!r}" for e in error.errors())
         raise ConfigError(f"{path}: " + "; ".join(where)) from None
-    if unknown := [c for c in table.columns if c not in COLUMNS and not c.startswith(("cer/", "wer/"))]:
+    named = [*table.columns, *(column for row in table.rows.values() for column in row.paper)]
+    if unknown := [column for column in named if column not in COLUMNS and not column.startswith(("cer/", "wer/"))]:
         raise ConfigError(f"{path}: columns: {', '.join(unknown)}; known: {', '.join(COLUMNS)}, cer/<language>, cer/*")
     return table
 
 
-def run_table(path: Path, scale: str | None = None, processes: int = 1, rows: Sequence[str] = ()) -> str:
-    """Runs the missing experiments of the table (or of some rows) one after another; returns `print_table`'s text.
+def run_table(path: Path, scale: str | None = None, processes: int = 1, rows: Sequence[str] = ()) -> list[str]:
+    """Runs the missing experiments of the table (or of some rows) one after another; names those that failed.
 
-    ``path`` is ``<recipe>/tables/x.yaml``, ``processes`` those of a training. A run that fails is left out and named.
+    ``path`` is ``<recipe>/tables/x.yaml``, ``processes`` those of a training.
     """
-    table = load_table(path)
-    recipe, failed = path.absolute().parents[1], []
+    table, recipe, failed = load_table(path), path.absolute().parents[1], []
     for row in _chosen(table, rows):
         for seed in table.seeds:
             name, options = experiment(path, table, row, seed, scale)
-            if (recipe / "exp" / name / "score" / SEAL).is_file():
+            if is_done(path, table, row, seed, scale):
                 continue
             say(f"table: {name}")
             command = [str(recipe / "run.sh"), "--conf", table.rows[row].config or table.config]
             if subprocess.run([*command, "--nproc", str(processes), *options], cwd=recipe).returncode:
                 failed.append(name)
-    if failed:
-        say(f"table: failed: {', '.join(failed)}; the same command tries them again")
-    return print_table(path, scale, rows)
+    return failed
+
+
+def is_done(path: Path, table: Table, row: str, seed: int, scale: str | None) -> bool:
+    """Whether an experiment has been scored, with the very options that the row has now."""
+    recipe = path.absolute().parents[1]
+    name, options = experiment(path, table, row, seed, scale)
+    folder = recipe / "exp" / name
+    if not all((folder / file).is_file() for file in (f"score/{SEAL}", "training.json", "config.yaml")):
+        return False
+    wanted = load_config(recipe / (table.rows[row].config or table.config), options)
+    there = load_config(folder / "config.yaml")
+    return wanted.model_dump(exclude=DECIDES_NOTHING) == there.model_dump(exclude=DECIDES_NOTHING)
 
 
 def experiment(path: Path, table: Table, row: str, seed: int, scale: str | None) -> tuple[str, list[str]]:
@@ -110,9 +124,9 @@ def print_table(path: Path, scale: str | None = None, rows: Sequence[str] = ()) 
     table = load_table(path)
     found: dict[str, list[dict[str, float]]] = {}
     for row in _chosen(table, rows):
-        names = [experiment(path, table, row, seed, scale)[0] for seed in table.seeds]
-        folders = [path.absolute().parents[1] / "exp" / name for name in names]
-        found[row] = [values for folder in folders if (values := _values(folder, table))]
+        done = [seed for seed in table.seeds if is_done(path, table, row, seed, scale)]
+        names = [experiment(path, table, row, seed, scale)[0] for seed in done]
+        found[row] = [_values(path.absolute().parents[1] / "exp" / name, table) for name in names]
     columns = _columns(table, found)
     lines = [
         f"| {' | '.join(['', *(_title(column) for column in columns), 'runs'])} |",
@@ -131,11 +145,11 @@ def _chosen(table: Table, rows: Sequence[str]) -> list[str]:
 
 
 def _values(folder: Path, table: Table) -> dict[str, float]:
-    """The figures of an experiment by column, empty when it has not been scored."""
-    metrics_file = folder / "score" / table.method / table.split / "metrics.json"
-    if not metrics_file.is_file():
-        return {}
-    metrics: dict[str, Any] = json.loads(metrics_file.read_text(encoding="utf-8"))
+    """The figures of an experiment by column."""
+    file = folder / "score" / table.method / table.split / "metrics.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing: {table.method} or {table.split} is not among what is decoded")
+    metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     training: dict[str, Any] = json.loads((folder / "training.json").read_text())
     groups = {"": metrics["macro"]} | {f"/{code}": values for code, values in metrics["languages"].items()}
     rates = {f"{kind}{name}": 100 * group[kind]["rate"] for name, group in groups.items() for kind in ("cer", "wer")}

@@ -18,7 +18,7 @@ from masr.config import Config, Vocab
 from masr.data.features import LogMel, LogMelPieces
 from masr.models.recognizer import Recognizer, save_model
 from masr.nn.encoder import PIECE
-from masr.recognize import SpeechRecognizer
+from masr.recognize import SpeechRecognizer, _Chunk
 from masr.text.tokenizer import train_tokenizer
 
 CORPUS = Path(__file__).parents[1] / "egs/freevoices/corpus"
@@ -100,6 +100,41 @@ def test_a_stream_hears_what_the_whole_recording_says(recognizer, speech, size):
     assert " ".join(t.text for t in transcripts) == whole.text
     assert [word for t in transcripts for word in t.words] == whole.words
     assert len(whole.text) > 5 and whole.language in ("el", "es")
+    assert whole.words[-1].end <= whole.end == pytest.approx(len(speech) / RATE, abs=1e-3)
+    assert sum(t.score * (t.end - t.start) for t in transcripts) == pytest.approx(whole.score * whole.end, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "model"),
+    [
+        ({"subsampling": 6, "look_ahead": 20}, {"ctc": {"upsampling": 2}}),
+        ({"subsampling": 8, "subsampling_type": "plain", "kernel": 1}, {}),
+        ({"look_ahead": 0}, {"attention_decoder": {"weight": 0.3, "layers": 1, "width": 16, "feedforward": 16}}),
+    ],
+)
+def test_a_stream_hears_what_a_batch_says(tmp_path, speech, encoder, model):
+    recognizer = masr.load(str(save(tmp_path / "model", encoder=ENCODER | encoder, **model)))
+    [batch] = recognizer._recognize([_Chunk(0, 0.0, speech)], torch.ones(2, dtype=torch.bool))
+    whole = recognizer.transcribe(speech)
+    assert (whole.text, whole.language, whole.words) == (batch.text, batch.language, batch.words)
+    assert whole.score == pytest.approx(batch.score, rel=1e-3) and len(whole.text) > 2
+
+
+def test_integers_and_channels_are_samples_too(recognizer, speech):
+    integers = (speech * 2**15).clip(-(2**15), 2**15 - 1).astype(np.int16)
+    heard = recognizer.stream()
+    transcripts = [*heard.push(np.stack((integers, integers))), *heard.finish()]
+    assert " ".join(t.text for t in transcripts) == recognizer.transcribe(integers).text
+
+
+def test_a_stream_without_audio_says_nothing_and_a_finished_one_takes_no_more(recognizer, speech):
+    heard = recognizer.stream()
+    assert heard.finish() == []
+    heard = recognizer.stream()
+    heard.push(speech)
+    assert heard.finish() and heard.finish() == []
+    with pytest.raises(ValueError, match="this stream is finished"):
+        heard.push(speech)
 
 
 def test_what_is_heard_so_far_grows(recognizer, speech):
@@ -127,6 +162,12 @@ def test_transcripts_without_a_pause_end_after_a_while(recognizer, speech, monke
     assert len(transcripts) >= 3
     starts = [word.start for t in transcripts for word in t.words]
     assert starts == sorted(starts) and starts[-1] > 3
+
+
+def test_a_long_transcript_is_cut_in_the_longest_silence_of_its_second_half():
+    silent = torch.tensor([1, 1, 1, 1, 0, 0, 1, 0, 1, 1, 1, 0], dtype=torch.bool)
+    assert stream._middle_of_the_longest_run(silent) == 9
+    assert stream._middle_of_the_longest_run(~torch.ones(7, dtype=torch.bool)) == 7
 
 
 def test_languages_to_expect(recognizer, speech):
@@ -181,12 +222,42 @@ def test_standard_input_is_read(folder, recognizer, speech, header):
     assert times == sorted(times) and len(times) > 3
 
 
-def test_a_header_of_another_rate_is_refused(monkeypatch):
+def as_wav(rate: int, size: int) -> bytes:
     file = io.BytesIO()
     with wave.open(file, "wb") as wav:
-        wav.setparams((1, 2, 8000, 0, "NONE", ""))
-        wav.writeframes(bytes(100))
-    file.seek(0)
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(file)))
-    with pytest.raises(ValueError, match="expected 16000 Hz, 1 channel, 16 bits; found 8000 Hz"):
+        wav.setparams((1, 2, rate, 0, "NONE", ""))
+        wav.writeframes(bytes(size))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (as_wav(8000, 100), "expected 16000 Hz, 1 channel, 16 bits; found 8000 Hz"),
+        (as_wav(16000, 100).replace(b"\x01\x00\x01\x00", b"\x03\x00\x01\x00"), "expected WAV with 16-bit integers"),
+        (b"fLaC" + bytes(100), "expected WAV or 16-bit samples"),
+        (b"OggS" + bytes(100), "expected WAV or 16-bit samples"),
+    ],
+)
+def test_what_is_not_16_bit_audio_is_refused(monkeypatch, data, message):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(data))))
+    with pytest.raises(ValueError, match=message):
         list(stream.read_parts("-"))
+
+
+def test_a_header_that_does_not_know_the_length_is_believed_to_go_on(monkeypatch):
+    data = as_wav(16000, 0) + bytes(4000)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(data))))
+    assert sum(map(len, stream.read_parts("-"))) == 2000
+
+
+def test_an_interrupt_ends_the_audio(recognizer, speech, monkeypatch, capsys):
+    def interrupted(_):
+        yield speech
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stream, "read_parts", interrupted)
+    stream.print_stream(recognizer.stream(), "-", name="a: ")
+    lines = capsys.readouterr().out.splitlines()
+    final = [line.removeprefix("a: ") for line in lines if not line.startswith("a: ... ")]
+    assert " ".join(final) == recognizer.transcribe(speech).text

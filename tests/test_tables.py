@@ -26,6 +26,8 @@ rate=0.2$seed
 language="{\\"cer\\": {\\"rate\\": $rate}, \\"wer\\": {\\"rate\\": 0.5}}"
 echo "{\\"macro\\": $language, \\"languages\\": {\\"cs\\": $language}, \\"real_time_factor\\": 0.01}" \\
   >exp/$name/score/ctc-greedy/test/metrics.json
+shift 4
+PYTHON -m masr.cli config conf/x.yaml "$@" >exp/$name/config.yaml
 echo '{}' >exp/$name/score/complete.json
 """
 TABLE = """
@@ -36,7 +38,7 @@ seeds: [1, 3]
 columns: [cer, cer/*, parameters, training, rtf]
 rows:
   a: {label: The first, paper: {cer: 21.5}}
-  b: {config: conf/y.yaml, overrides: [a.b=c]}
+  b: {config: conf/y.yaml, overrides: [model.ctc.weight=0.5]}
 scales: {mini: [train.updates=3]}
 """
 
@@ -44,7 +46,10 @@ scales: {mini: [train.updates=3]}
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
     """``tables/some.yaml`` of a recipe whose experiments take no time."""
-    (tmp_path / "run.sh").write_text(RUN)
+    (tmp_path / "run.sh").write_text(RUN.replace("PYTHON", sys.executable))
+    (tmp_path / "conf").mkdir()
+    for name in "xy":
+        (tmp_path / f"conf/{name}.yaml").write_text("")
     (tmp_path / "run.sh").chmod(stat.S_IRWXU)
     (tmp_path / "tables").mkdir()
     (tmp_path / "tables/some.yaml").write_text(TABLE)
@@ -61,13 +66,14 @@ def test_every_row_is_run_once_with_every_seed(table):
     assert calls(table) == [
         "--conf conf/x.yaml --nproc 2 name=some/a-1 seed=1",
         "--conf conf/x.yaml --nproc 2 name=some/a-3 seed=3",
-        "--conf conf/y.yaml --nproc 2 a.b=c name=some/b-1 seed=1",
-        "--conf conf/y.yaml --nproc 2 a.b=c name=some/b-3 seed=3",
+        "--conf conf/y.yaml --nproc 2 model.ctc.weight=0.5 name=some/b-1 seed=1",
+        "--conf conf/y.yaml --nproc 2 model.ctc.weight=0.5 name=some/b-3 seed=3",
     ]
 
 
 def test_means_deviations_the_best_and_the_papers_figures_are_printed(table):
-    lines = run_table(table).splitlines()
+    assert run_table(table) == []
+    lines = print_table(table).splitlines()
     assert lines[0] == "### Some"
     assert lines[2] == "|  | CER | CER cs | M parameters | training, min | real-time factor | runs |"
     row = "| The first | 22.00 ± 1.41 (21.50) | 22.00 ± 1.41 | 2.00 | 1.5 ± 0.0 | 0.0100 ± 0.0000 | 2 |"
@@ -82,16 +88,28 @@ def test_what_has_not_been_run_is_a_dash(table):
 
 def test_a_scale_is_a_table_of_its_own(table):
     run_table(table, scale="mini", rows=["b"])
-    assert calls(table)[0] == "--conf conf/y.yaml --nproc 1 train.updates=3 a.b=c name=some-mini/b-1 seed=1"
+    assert (
+        calls(table)[0] == "--conf conf/y.yaml --nproc 1 train.updates=3 model.ctc.weight=0.5 name=some-mini/b-1 seed=1"
+    )
     with pytest.raises(ConfigError, match="there is no scale huge; known: mini"):
         run_table(table, scale="huge")
 
 
-def test_a_run_that_fails_is_named_and_the_others_go_on(table, capsys):
+def test_a_run_that_fails_is_named_and_the_others_go_on(table, monkeypatch, capsys):
     table.write_text(TABLE.replace("  a:", "  broken: {}\n  a:"))
-    assert "| broken | - |" in run_table(table)
-    assert "failed: some/broken-1, some/broken-3" in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["masr", "table", str(table)])
+    with pytest.raises(SystemExit, match="failed: some/broken-1, some/broken-3; the same command tries them again"):
+        cli.main()
+    assert "| broken | - |" in capsys.readouterr().out
     assert len(calls(table)) == 6
+
+
+def test_a_row_that_has_changed_is_run_again_and_its_old_figures_are_not_shown(table):
+    run_table(table, rows=["b"])
+    table.write_text(TABLE.replace("ctc.weight=0.5", "ctc.weight=0.7"))
+    assert print_table(table).splitlines()[-1] == "| b | - | - | - | - | 0 |"
+    run_table(table, rows=["b"])
+    assert len(calls(table)) == 4
 
 
 @pytest.mark.parametrize(
@@ -99,6 +117,7 @@ def test_a_run_that_fails_is_named_and_the_others_go_on(table, capsys):
     [
         ("title: Some", "titel: Some", "titel"),
         ("columns: [cer,", "columns: [bleu,", "columns: bleu; known: cer, wer"),
+        ("paper: {cer:", "paper: {cerr:", "columns: cerr; known"),
         ("rows:", "rows: [", "not valid YAML"),
         ("seeds: [1, 3]", "seeds: []", "seeds"),
     ],

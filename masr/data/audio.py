@@ -27,7 +27,7 @@ def read_audio(audio: Audio, sample_rate: int = SAMPLING_RATE) -> np.ndarray:
             raise UnusableAudio(f"{name}: {found} ({error})") from error
         samples = samples.mean(axis=1)
     else:
-        samples = _mono(audio.detach().cpu().numpy() if isinstance(audio, Tensor) else np.asarray(audio))
+        samples = as_mono(audio.detach().cpu().numpy() if isinstance(audio, Tensor) else np.asarray(audio))
     if samples.size == 0:
         raise UnusableAudio(f"{name}: no samples")
     if not np.isfinite(samples).all():
@@ -39,7 +39,7 @@ def read_audio(audio: Audio, sample_rate: int = SAMPLING_RATE) -> np.ndarray:
     return np.pad(samples, (0, max(0, int(WINDOW * SAMPLING_RATE) - len(samples))))
 
 
-def _mono(samples: np.ndarray) -> np.ndarray:
+def as_mono(samples: np.ndarray) -> np.ndarray:
     """(S,) float32 of (S,) or (channels, S); integers become fractions of their range."""
     if samples.ndim not in (1, 2) or samples.dtype.kind not in "fi":
         raise ValueError(f"audio: expected samples (S,) or (channels, S), found {samples.dtype} {samples.shape}")

@@ -15,7 +15,7 @@ def with_frames_before(module: nn.Module, frames: Tensor, number: int, memory: M
     before = None if memory is None else memory.get(module)
     frames = F.pad(frames, (0, 0, number, 0)) if before is None else torch.cat((before, frames), 1)
     if memory is not None:
-        memory[module] = frames[:, -number:]
+        memory[module] = frames[:, frames.shape[1] - number :]
     return frames
 
 
@@ -55,12 +55,14 @@ class _OnCPU(torch.autograd.Function):
     """The same; torch's own gradient of the filters takes most of the time of the convolution."""
 
     @staticmethod
+    @torch.amp.custom_fwd(device_type="cpu", cast_inputs=torch.float32)
     def forward(ctx: Any, frames: Tensor, filters: Tensor, bias: Tensor) -> Tensor:
         """(B, T + K - 1, D), (D, K), (D,) -> (B, T, D)."""
         ctx.save_for_backward(frames, filters)
         return _convolve(frames, filters, bias)
 
     @staticmethod
+    @torch.amp.custom_bwd(device_type="cpu")
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Gradients of frames, filters and bias."""
         frames, filters = ctx.saved_tensors

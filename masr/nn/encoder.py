@@ -69,15 +69,15 @@ class Encoder(nn.Module):
     def step(self, features: Tensor, lengths: Tensor, memory: Memory, last: bool) -> EncoderOutput:
         """The next piece of recordings: (B, T, F) of which utterances end after ``lengths`` (B,) frames, or go on.
 
-        A piece is `PIECE` encoder frames, only the last one may be shorter. ``look_ahead`` frames of the output
-        come with the next piece; the last one brings all that are left.
+        A piece is `PIECE` encoder frames, only the last one may be shorter. ``look_ahead`` of the output's ``frames``
+        come with the next piece, the last one brings all that are left; its ``lengths`` count what went in.
         """
         return self._encode(features, lengths, memory, last)
 
     def _encode(self, features: Tensor, lengths: Tensor, memory: Memory | None, last: bool = True) -> EncoderOutput:
         frames, lengths = self._subsample(features, lengths, memory)
         frames = self.dropout(frames)
-        mask = None if int(lengths.min()) >= frames.shape[1] else length_mask(lengths, frames.shape[1])
+        mask = None if bool((lengths >= frames.shape[1]).all()) else length_mask(lengths, frames.shape[1])
         intermediate = []
         for number, block in enumerate(self.blocks, 1):
             frames = block(frames, mask, memory)
@@ -135,7 +135,7 @@ def is_causal(options: EncoderOptions) -> bool:
 
 def _check(options: EncoderOptions, intermediate_layers: tuple[int, ...]) -> None:
     if options.kernel % 2 == 0:
-        raise ValueError(f"model.encoder.kernel: {options.kernel} is even; a centred convolution needs an odd one")
+        raise ValueError(f"model.encoder.kernel: {options.kernel} is even; it must be odd")
     if too_deep := [layer for layer in intermediate_layers if layer >= options.layers]:
         raise ValueError(f"model.ctc.intermediate_layers: {too_deep} not below model.encoder.layers={options.layers}")
     if options.look_ahead and not is_causal(options):

@@ -16,8 +16,16 @@ from torch import Tensor
 
 EVERY = 16
 """Frames from one kept state to the next."""
-compiled = njit(fastmath={"contract", "reassoc", "nsz"}, nogil=True, error_model="numpy", cache=True)
 f32 = np.float32
+
+
+def compiled(function: Callable[..., None]) -> Callable[..., None]:
+    """Compiles when first called, without Python's lock; what comes out is kept on disk where that can be written."""
+    options: Any = {"fastmath": {"contract", "reassoc", "nsz"}, "nogil": True, "error_model": "numpy"}
+    try:
+        return njit(function, cache=True, **options)
+    except RuntimeError:  # neither masr's folder nor the user's cache can be written
+        return njit(function, **options)
 
 
 def run(kernel: Callable[..., None], *tensors: Tensor, shared: tuple[Tensor, ...] = ()) -> None:
@@ -115,36 +123,37 @@ def scan_backward(A, u, dt, B, C, kept, dy, dstate, du, ddt, dA, dB, dC):
 
 
 @compiled
-def heads(u, decay, B, C, state, y, kept):
-    """Mamba-2: u = dt x (b, H, T, P), decay = exp(dt A) (b, H, T), B and C (b, T, N).
+def heads(A, x, dt, B, C, state, y, kept):
+    """Mamba-2: A (H,), x (b, H, T, P), dt (b, T, H), B and C (b, T, N).
 
     ``state`` (b, H, N, P) is overwritten by the last one; y (b, H, T, P) and kept (b, T / EVERY, H, N, P) are written.
     """
-    batch, number, time, width = u.shape
+    batch, number, time, width = x.shape
     size = B.shape[2]
     for i in range(batch):
         for h in range(number):
             for t in range(time):
                 if t % EVERY == 0:
                     kept[i, t // EVERY, h] = state[i, h]
-                a = decay[i, h, t]
+                step = dt[i, t, h]
+                decay = np.exp(step * A[h])
                 for d in range(width):
                     y[i, h, t, d] = f32(0)
                 for n in range(size):
-                    b, c = B[i, t, n], C[i, t, n]
+                    b, c = step * B[i, t, n], C[i, t, n]
                     for d in range(width):
-                        s = a * state[i, h, n, d] + u[i, h, t, d] * b
+                        s = decay * state[i, h, n, d] + x[i, h, t, d] * b
                         state[i, h, n, d] = s
                         y[i, h, t, d] += s * c
 
 
 @compiled
-def heads_backward(u, decay, B, C, kept, dy, dstate, du, ddecay, dB, dC):
+def heads_backward(A, x, dt, B, C, kept, dy, dstate, dx, ddt, dA, dB, dC):
     """Gradients of `heads` from dy and dstate, which is overwritten by that of the first state.
 
-    dB and dC hold zeros before; du and ddecay have the shapes of u and decay.
+    dA (b, H), dB and dC hold zeros before; dx, ddt, dB and dC have the shapes of x, dt, B and C.
     """
-    batch, number, time, width = u.shape
+    batch, number, time, width = x.shape
     size = B.shape[2]
     states = np.empty((EVERY + 1, size, width), np.float32)
     for i in range(batch):
@@ -155,27 +164,31 @@ def heads_backward(u, decay, B, C, kept, dy, dstate, du, ddecay, dB, dC):
                 states[0] = kept[i, part, h]
                 for k in range(frames):
                     t = first + k
-                    a = decay[i, h, t]
+                    step = dt[i, t, h]
+                    decay = np.exp(step * A[h])
                     for n in range(size):
-                        b = B[i, t, n]
+                        b = step * B[i, t, n]
                         for d in range(width):
-                            states[k + 1, n, d] = a * states[k, n, d] + u[i, h, t, d] * b
+                            states[k + 1, n, d] = decay * states[k, n, d] + x[i, h, t, d] * b
                 for k in range(frames - 1, -1, -1):
                     t = first + k
-                    a = decay[i, h, t]
+                    step = dt[i, t, h]
+                    decay = np.exp(step * A[h])
                     for d in range(width):
-                        du[i, h, t, d] = f32(0)
-                    da = f32(0)
+                        dx[i, h, t, d] = f32(0)
+                    dstep = ddecay = f32(0)
                     for n in range(size):
-                        b, c = B[i, t, n], C[i, t, n]
-                        db = dc = f32(0)
+                        b, c = step * B[i, t, n], C[i, t, n]
+                        dwritten = dc = f32(0)
                         for d in range(width):
                             g = dstate[i, h, n, d] + dy[i, h, t, d] * c
                             dc += dy[i, h, t, d] * states[k + 1, n, d]
-                            db += g * u[i, h, t, d]
-                            du[i, h, t, d] += g * b
-                            da += g * states[k, n, d]
-                            dstate[i, h, n, d] = g * a
-                        dB[i, t, n] += db
+                            dwritten += g * x[i, h, t, d]
+                            dx[i, h, t, d] += g * b
+                            ddecay += g * states[k, n, d]
+                            dstate[i, h, n, d] = g * decay
+                        dstep += dwritten * B[i, t, n]
+                        dB[i, t, n] += dwritten * step
                         dC[i, t, n] += dc
-                    ddecay[i, h, t] = da
+                    ddt[i, t, h] = dstep + ddecay * decay * A[h]
+                    dA[i, h] += ddecay * decay * step

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.utils.checkpoint import checkpoint
 
 
 def selective_scan(
@@ -62,8 +64,7 @@ def state_space_duality(
             return x, state
         if not _has_kernels(x):
             return chunked_scan(x, dt, A, B, C, state)
-        y, state = _HeadScan.apply((dt[..., None] * x).transpose(1, 2), (dt * A).exp().mT, B, C, state)
-        return y.transpose(1, 2), state
+        return _HeadScan.apply(x, dt, A, B, C, state)
 
 
 def _precise(*values: Tensor) -> list[Tensor]:
@@ -91,6 +92,7 @@ class _Scan(torch.autograd.Function):
         return y, state.mT
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
         """Gradients of u, dt, A, B, C and state from those of y (batch, T, D) and of the last state."""
         from masr.nn import scan_kernels as kernels
@@ -104,30 +106,32 @@ class _Scan(torch.autograd.Function):
 
 
 class _HeadScan(torch.autograd.Function):
-    """`state_space_duality` of u = dt x (batch, H, T, P) and decay = exp(dt A) with the kernels for a CPU."""
+    """`state_space_duality` with the kernels for a CPU."""
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, decay: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple:
-        """y (batch, H, T, P) and the last state (batch, H, P, N)."""
+    def forward(ctx: Any, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple:
+        """y (batch, T, H, P) and the last state (batch, H, P, N)."""
         from masr.nn import scan_kernels as kernels
 
-        u, decay, B, C = (value.contiguous() for value in (u, decay, B, C))
-        state, y = _copied(state.mT), torch.empty_like(u)
-        kept = u.new_empty(len(u), math.ceil(u.shape[2] / kernels.EVERY), *state.shape[1:])
-        kernels.run(kernels.heads, u, decay, B, C, state, y, kept)
-        ctx.save_for_backward(u, decay, B, C, kept)
-        return y, state.mT
+        x, dt, A, B, C = (value.contiguous() for value in (x.transpose(1, 2), dt, A, B, C))
+        state, y = _copied(state.mT), torch.empty_like(x)
+        kept = x.new_empty(len(x), math.ceil(x.shape[2] / kernels.EVERY), *state.shape[1:])
+        kernels.run(kernels.heads, x, dt, B, C, state, y, kept, shared=(A,))
+        ctx.save_for_backward(A, x, dt, B, C, kept)
+        return y.transpose(1, 2), state.mT
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
-        """Gradients of u, decay, B, C and state from those of y (batch, H, T, P) and of the last state."""
+        """Gradients of x, dt, A, B, C and state from those of y (batch, T, H, P) and of the last state."""
         from masr.nn import scan_kernels as kernels
 
-        u, decay, B, C, kept = ctx.saved_tensors
-        dy, dstate = gradients[0].contiguous(), _copied(gradients[1].mT)
-        du, ddecay, dB, dC = torch.empty_like(u), torch.empty_like(decay), torch.zeros_like(B), torch.zeros_like(C)
-        kernels.run(kernels.heads_backward, u, decay, B, C, kept, dy, dstate, du, ddecay, dB, dC)
-        return du, ddecay, dB, dC, dstate.mT
+        A, x, dt, B, C, kept = ctx.saved_tensors
+        dy, dstate = gradients[0].transpose(1, 2).contiguous(), _copied(gradients[1].mT)
+        dx, ddt, dB, dC = torch.empty_like(x), torch.empty_like(dt), torch.zeros_like(B), torch.zeros_like(C)
+        dA = A.new_zeros(len(x), len(A))
+        kernels.run(kernels.heads_backward, x, dt, B, C, kept, dy, dstate, dx, ddt, dA, dB, dC, shared=(A,))
+        return dx.transpose(1, 2), ddt, dA.sum(0), dB, dC, dstate.mT
 
 
 def _copied(state: Tensor) -> Tensor:
@@ -194,7 +198,7 @@ def kernel_problem() -> str | None:
 
 
 def _cuda_kernel(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:
-    """The CUDA kernel of mamba-ssm."""
+    """The CUDA kernel of mamba-ssm; no gradient goes through its last state."""
     from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
 
     x, dt, B, C = (v.mT.contiguous() for v in (x, dt, B, C))
@@ -205,17 +209,22 @@ def _cuda_kernel(x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor) -> tupl
 def _doubling_scan(
     x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor, chunk: int = 64
 ) -> tuple[Tensor, Tensor]:
-    """The Mamba-1 scan for devices that want few large steps: log2(Q) of them for each chunk (Hillis & Steele 1986)."""
+    """The Mamba-1 scan for devices that want few large steps; backward computes each chunk of frames again."""
     outputs = []
-    for xs, dts, Bs, Cs in zip(*(v.split(chunk, 1) for v in (x, dt, B, C)), strict=True):
-        decay = torch.exp(dts[..., None] * A)
-        states = (dts * xs)[..., None] * Bs[:, :, None]
-        states = torch.cat((torch.addcmul(states[:, :1], decay[:, :1], state[:, None]), states[:, 1:]), 1)
-        reach = 1
-        while reach < xs.shape[1]:
-            states = torch.cat((states[:, :reach], states[:, reach:] + decay[:, reach:] * states[:, :-reach]), 1)
-            decay = torch.cat((decay[:, :reach], decay[:, reach:] * decay[:, :-reach]), 1)
-            reach *= 2
-        outputs.append((states @ Cs[..., None]).squeeze(-1))
-        state = states[:, -1]
+    for part in zip(*(v.split(chunk, 1) for v in (x, dt, B, C)), strict=True):
+        y, state = checkpoint(_doubling_chunk, *part, A, state, use_reentrant=False, preserve_rng_state=False)
+        outputs.append(y)
     return torch.cat(outputs, 1), state
+
+
+def _doubling_chunk(x: Tensor, dt: Tensor, B: Tensor, C: Tensor, A: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """log2(Q) steps, each of which lets every frame reach twice as far back (Hillis & Steele 1986)."""
+    decay = torch.exp(dt[..., None] * A)
+    states = (dt * x)[..., None] * B[:, :, None]
+    states = torch.cat((torch.addcmul(states[:, :1], decay[:, :1], state[:, None]), states[:, 1:]), 1)
+    reach = 1
+    while reach < x.shape[1]:
+        states = torch.cat((states[:, :reach], states[:, reach:] + decay[:, reach:] * states[:, :-reach]), 1)
+        decay = torch.cat((decay[:, :reach], decay[:, reach:] * decay[:, :-reach]), 1)
+        reach *= 2
+    return (states @ C[..., None]).squeeze(-1), states[:, -1]

@@ -51,7 +51,8 @@ def run(config: Config, force: bool = False) -> None:
     folder = experiment_folder(config)
     data = {"features": features.require(config), "vocab": vocab.require(config)}
     output = StageOutput("train", folder, {**data, "config": config.model_dump(exclude=DECIDES_NOTHING)})
-    accelerator = Accelerator(mixed_precision=config.train.precision, cpu=not torch.cuda.is_available())
+    gpu = torch.cuda.is_available()
+    accelerator = Accelerator(mixed_precision=config.train.precision if gpu else "no", cpu=not gpu)
     with accelerator.main_process_first():
         if accelerator.is_main_process and not force:
             _refuse_another_run(config, data, folder)

@@ -88,6 +88,17 @@ def test_gradients_reach_every_parameter(kind):
     assert {name for name, p in model.named_parameters() if not p.grad.abs().max() > 1e-6} == set()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_mixed_precision_trains(kind):
+    model = encoder(kind, dropout=0.0).train()
+    features, lengths = torch.randn(2, 40, F), torch.tensor([40, 30])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        frames = model(features, lengths).frames
+    frames.float().pow(3).sum().backward()
+    assert all(p.grad.isfinite().all() and p.grad.dtype == torch.float32 for p in model.parameters())
+    assert torch.allclose(frames.float(), model(features, lengths).frames, atol=0.1)
+
+
 @pytest.mark.parametrize("kind", ["conformer", "mamba1-inner"])
 def test_dropout_acts_in_training_only(kind):
     model, features, lengths = encoder(kind, dropout=0.3), torch.randn(1, 40, F), torch.tensor([40])
@@ -132,7 +143,7 @@ def test_conmamba_has_the_published_size():
     [
         ({"width": 18, "heads": 4}, "width 18 does not split into 4 even heads"),
         ({"width": 12, "heads": 4}, "width 12 does not split into 4 even heads"),
-        ({"kernel": 4}, "kernel: 4 is even"),
+        ({"kernel": 4}, "kernel: 4 is even; it must be odd"),
         ({"intermediate_layers": (1, 3)}, r"intermediate_layers: \[3\] not below model.encoder.layers=3"),
         ({"kind": "mamba2-inner", "head_size": 5}, "head_size: 5 does not divide the 32 channels"),
         ({"look_ahead": 2}, "look_ahead: 2, but this encoder sees all frames"),

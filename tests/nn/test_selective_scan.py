@@ -97,6 +97,14 @@ def test_the_number_of_threads_changes_nothing(scan):
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("scan", [selective_scan, state_space_duality])
+def test_second_derivatives_are_refused(scan):
+    values = [v.float().requires_grad_() for v in inputs(1, 4, 4, 2, heads=2 if scan is state_space_duality else 0)]
+    gradients = torch.autograd.grad(scan(*values)[0].pow(2).sum(), values[:2], create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradients[0].sum().backward()
+
+
 def test_very_fast_decay_forgets_and_does_not_overflow():
     x, dt, A, B, C, state = (value.float() for value in inputs(1, 4, 3, 2))
     y, after = selective_scan(x, dt * 1e4, A, B, C, state)

@@ -12,7 +12,7 @@ TINY = [
     "data.workers=0", "data.language_temperature=2", "model.encoder.layers=1", "model.encoder.width=16",
     "model.encoder.heads=2", "model.encoder.feedforward=16", "model.encoder.kernel=3",
     "model.encoder.subsampling_channels=4", "train.updates=3", "train.validate_every=3", "train.log_every=1",
-    "train.threads=1", "train.precision='no'", "decode.methods=[ctc-greedy]",
+    "train.threads=1", "decode.methods=[ctc-greedy]",
 ]  # fmt: skip
 
 
