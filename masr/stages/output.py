@@ -5,6 +5,7 @@ The last thing that a stage writes, by rename, is ``complete.json``: what went i
 
 import json
 import shutil
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ class StageOutput:
             return seal["inputs"] == self.inputs and all(
                 file_hash(self.folder / name) == digest for name, digest in seal["files"].items()
             )
-        except (OSError, ValueError, KeyError):
+        except (OSError, EOFError, zlib.error, ValueError, KeyError):  # the second and third of a damaged .gz
             return False
 
     def begin(self, force: bool = False, clear: bool = True) -> bool:

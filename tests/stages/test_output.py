@@ -1,10 +1,12 @@
 """A stage runs once: complete output is left alone, anything else is redone."""
 
+import gzip
 import json
 from pathlib import Path
 
 import pytest
 
+from masr.files import file_hash
 from masr.stages.output import SEAL, StageOutput, seal_of
 
 
@@ -31,6 +33,25 @@ def test_a_complete_folder_is_left_alone_and_said_to_be(sealed, capsys):
 def test_other_inputs_redo_it_from_an_empty_folder(sealed, inputs):
     assert StageOutput("features", sealed.folder, inputs).begin()
     assert list(sealed.folder.iterdir()) == []
+
+
+def test_when_a_compressed_file_was_written_is_nothing_that_counts(tmp_path):
+    hashes = set()
+    for when in (1, 2):
+        (tmp_path / "a.jsonl.gz").write_bytes(gzip.compress(b"the same", mtime=when))
+        hashes.add(file_hash(tmp_path / "a.jsonl.gz"))
+    assert len(hashes) == 1
+
+
+@pytest.mark.parametrize("damaged", [b"", b"nonsense", gzip.compress(b"x" * 99)[:-9], b"\x1f\x8b" + bytes(30)])
+def test_a_damaged_compressed_file_is_redone(tmp_path, damaged):
+    output = StageOutput("prepare", tmp_path / "out", {})
+    assert output.begin()
+    (output.folder / "a.jsonl.gz").write_bytes(gzip.compress(b"the same"))
+    output.seal()
+    assert output.is_complete()
+    (output.folder / "a.jsonl.gz").write_bytes(damaged)
+    assert not output.is_complete()
 
 
 def test_force_redoes_it(sealed):
