@@ -130,7 +130,7 @@ def print_table(path: Path, scale: str | None = None, rows: Sequence[str] = ()) 
     columns = _columns(table, found)
     lines = [
         f"| {' | '.join(['', *(_title(column) for column in columns), 'runs'])} |",
-        "|---" * (len(columns) + 2) + "|",
+        "|---" + "|--:" * (len(columns) + 1) + "|",
     ]
     for row, runs in found.items():
         cells = [_cell(column, runs, found, table.rows[row].paper.get(column)) for column in columns]

@@ -124,27 +124,30 @@ def scan_backward(A, u, dt, B, C, kept, dy, dstate, du, ddt, dA, dB, dC):
 
 @compiled
 def heads(A, x, dt, B, C, state, y, kept):
-    """Mamba-2: A (H,), x (b, H, T, P), dt (b, T, H), B and C (b, T, N).
+    """Mamba-2: A (H,), x (b, T, H, P), dt (b, T, H), B and C (b, T, N).
 
-    ``state`` (b, H, N, P) is overwritten by the last one; y (b, H, T, P) and kept (b, T / EVERY, H, N, P) are written.
+    ``state`` (b, H, N, P) is overwritten by the last one; y (b, T, H, P) and kept (b, T / EVERY, H, N, P) are written.
     """
-    batch, number, time, width = x.shape
+    batch, time, number, width = x.shape
     size = B.shape[2]
     for i in range(batch):
-        for h in range(number):
-            for t in range(time):
-                if t % EVERY == 0:
-                    kept[i, t // EVERY, h] = state[i, h]
-                step = dt[i, t, h]
-                decay = np.exp(step * A[h])
-                for d in range(width):
-                    y[i, h, t, d] = f32(0)
-                for n in range(size):
-                    b, c = step * B[i, t, n], C[i, t, n]
+        for part in range(kept.shape[1]):
+            first = part * EVERY
+            frames = min(EVERY, time - first)
+            kept[i, part] = state[i]
+            for h in range(number):
+                for k in range(frames):
+                    t = first + k
+                    step = dt[i, t, h]
+                    decay = np.exp(step * A[h])
                     for d in range(width):
-                        s = decay * state[i, h, n, d] + x[i, h, t, d] * b
-                        state[i, h, n, d] = s
-                        y[i, h, t, d] += s * c
+                        y[i, t, h, d] = f32(0)
+                    for n in range(size):
+                        b, c = step * B[i, t, n], C[i, t, n]
+                        for d in range(width):
+                            s = decay * state[i, h, n, d] + x[i, t, h, d] * b
+                            state[i, h, n, d] = s
+                            y[i, t, h, d] += s * c
 
 
 @compiled
@@ -153,14 +156,14 @@ def heads_backward(A, x, dt, B, C, kept, dy, dstate, dx, ddt, dA, dB, dC):
 
     dA (b, H), dB and dC hold zeros before; dx, ddt, dB and dC have the shapes of x, dt, B and C.
     """
-    batch, number, time, width = x.shape
+    batch, time, number, width = x.shape
     size = B.shape[2]
     states = np.empty((EVERY + 1, size, width), np.float32)
     for i in range(batch):
-        for h in range(number):
-            for part in range(kept.shape[1] - 1, -1, -1):
-                first = part * EVERY
-                frames = min(EVERY, time - first)
+        for part in range(kept.shape[1] - 1, -1, -1):
+            first = part * EVERY
+            frames = min(EVERY, time - first)
+            for h in range(number):
                 states[0] = kept[i, part, h]
                 for k in range(frames):
                     t = first + k
@@ -169,22 +172,22 @@ def heads_backward(A, x, dt, B, C, kept, dy, dstate, dx, ddt, dA, dB, dC):
                     for n in range(size):
                         b = step * B[i, t, n]
                         for d in range(width):
-                            states[k + 1, n, d] = decay * states[k, n, d] + x[i, h, t, d] * b
+                            states[k + 1, n, d] = decay * states[k, n, d] + x[i, t, h, d] * b
                 for k in range(frames - 1, -1, -1):
                     t = first + k
                     step = dt[i, t, h]
                     decay = np.exp(step * A[h])
                     for d in range(width):
-                        dx[i, h, t, d] = f32(0)
+                        dx[i, t, h, d] = f32(0)
                     dstep = ddecay = f32(0)
                     for n in range(size):
                         b, c = step * B[i, t, n], C[i, t, n]
                         dwritten = dc = f32(0)
                         for d in range(width):
-                            g = dstate[i, h, n, d] + dy[i, h, t, d] * c
-                            dc += dy[i, h, t, d] * states[k + 1, n, d]
-                            dwritten += g * x[i, h, t, d]
-                            dx[i, h, t, d] += g * b
+                            g = dstate[i, h, n, d] + dy[i, t, h, d] * c
+                            dc += dy[i, t, h, d] * states[k + 1, n, d]
+                            dwritten += g * x[i, t, h, d]
+                            dx[i, t, h, d] += g * b
                             ddecay += g * states[k, n, d]
                             dstate[i, h, n, d] = g * decay
                         dstep += dwritten * B[i, t, n]

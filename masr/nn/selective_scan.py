@@ -113,12 +113,12 @@ class _HeadScan(torch.autograd.Function):
         """y (batch, T, H, P) and the last state (batch, H, P, N)."""
         from masr.nn import scan_kernels as kernels
 
-        x, dt, A, B, C = (value.contiguous() for value in (x.transpose(1, 2), dt, A, B, C))
+        x, dt, A, B, C = (value.contiguous() for value in (x, dt, A, B, C))
         state, y = _copied(state.mT), torch.empty_like(x)
-        kept = x.new_empty(len(x), math.ceil(x.shape[2] / kernels.EVERY), *state.shape[1:])
+        kept = x.new_empty(len(x), math.ceil(x.shape[1] / kernels.EVERY), *state.shape[1:])
         kernels.run(kernels.heads, x, dt, B, C, state, y, kept, shared=(A,))
         ctx.save_for_backward(A, x, dt, B, C, kept)
-        return y.transpose(1, 2), state.mT
+        return y, state.mT
 
     @staticmethod
     @once_differentiable
@@ -127,11 +127,11 @@ class _HeadScan(torch.autograd.Function):
         from masr.nn import scan_kernels as kernels
 
         A, x, dt, B, C, kept = ctx.saved_tensors
-        dy, dstate = gradients[0].transpose(1, 2).contiguous(), _copied(gradients[1].mT)
+        dy, dstate = gradients[0].contiguous(), _copied(gradients[1].mT)
         dx, ddt, dB, dC = torch.empty_like(x), torch.empty_like(dt), torch.zeros_like(B), torch.zeros_like(C)
         dA = A.new_zeros(len(x), len(A))
         kernels.run(kernels.heads_backward, x, dt, B, C, kept, dy, dstate, dx, ddt, dA, dB, dC, shared=(A,))
-        return dx.transpose(1, 2), ddt, dA.sum(0), dB, dC, dstate.mT
+        return dx, ddt, dA.sum(0), dB, dC, dstate.mT
 
 
 def _copied(state: Tensor) -> Tensor:

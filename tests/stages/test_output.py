@@ -43,7 +43,11 @@ def test_when_a_compressed_file_was_written_is_nothing_that_counts(tmp_path):
     assert len(hashes) == 1
 
 
-@pytest.mark.parametrize("damaged", [b"", b"nonsense", gzip.compress(b"x" * 99)[:-9], b"\x1f\x8b" + bytes(30)])
+@pytest.mark.parametrize(
+    "damaged",
+    [b"", b"nonsense", gzip.compress(b"x" * 99, mtime=1)[:-9], b"\x1f\x8b" + bytes(30)],
+    ids=["empty", "not gzip", "cut off", "nonsense after the magic number"],
+)
 def test_a_damaged_compressed_file_is_redone(tmp_path, damaged):
     output = StageOutput("prepare", tmp_path / "out", {})
     assert output.begin()
