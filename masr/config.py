@@ -3,6 +3,9 @@
 A config file (``conf/*.yaml``) holds only what differs from these defaults; ``extends: other.yaml`` starts from
 another file, ``a.b=c`` on the command line overrides both (`masr.config_files` does the reading).
 ``masr config conf/x.yaml`` prints the resolved result, ``masr config --schema`` the JSON schema for editors.
+
+A model that was saved before an option existed gets its default. So the default of a new option is what masr did
+without it, and a default of ``model`` or ``features`` never changes.
 """
 
 from typing import Annotated, Literal

@@ -37,24 +37,6 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         raise ConfigError("\n".join(_explain(detail, sources) for detail in error.errors())) from None
 
 
-def load_saved_config(path: Path) -> Config:
-    """A config as `save_config` wrote it; ConfigError when it lacks what decides how the model computes.
-
-    An older masr may not have had an option, and what it did then need not be today's default.
-    """
-    config = load_config(path)
-    lacking = sorted(_keys(config.model_dump()) - _keys(OmegaConf.to_container(OmegaConf.load(path))))
-    if lacking := [key for key in lacking if key.startswith(("model.", "features."))]:
-        raise ConfigError(f"{path} lacks {', '.join(lacking)}: add what the model was trained with")
-    return config
-
-
-def _keys(tree: Any, prefix: str = "") -> set[str]:
-    if not isinstance(tree, dict):
-        return {prefix}
-    return {key for name, value in tree.items() for key in _keys(value, f"{prefix}.{name}".lstrip("."))}
-
-
 def save_config(config: Config, path: Path) -> None:
     """Writes the resolved config, every option included."""
     path.write_text(config_yaml(config), encoding="utf-8")

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from masr.config import Config
-from masr.config_files import load_saved_config, save_config
+from masr.config_files import load_config, save_config
 from masr.data.batches import Batch
 from masr.data.features import FRAME_SHIFT
 from masr.decode.hypothesis import Hypothesis
@@ -154,7 +154,7 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> Recognizer:
     """The trained recogniser of a folder, ready to recognise; weights in float16 are read as float32."""
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder} holds no trained model ({WEIGHTS} is missing): train it with `masr train`")
-    config = load_saved_config(folder / "config.yaml")
+    config = load_config(folder / "config.yaml")
     model = Recognizer(config, Tokenizer.load(folder / "vocab"))
     try:
         model.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()})

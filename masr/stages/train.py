@@ -15,7 +15,7 @@ from accelerate.utils import set_seed
 from lhotse.cut import Cut
 
 from masr.config import Config
-from masr.config_files import ConfigError, load_saved_config, save_config
+from masr.config_files import ConfigError, load_config, save_config
 from masr.data.features import FRAME_SHIFT
 from masr.data.rejected import Rejected
 from masr.data.sampling import EpochPlan, language_of
@@ -124,7 +124,7 @@ def _refuse_another_run(config: Config, data: dict[str, str], folder: Path) -> N
     """A folder belongs to one config and its data; training another one into it would mix two runs."""
     if not (folder / "config.yaml").exists():
         return
-    before, now = (c.model_dump(exclude=DECIDES_NOTHING) for c in (load_saved_config(folder / "config.yaml"), config))
+    before, now = (c.model_dump(exclude=DECIDES_NOTHING) for c in (load_config(folder / "config.yaml"), config))
     changed = sorted(differences(before, now))
     if (folder / DATA).exists():
         old = json.loads((folder / DATA).read_text())
