@@ -81,13 +81,13 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, u: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple:
         """y (batch, T, D) and the last state (batch, D, N)."""
-        from masr.nn import scan_kernels as kernels
+        from masr.nn import scan_kernels
 
         u, dt, B, C = (value.contiguous() for value in (u, dt, B, C))
         A = (A.T * math.log2(math.e)).contiguous()  # exp2 is what the kernels know
         state, y = _copied(state.mT), torch.empty_like(u)
-        kept = u.new_empty(len(u), math.ceil(u.shape[1] / kernels.EVERY), *A.shape)
-        kernels.run(kernels.scan, u, dt, B, C, state, y, kept, shared=(A,))
+        kept = u.new_empty(len(u), math.ceil(u.shape[1] / scan_kernels.EVERY), *A.shape)
+        scan_kernels.run(scan_kernels.scan, u, dt, B, C, state, y, kept, shared=(A,))
         ctx.save_for_backward(A, u, dt, B, C, kept)
         return y, state.mT
 
@@ -95,13 +95,13 @@ class _Scan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
         """Gradients of u, dt, A, B, C and state from those of y (batch, T, D) and of the last state."""
-        from masr.nn import scan_kernels as kernels
+        from masr.nn import scan_kernels
 
         A, u, dt, B, C, kept = ctx.saved_tensors
         dy, dstate = gradients[0].contiguous(), _copied(gradients[1].mT)
         du, ddt, dB, dC = (torch.empty_like(value) for value in (u, dt, B, C))
         dA = A.new_zeros(len(u), *A.shape)
-        kernels.run(kernels.scan_backward, u, dt, B, C, kept, dy, dstate, du, ddt, dA, dB, dC, shared=(A,))
+        scan_kernels.run(scan_kernels.scan_backward, u, dt, B, C, kept, dy, dstate, du, ddt, dA, dB, dC, shared=(A,))
         return du, ddt * math.log(2), dA.sum(0).T, dB, dC, dstate.mT  # dt met A in powers of two, and A met dt
 
 
@@ -111,12 +111,12 @@ class _HeadScan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, dt: Tensor, A: Tensor, B: Tensor, C: Tensor, state: Tensor) -> tuple:
         """y (batch, T, H, P) and the last state (batch, H, P, N)."""
-        from masr.nn import scan_kernels as kernels
+        from masr.nn import scan_kernels
 
         x, dt, A, B, C = (value.contiguous() for value in (x, dt, A, B, C))
         state, y = _copied(state.mT), torch.empty_like(x)
-        kept = x.new_empty(len(x), math.ceil(x.shape[1] / kernels.EVERY), *state.shape[1:])
-        kernels.run(kernels.heads, x, dt, B, C, state, y, kept, shared=(A,))
+        kept = x.new_empty(len(x), math.ceil(x.shape[1] / scan_kernels.EVERY), *state.shape[1:])
+        scan_kernels.run(scan_kernels.heads, x, dt, B, C, state, y, kept, shared=(A,))
         ctx.save_for_backward(A, x, dt, B, C, kept)
         return y, state.mT
 
@@ -124,13 +124,13 @@ class _HeadScan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
         """Gradients of x, dt, A, B, C and state from those of y (batch, T, H, P) and of the last state."""
-        from masr.nn import scan_kernels as kernels
+        from masr.nn import scan_kernels
 
         A, x, dt, B, C, kept = ctx.saved_tensors
         dy, dstate = gradients[0].contiguous(), _copied(gradients[1].mT)
         dx, ddt, dB, dC = torch.empty_like(x), torch.empty_like(dt), torch.zeros_like(B), torch.zeros_like(C)
         dA = A.new_zeros(len(x), len(A))
-        kernels.run(kernels.heads_backward, x, dt, B, C, kept, dy, dstate, dx, ddt, dA, dB, dC, shared=(A,))
+        scan_kernels.run(scan_kernels.heads_backward, x, dt, B, C, kept, dy, dstate, dx, ddt, dA, dB, dC, shared=(A,))
         return dx, ddt, dA.sum(0), dB, dC, dstate.mT
 
 
