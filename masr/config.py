@@ -39,6 +39,8 @@ class Corpus(Section):
     """BCP-47 codes to use; empty means every language of the corpus."""
     train: str = "train"
     """Split to train on."""
+    minutes: Annotated[float, Field(ge=0.0)] = 0.0
+    """Minutes of training audio of each language, drawn at random; 10 hold what 5 hold. 0 takes all there is."""
     dev: str = "dev"
     """Split that early stopping and the choice of the best weights look at."""
     test: Annotated[list[str], Field(min_length=1)] = ["test"]
@@ -56,6 +58,25 @@ class Features(Section):
     """Processes of stage 1."""
 
 
+class Tree(Section):
+    """A clustered tree (Yang et al. 2025, arXiv 2501.17615), and how tokens get the vectors that are clustered."""
+
+    embeddings: Literal["mono-map", "text-model", "recognizer"] = "mono-map"
+    """Vectors of the training text of each language, mapped into one space, or of a text model, or of a recogniser."""
+    folder: str | None = None
+    """The text model, as Hugging Face saves it, or the recogniser, e.g. exp/conformer."""
+    pooled: bool = False
+    """Of a text model: the mean of its output for a token, instead of the mean of its input embeddings."""
+    dimensions: Positive = 24
+    """Size of Mono-Map's vectors."""
+    lexicon: str | None = None
+    """File of two tokens a line that correspond, from which Mono-Map starts besides the tokens that languages share."""
+    linkage: Literal["ward", "complete", "average", "bisecting"] = "ward"
+    """Agglomerative clustering, or 2-means from the root down with a limited depth."""
+    seed: Count = 1
+    """Seed of the random tree (vocab.output=balanced)."""
+
+
 class Vocab(Section):
     kind: Literal["char", "bpe", "unigram"] = "char"
     """Units of text; bpe and unigram are SentencePiece models."""
@@ -65,6 +86,10 @@ class Vocab(Section):
     """One SentencePiece model for each language instead of one that all share."""
     language_token: bool = False
     """Start every transcript with a token of its language, so that the model also names the language."""
+    output: Literal["softmax", "huffman", "clustered", "balanced"] = "softmax"
+    """How the attention decoder tells tokens apart: a vector each, or decisions down a tree of frequencies (Liu et al.
+    2022, arXiv 2204.03855), of similar tokens, or of random ones."""
+    tree: Tree = Tree()
 
 
 class SpecAugment(Section):
@@ -143,6 +168,8 @@ class CTC(Section):
     """Weight of the CTC loss."""
     upsampling: Positive = 1
     """CTC frames made of each encoder frame: room for the letters of fast speech."""
+    hierarchical: bool = False
+    """Use the tree of vocab.output for CTC, too, with blank as a child of the root."""
     intermediate_layers: list[Positive] = []
     """Blocks (from 1) whose output also gets the CTC loss (Lee & Watanabe 2021, arXiv 2102.03216)."""
     intermediate_weight: Fraction = 0.3
@@ -164,6 +191,8 @@ class AttentionDecoder(Section):
     """Dropout after every module."""
     label_smoothing: Fraction = 0.1
     """Probability mass spread over all tokens."""
+    smoothed: Literal["tokens", "decisions"] = "tokens"
+    """With a tree: spread it over all tokens, or in each decision over its two sides, which is faster to train."""
 
 
 class LanguageClassifier(Section):
@@ -278,6 +307,9 @@ class Decode(Section):
     """Weight of the CTC prefix score in joint-beam; attention gets the rest."""
     length_bonus: float = 0.0
     """Added for each token in the attention searches."""
+    tree_search: Literal["all", "best-first", "greedy"] = "all"
+    """Tokens of a tree that an attention search looks at: all, the 2 x beam best ones, or those that a descent of this
+    width finds."""
     bias_file: str | None = None
     """File of words or phrases to expect, one a line (ctc-prefix-beam and the lattice methods)."""
     bias_boost: Annotated[float, Field(ge=0.0, le=20.0)] = 1.0

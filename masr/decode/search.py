@@ -103,8 +103,11 @@ def _joint(searcher: Searcher, utterances: Utterances, settings: Sequence[Settin
 
 def _attention_search(searcher: Searcher, utterances: Utterances, ctc_weight: float) -> NBest:
     model, options = searcher.model, searcher.options
+    decoder = model.attention_decoder
+    if options.tree_search != "all":
+        decoder = decoder.with_tree_search(options.tree_search)
     return attention_beam(
-        model.attention_decoder, utterances.frames, utterances.lengths, beam=options.beam, n_best=options.n_best,
+        decoder, utterances.frames, utterances.lengths, beam=options.beam, n_best=options.n_best,
         sos_eos=model.attention_decoder.sos_eos, ctc_weight=ctc_weight, length_bonus=options.length_bonus,
         ctc_log_probs=utterances.log_probs if ctc_weight else None, ctc_lengths=utterances.ctc_lengths,
         max_length_ratio=model.ctc.upsampling, allowed=utterances.allowed,

@@ -17,7 +17,9 @@ from masr.nn.attention_decoder import AttentionDecoder
 from masr.nn.encoder import Encoder, EncoderOutput
 from masr.nn.heads import CTCHead, LanguageClassifier
 from masr.nn.subsampling import length_mask
-from masr.text.tokenizer import START_END, Tokenizer
+from masr.text.tokenizer import BLANK, START_END, Tokenizer
+from masr.vocab import tree as trees
+from masr.vocab.tree import Tree
 
 WEIGHTS = "averaged.safetensors"
 
@@ -28,14 +30,17 @@ class Recognizer(nn.Module):
     feature_mean: Tensor
     feature_deviation: Tensor
 
-    def __init__(self, config: Config, tokenizer: Tokenizer):
+    def __init__(self, config: Config, tokenizer: Tokenizer, tree: Tree | None = None):
         super().__init__()
         options, width = config.model, config.model.encoder.width
-        self.config, self.tokenizer = config, tokenizer
+        if options.ctc.hierarchical and tree is None:
+            raise ValueError("model.ctc.hierarchical needs a tree: set vocab.output to huffman, clustered or balanced")
+        self.config, self.tokenizer, self.tree = config, tokenizer, tree
         self.register_buffer("feature_mean", torch.zeros(config.features.mel_bins))
         self.register_buffer("feature_deviation", torch.ones(config.features.mel_bins))
         self.encoder = Encoder(config.features.mel_bins, options.encoder, tuple(options.ctc.intermediate_layers))
-        self.ctc = CTCHead(width, len(tokenizer), options.ctc.upsampling)
+        ctc_tree = tree if options.ctc.hierarchical else None
+        self.ctc = CTCHead(width, len(tokenizer), options.ctc.upsampling, BLANK, ctc_tree)
         self.attention_decoder = self._build_decoder() if options.attention_decoder.weight else None
         self.language_classifier = (
             LanguageClassifier(width, len(tokenizer.languages)) if options.language_classifier.weight else None
@@ -112,7 +117,7 @@ class Recognizer(nn.Module):
         options = self.config.model.attention_decoder
         return AttentionDecoder(
             len(self.tokenizer), self.config.model.encoder.width, options.width, options.layers, options.heads,
-            options.feedforward, options.dropout, START_END, options.label_smoothing,
+            options.feedforward, options.dropout, START_END, options.label_smoothing, self.tree, options.smoothed,
         )  # fmt: skip
 
 
@@ -137,13 +142,17 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def save_model(folder: Path, config: Config, tokenizer: Tokenizer, weights: dict[str, Tensor]) -> None:
-    """Makes ``folder`` a model that loads anywhere: config, tokenizer, weights."""
+def save_model(
+    folder: Path, config: Config, tokenizer: Tokenizer, weights: dict[str, Tensor], tree: Tree | None = None
+) -> None:
+    """Makes ``folder`` a model that loads anywhere: config, tokenizer, tree, weights."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with written_beside(folder / "config.yaml") as path:
             save_config(config, path)
         tokenizer.save(folder / "vocab")
+        if tree is not None:
+            tree.save(folder / "vocab" / trees.FILE, tokenizer.hash())
         with written_beside(folder / WEIGHTS) as path:
             save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
     except (OSError, SafetensorError) as error:
@@ -155,7 +164,8 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> Recognizer:
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder} holds no trained model ({WEIGHTS} is missing): train it with `masr train`")
     config = load_config(folder / "config.yaml")
-    model = Recognizer(config, Tokenizer.load(folder / "vocab"))
+    tokenizer = Tokenizer.load(folder / "vocab")
+    model = Recognizer(config, tokenizer, trees.load(folder / "vocab", config.vocab, tokenizer))
     try:
         model.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()})
     except (SafetensorError, RuntimeError) as error:

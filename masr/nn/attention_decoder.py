@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from masr.nn.dropout import Dropout
+from masr.nn.hierarchical_softmax import HierarchicalSoftmax, Smoothing
+from masr.nn.softmax import Softmax
+from masr.vocab.tree import Tree
 
 KeysValues = tuple[Tensor, Tensor]
 
@@ -129,7 +132,9 @@ def _select(pair: KeysValues, indices: Tensor) -> KeysValues:
 
 
 class AttentionDecoder(nn.Module):
-    """Transformer decoder with a flat softmax over V tokens; ``sos_eos`` is the one id that starts and ends a sentence.
+    """Transformer decoder over V tokens; ``sos_eos`` is the one id that starts and ends a sentence.
+
+    Its softmax is flat, or hierarchical if a ``tree`` is given.
 
     ValueError when ``width`` is odd or not a multiple of ``heads``, or ``sos_eos`` is outside the vocabulary.
     """
@@ -145,6 +150,8 @@ class AttentionDecoder(nn.Module):
         dropout: float,
         sos_eos: int,
         label_smoothing: float = 0.1,
+        tree: Tree | None = None,
+        smoothed: Smoothing = "tokens",
     ) -> None:
         super().__init__()
         if width % heads or width % 2:
@@ -161,7 +168,9 @@ class AttentionDecoder(nn.Module):
             DecoderLayer(width, encoder_width, heads, feedforward, dropout) for _ in range(layers)
         )
         self.norm = nn.LayerNorm(width)
-        self.output = nn.Linear(width, vocabulary_size)
+        self.output: Softmax | HierarchicalSoftmax = (
+            Softmax(width, vocabulary_size) if tree is None else HierarchicalSoftmax(width, tree, smoothed)
+        )
 
     def loss(self, frames: Tensor, lengths: Tensor, ids: Tensor, id_lengths: Tensor) -> Tensor:
         """Label-smoothed negative log-likelihood (B,) in nats, summed over each utterance's U + 1 positions.
@@ -171,27 +180,12 @@ class AttentionDecoder(nn.Module):
         hidden = self._hidden(frames, lengths, ids, id_lengths)
         positions = torch.arange(ids.size(1) + 1, device=ids.device)
         targets = F.pad(ids, (0, 1)).masked_fill(positions >= id_lengths[:, None], self.sos_eos)
-        losses = self.output_loss(hidden, targets)
+        losses = self.output.loss(hidden, targets, self.label_smoothing)
         return losses.masked_fill(positions > id_lengths[:, None], 0.0).sum(dim=1)
 
     def log_probs(self, frames: Tensor, lengths: Tensor, ids: Tensor, id_lengths: Tensor) -> Tensor:
         """Log-probabilities (B, U + 1, V) of each position's token given ``ids`` before it; arguments as ``loss``."""
-        return self.output_log_probs(self._hidden(frames, lengths, ids, id_lengths))
-
-    def output_log_probs(self, hidden: Tensor) -> Tensor:
-        """Log-probabilities (..., V), at least float32, of hidden vectors (..., D)."""
-        logits = self.output(hidden)
-        return logits.log_softmax(dim=-1, dtype=torch.promote_types(logits.dtype, torch.float32))
-
-    def output_loss(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        """Smoothed negative log-likelihood (...) of ``targets`` (...) given ``hidden`` (..., D).
-
-        A share ``label_smoothing`` of the target's mass is spread evenly over all V tokens (Szegedy et al. 2016, arXiv
-        1512.00567, section 7).
-        """
-        log_probs = self.output_log_probs(hidden)
-        likelihood = log_probs.gather(-1, targets[..., None]).squeeze(-1)
-        return -torch.lerp(likelihood, log_probs.mean(dim=-1), self.label_smoothing)
+        return self.output.log_probs(self._hidden(frames, lengths, ids, id_lengths))
 
     def start(self, frames: Tensor, lengths: Tensor, beam: int) -> DecoderState:
         """State of ``beam`` empty hypotheses per utterance of ``frames`` (B, T, E), ``lengths`` (B,)."""
@@ -201,11 +195,19 @@ class AttentionDecoder(nn.Module):
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """Append ``tokens`` (N,), at first ``sos_eos``, to the hypotheses; log-probabilities (N, V) of the next."""
+        return self.output.log_probs(self.step_hidden(tokens, state))
+
+    def step_hidden(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        """`step` without the softmax: (N, D)."""
         hidden = self._embed(tokens[:, None], state.position)
         for index, layer in enumerate(self._layers()):
             hidden, state.past[index] = layer.step(hidden, state.past[index], state.cross[index], state.frame_mask)
         state.position += 1
-        return self.output_log_probs(self.norm(hidden[:, 0]))
+        return self.norm(hidden[:, 0])
+
+    def with_tree_search(self, kind: str) -> "TreeSearch":
+        """The same decoder for a search that does not look at all tokens: ``best-first`` or ``greedy``."""
+        return TreeSearch(self, kind)
 
     def _hidden(self, frames: Tensor, lengths: Tensor, ids: Tensor, id_lengths: Tensor) -> Tensor:
         frames, frame_mask = _mask_frames(frames, lengths)
@@ -222,6 +224,30 @@ class AttentionDecoder(nn.Module):
 
     def _layers(self) -> list[DecoderLayer]:
         return cast(list[DecoderLayer], list(self.blocks))
+
+
+class TreeSearch:
+    """An attention decoder that gives probabilities only to the tokens that a search down its tree finds.
+
+    ``best-first`` finds twice as many as the beam has hypotheses, which is all that a search without CTC can use;
+    ``greedy`` descends with as many nodes, and may miss some. Other tokens get -inf.
+    """
+
+    def __init__(self, decoder: AttentionDecoder, kind: str) -> None:
+        if not isinstance(decoder.output, HierarchicalSoftmax):
+            raise ValueError(
+                f"decode.tree_search={kind} needs a tree; this model was trained with vocab.output=softmax"
+            )
+        self.decoder, self.output, self.kind = decoder, decoder.output, kind
+        self.start = decoder.start
+
+    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        """As `AttentionDecoder.step`."""
+        hidden, count = self.decoder.step_hidden(tokens, state), min(2 * state.beam, len(self.output.tree))
+        search = self.output.best_first if self.kind == "best-first" else self.output.descend
+        log_probs, ids = search(hidden, count)
+        all_ = log_probs.new_full((len(hidden), len(self.output.tree)), -torch.inf)
+        return all_.scatter(1, ids, log_probs)
 
 
 def _mask_frames(frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,9 @@ Every loss is a sum over each utterance (B,): who trains decides how utterances 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from masr.nn.hierarchical_softmax import TreePaths
 from masr.nn.subsampling import length_mask
+from masr.vocab.tree import Tree
 
 
 class CTCHead(nn.Module):
@@ -14,17 +16,22 @@ class CTCHead(nn.Module):
 
     Every encoder frame becomes S CTC frames, for fast speech: CTC wants a frame for each token and one more between
     two equal ones, and 25 frames a second do not hold the letters of a fast sentence.
+
+    With a ``tree``, a frame's token is the outcome of decisions (`masr.nn.hierarchical_softmax`), of which the first is
+    whether it is blank (RECONSTRUCTED).
     """
 
-    def __init__(self, width: int, vocabulary_size: int, upsampling: int = 1, blank: int = 0):
+    def __init__(self, width: int, vocabulary_size: int, upsampling: int = 1, blank: int = 0, tree: Tree | None = None):
         super().__init__()
         self.blank, self.upsampling = blank, upsampling
-        self.output = nn.Linear(width, upsampling * vocabulary_size)
+        self.paths = None if tree is None else TreePaths(tree.hoisted(blank))
+        self.output = nn.Linear(width, upsampling * (vocabulary_size - (tree is not None)))
 
     def log_probs(self, frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, D), (B,) -> (B, S T, V), natural log, float32, and (B,); padded frames hold whatever they hold."""
         logits = self.output(frames).unflatten(-1, (self.upsampling, -1)).flatten(1, 2)
-        return F.log_softmax(logits.float(), dim=-1), lengths * self.upsampling
+        log_probs = F.log_softmax(logits.float(), dim=-1) if self.paths is None else self.paths(logits)
+        return log_probs, lengths * self.upsampling
 
     def loss(self, frames: Tensor, lengths: Tensor, ids: Tensor, id_lengths: Tensor) -> Tensor:
         """(B,) negative log-likelihoods of token ids (B, U); infinite where T is too short for the tokens."""

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
 from lhotse import CutSet
 from lhotse.cut import Cut
 
@@ -52,6 +53,8 @@ def run(config: Config, force: bool = False) -> None:
         raise ValueError(f"{path}: no recordings for {', '.join(missing)}; splits found: {', '.join(splits) or 'none'}")
     rejected = Rejected(output.folder / "rejected.tsv")
     usable = {split: list(_usable(splits[split], config, rejected)) for split in wanted}
+    if config.corpus.minutes:
+        usable[config.corpus.train] = _draw(usable[config.corpus.train], config.corpus.minutes)
     for split, cuts in usable.items():
         CutSet.from_cuts(cuts).to_file(output.folder / f"{split}.jsonl.gz")
     rejected.finish("prepare", sum(len(splits[split]) for split in wanted), config.data.max_bad_fraction)
@@ -84,13 +87,24 @@ def _check(usable: dict[str, list[Cut]], config: Config, reasons: Path) -> None:
         )
 
 
+def _draw(cuts: list[Cut], minutes: float) -> list[Cut]:
+    """So many minutes of each language, and what is left of the last recording; fewer minutes are a part of these."""
+    drawn: set[str] = set()
+    for code in sorted({cut.supervisions[0].language for cut in cuts}):
+        ours = sorted((cut for cut in cuts if cut.supervisions[0].language == code), key=lambda cut: cut.id)
+        order = np.random.default_rng(0).permutation(len(ours))
+        starts = np.cumsum([0.0, *(ours[i].duration for i in order)])
+        drawn |= {ours[i].id for i, start in zip(order, starts, strict=False) if start < 60 * minutes}
+    return [cut for cut in cuts if cut.id in drawn]
+
+
 def _limits(config: Config) -> list[float]:
     return [config.data.min_seconds, config.data.max_bad_fraction]
 
 
 def require(config: Config) -> str:
     """Hash of the complete output of this stage; an error when it is missing or holds other recordings or texts."""
-    corpus = config.corpus.model_dump(include={"name", "languages", "train"})
+    corpus = config.corpus.model_dump(include={"name", "languages", "train", "minutes"})
     return seal_of(manifests(config), "prepare", {"corpus": corpus, "normalization": VERSION})
 
 

@@ -24,7 +24,7 @@ from masr.progress import clock, say
 from masr.stages import features, vocab
 from masr.stages.features import load_cuts, load_statistics
 from masr.stages.output import StageOutput, differences
-from masr.stages.vocab import load_tokenizer
+from masr.stages.vocab import load_tokenizer, load_tree
 from masr.text.tokenizer import Tokenizer
 from masr.train.trainer import Trainer
 
@@ -81,7 +81,7 @@ def run(config: Config, force: bool = False) -> None:
 
 def _build_trainer(config: Config, folder: Path, accelerator: Accelerator) -> Trainer:
     tokenizer = load_tokenizer(config)
-    model = Recognizer(config, tokenizer)
+    model = Recognizer(config, tokenizer, load_tree(config))
     model.set_statistics(*load_statistics(config).tensors())
     cuts = load_cuts(config, config.corpus.train)
     trainable = _trainable(cuts, model, config, folder, quiet=not accelerator.is_main_process)

@@ -1,15 +1,20 @@
-"""Stage 2: the token vocabulary of the training text."""
+"""Stage 2: the token vocabulary of the training text and, for a hierarchical softmax, the tree over it."""
 
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from masr.config import Config
+import numpy as np
+
+from masr.config import Config, Vocab
 from masr.progress import say
 from masr.stages.output import StageOutput, seal_of
 from masr.stages.prepare import all_splits, manifests, read_cuts
 from masr.stages.prepare import require as require_manifests
-from masr.text.tokenizer import Tokenizer, train_tokenizer
+from masr.text.tokenizer import START_END, Tokenizer, train_tokenizer
+from masr.vocab import tree as trees
+from masr.vocab.embeddings import Texts, token_embeddings
+from masr.vocab.tree import FILE, Tree
 
 
 def vocab_folder(config: Config) -> Path:
@@ -17,11 +22,15 @@ def vocab_folder(config: Config) -> Path:
     options = config.vocab
     name = options.kind + (str(options.size) if options.kind != "char" else "")
     name += ("-per-language" if options.per_language else "") + ("-language-token" if options.language_token else "")
+    if options.output != "softmax":
+        name += f"-{options.output}"
+    if options.output == "clustered":
+        name += f"-{options.tree.embeddings}-{options.tree.linkage}"
     return Path(config.data_dir) / "vocab" / name
 
 
 def run(config: Config, force: bool = False) -> None:
-    """Writes the tokenizer, with unseen dev and test characters counted for the user's eyes."""
+    """Writes the tokenizer and the tree, with unseen dev and test characters counted for the user's eyes."""
     output = StageOutput("vocab", vocab_folder(config), {"manifests": require_manifests(config), **options(config)})
     if not output.begin(force):
         return
@@ -34,12 +43,44 @@ def run(config: Config, force: bool = False) -> None:
         f"vocab: {len(tokenizer)} tokens, {tokens / len(lines):.1f} a sentence ({config.vocab.kind}) in {output.folder}"
     )
     _warn_of_unknown_characters(texts, config)
+    if config.vocab.output != "softmax":
+        _write_tree(tokenizer, texts, config, output.folder)
     output.seal()
+
+
+def _write_tree(tokenizer: Tokenizer, texts: dict[str, list[str]], config: Config, folder: Path) -> None:
+    """The tree, and for those who want to look at it a picture, and what is close to what."""
+    from masr.vocab import plots
+
+    ids = {code: [tokenizer.encode(line, code) for line in lines] for code, lines in texts.items()}
+    counts = token_counts(ids, len(tokenizer))
+    tree, vectors = build_tree(tokenizer, ids, counts, config.vocab)
+    tree.save(folder / FILE, tokenizer.hash())
+    say(f"vocab: {config.vocab.output} tree: {tree.describe(counts)}")
+    plots.draw_tree(tree, tokenizer, ids, folder / "tree.svg")
+    if vectors is not None:
+        plots.write_neighbours(vectors, tokenizer, ids, folder / "neighbours.md")
+
+
+def build_tree(tokenizer: Tokenizer, ids: Texts, counts: np.ndarray, options: Vocab) -> tuple[Tree, np.ndarray | None]:
+    """The tree that ``options.output`` names and, of a clustered one, the vectors (V, D) that it is made of."""
+    if options.output == "huffman":
+        return trees.huffman(counts, tokenizer.pieces), None
+    if options.output == "balanced":
+        return trees.balanced(tokenizer.pieces, options.tree.seed), None
+    vectors = token_embeddings(tokenizer, ids, options)
+    return trees.clustered(vectors, counts, tokenizer.pieces, options.tree.linkage), vectors
+
+
+def token_counts(ids: Texts, tokens: int) -> np.ndarray:
+    """How often each token (V,) is decided for in a text: once more for the end of every sentence."""
+    sentences = [line for lines in ids.values() for line in lines]
+    return np.bincount([token for line in sentences for token in (*line, START_END)], minlength=tokens)
 
 
 def options(config: Config) -> dict[str, Any]:
     """What of a config decides the output of this stage."""
-    return {"vocab": config.vocab.model_dump()}
+    return {"vocab": config.vocab.model_dump(exclude={"output", "tree"} if config.vocab.output == "softmax" else None)}
 
 
 def require(config: Config) -> str:
@@ -52,6 +93,11 @@ def load_tokenizer(config: Config) -> Tokenizer:
     """The tokenizer that stage 2 wrote."""
     require(config)
     return Tokenizer.load(vocab_folder(config))
+
+
+def load_tree(config: Config) -> Tree | None:
+    """The tree that stage 2 wrote, if the config wants one."""
+    return trees.load(vocab_folder(config), config.vocab, load_tokenizer(config))
 
 
 def read_texts(config: Config, split: str) -> dict[str, list[str]]:

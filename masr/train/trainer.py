@@ -226,7 +226,8 @@ class Trainer:
         if self.is_main:
             self._report(result)
             if better or not (self.folder / WEIGHTS).exists():
-                save_model(self.folder, self.config, self.recognizer.tokenizer, self.averaged.state_dict())
+                model = self.recognizer
+                save_model(self.folder, self.config, model.tokenizer, self.averaged.state_dict(), model.tree)
         self._save_checkpoint()
 
     def _check_recordings(self) -> None:

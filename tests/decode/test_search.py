@@ -10,6 +10,7 @@ from masr.decode.utterances import Utterances, utterances_of
 from masr.models.recognizer import Recognizer
 from masr.nn.language_model import LSTMLanguageModel
 from masr.text.tokenizer import START_END, train_tokenizer
+from masr.vocab.tree import balanced
 
 TEXTS = {"el": ["μια γάτα", "και μια αγελάδα"], "es": ["una vaca", "y un gato"], "ro": ["o vacă", "un câine"]}
 MODEL = {
@@ -19,11 +20,14 @@ MODEL = {
 FAST = {"beam": 3, "lattice": {"lattice_beam": 2.0, "beam": 6.0}, "rescoring": {"candidates": 5}}
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["", "language token"])
+@pytest.fixture(scope="module", params=["", "language token", "tree"])
 def model(request) -> Recognizer:
     torch.manual_seed(0)
-    tokenizer = train_tokenizer(TEXTS, Vocab(language_token=request.param))
-    model = Recognizer(Config.model_validate({"name": "x", "features": {"mel_bins": 20}, "model": MODEL}), tokenizer)
+    tokenizer = train_tokenizer(TEXTS, Vocab(language_token=request.param == "language token"))
+    tree = balanced(tokenizer.pieces, seed=1) if request.param == "tree" else None
+    options = MODEL | {"ctc": {"hierarchical": tree is not None}}
+    config = Config.model_validate({"name": "x", "features": {"mel_bins": 20}, "model": options})
+    model = Recognizer(config, tokenizer, tree)
     for parameter in model.ctc.parameters():
         parameter.data *= 4
     return model.eval()
@@ -116,3 +120,20 @@ def test_posteriors_that_are_not_numbers_are_refused(model):
     encoded = model.encode(torch.full((1, 60, 20), torch.nan), torch.tensor([60]))
     with pytest.raises(ValueError, match="posteriors are NaN: its weights or the features are damaged"):
         utterances_of(model, encoded, torch.ones(1, 3, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("method", ["attention-beam", "joint-beam"])
+def test_searches_down_a_tree(model, method):
+    """What best-first leaves out, no search without CTC would take; greedy is another search, that finds something."""
+    utterances = hear(model, [[True] * 3] * 2)
+    [expected] = build(model)(method, utterances, [{}])
+    for kind in ("best-first", "greedy"):
+        searcher = build(model, tree_search=kind)
+        if model.tree is None:
+            with pytest.raises(ValueError, match=f"decode.tree_search={kind} needs a tree"):
+                searcher(method, utterances, [{}])
+            continue
+        [found] = searcher(method, utterances, [{}])
+        if method == "attention-beam" and kind == "best-first":
+            assert [h.tokens for nbest in found for h in nbest] == [h.tokens for nbest in expected for h in nbest]
+        assert all(nbest[0].score > -torch.inf for nbest in found)

@@ -51,7 +51,7 @@ def test_loss_without_smoothing_is_the_sum_of_the_log_probs(decoder, batch):
 def test_smoothing_is_that_of_cross_entropy(decoder):
     hidden, targets = torch.randn(4, 8), torch.tensor([1, 2, 3, 0])
     expected = torch.nn.functional.cross_entropy(decoder.output(hidden), targets, label_smoothing=0.1, reduction="none")
-    assert torch.allclose(decoder.output_loss(hidden, targets), expected, atol=1e-6)
+    assert torch.allclose(decoder.output.loss(hidden, targets, 0.1), expected, atol=1e-6)
 
 
 def test_gradients_are_finite_with_empty_texts_and_empty_audio(decoder, batch):

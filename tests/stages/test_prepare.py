@@ -1,7 +1,9 @@
 """Stage 0: the manifests, when they are redone, and what is rejected or refused."""
 
 import os
+import shutil
 
+import miniatures
 import numpy as np
 import pytest
 import soundfile
@@ -169,3 +171,19 @@ def test_a_language_that_only_dev_has_is_named_with_the_way_out(small):
     with pytest.raises(ValueError, match=r"dev has recordings in el, train has none; set corpus\.languages=\[es\]"):
         prepare.run(small.config())
     prepare.run(small.config("corpus.languages=[es]"))
+
+
+def test_minutes_cut_the_training_split_of_each_language(small, cuts_of):
+    """A draw of fewer minutes lies in one of more; dev and test stay whole."""
+    counts = {"train": 6, "dev": 1, "test": 1}
+    shutil.rmtree(small.corpus)
+    miniatures.freevoices(small.corpus, languages=("es", "ro"), counts=counts)
+    drawn = {}
+    for minutes in (0.01, 0.1, 0):
+        prepare.run(small.config(f"corpus.minutes={minutes}"))
+        drawn[minutes] = {name: cut.supervisions[0].language for name, cut in cuts_of(small, "train").items()}
+        assert len(cuts_of(small, "dev")) == len(cuts_of(small, "test")) == 2
+    assert sorted(drawn[0.01].values()) == ["es", "ro"], "one recording is the least"
+    assert drawn[0.01].keys() < drawn[0.1].keys() < drawn[0].keys() and len(drawn[0]) == 12
+    with pytest.raises(ValueError, match=r"corpus\.minutes \(0\.0 -> 5\.0\)"):
+        prepare.require(small.config("corpus.minutes=5"))

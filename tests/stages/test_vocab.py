@@ -3,7 +3,7 @@
 import pytest
 
 from masr.stages import prepare, vocab
-from masr.stages.vocab import load_tokenizer, vocab_folder
+from masr.stages.vocab import load_tokenizer, load_tree, vocab_folder
 
 
 @pytest.fixture
@@ -91,3 +91,35 @@ def test_killed_and_run_again_it_is_as_if_never_killed(first, kill_at, moment):
 def test_before_stage_0_it_names_the_way_out(small):
     with pytest.raises(FileNotFoundError, match="run `masr prepare`"):
         vocab.run(small.config())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "folder"),
+    [
+        (["vocab.output=huffman"], "char-huffman"),
+        (["vocab.output=balanced"], "char-balanced"),
+        (["vocab.output=clustered"], "char-clustered-mono-map-ward"),
+        (["vocab.output=clustered", "vocab.tree.linkage=bisecting"], "char-clustered-mono-map-bisecting"),
+    ],
+)
+def test_a_tree_lies_beside_the_tokens(first, capsys, overrides, folder):
+    config = first.config(*overrides)
+    vocab.run(config)
+    assert vocab_folder(config).name == folder
+    assert len(load_tree(config)) == len(load_tokenizer(config))
+    assert f"vocab: {config.vocab.output} tree: depth " in capsys.readouterr().out
+    assert "<svg" in (vocab_folder(config) / "tree.svg").read_text()
+    assert (vocab_folder(config) / "neighbours.md").exists() == (config.vocab.output == "clustered")
+
+
+def test_a_flat_softmax_has_no_tree(first):
+    vocab.run(first.config())
+    assert load_tree(first.config()) is None and not (vocab_folder(first.config()) / "tree.json").exists()
+
+
+def test_a_huffman_tree_counts_the_ends_of_sentences(first):
+    config = first.config("vocab.output=huffman")
+    vocab.run(config)
+    depths = load_tree(config).depths
+    assert depths[0] == depths.max(), "blank is never decided for"
+    assert depths[2] < depths[0]

@@ -1,0 +1,222 @@
+"""Vectors of tokens in which similar tokens of different languages are close: what a clustered tree is made of.
+
+V tokens, D dimensions; rows of NaN are tokens without a vector. Source: Yang et al. 2025 (arXiv 2501.17615), of which
+only the names of two ways could be read: pretrained cross-lingual models, and Mono-Map. RECONSTRUCTED here: what of a
+pretrained model is read, and all of Mono-Map but its idea, after VecMap (Artetxe et al. 2018, ACL).
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from masr.config import Vocab
+from masr.text.tokenizer import SPECIAL, WORD_START, Tokenizer
+
+WINDOW = 2
+"""Tokens to each side that are a token's context."""
+ROUNDS = 20
+"""Most rounds of Mono-Map's self-learning."""
+NEIGHBOURS = 5
+"""Neighbours by which CSLS corrects similarities."""
+
+Texts = Mapping[str, Sequence[Sequence[int]]]
+"""Token ids of the sentences of each language."""
+
+
+def token_embeddings(tokenizer: Tokenizer, texts: Texts, options: Vocab) -> np.ndarray:
+    """(V, D) as ``options.tree`` wants them; special tokens have none."""
+    tree = options.tree
+    if tree.embeddings == "mono-map":
+        pairs = [] if tree.lexicon is None else read_lexicon(Path(tree.lexicon), tokenizer)
+        vectors = mono_map(texts, len(tokenizer), tree.dimensions, pairs)
+    else:
+        if tree.folder is None:
+            raise ValueError(f"vocab.tree.embeddings={tree.embeddings} needs vocab.tree.folder=...")
+        folder = Path(tree.folder)
+        trained = tree.embeddings == "recognizer"
+        vectors = (
+            recogniser_embeddings(folder, tokenizer)
+            if trained
+            else text_model_embeddings(folder, tokenizer, tree.pooled)
+        )
+        vectors -= np.nanmean(vectors, axis=0)  # what all have in common would hide in what they differ
+    vectors[: len(SPECIAL) + tokenizer.language_token * len(tokenizer.languages)] = np.nan
+    return vectors
+
+
+# --- (a) Mono-Map ----------------------------------------------------------------------------------------------------
+
+
+def mono_map(texts: Texts, tokens: int, dimensions: int, pairs: Sequence[tuple[int, int]] = ()) -> np.ndarray:
+    """(V, D): the tokens of each language by their contexts, turned into the space of the language with most text.
+
+    A language is turned so that the tokens it shares with those before it, and ``pairs`` of corresponding tokens, come
+    to lie together (orthogonal Procrustes); then its own closest pairs are added and it is turned again, until no pair
+    changes. Languages that share most come first. A token of several languages gets their mean by frequency.
+    """
+    counts = {code: np.bincount([t for line in lines for t in line], minlength=tokens) for code, lines in texts.items()}
+    spaces = {code: monolingual(lines, tokens, dimensions) for code, lines in sorted(texts.items())}
+    pivot = max(sorted(spaces), key=lambda code: counts[code].sum())
+    weight = counts[pivot].astype(float)
+    total = spaces.pop(pivot) * weight[:, None]
+    while spaces:
+        known = {code: int(((counts[code] > 0) & (weight > 0)).sum()) for code in spaces}
+        code = max(spaces, key=lambda code: known[code])
+        common = np.divide(total, weight[:, None], out=np.zeros_like(total), where=weight[:, None] > 0)
+        turned = _turn(spaces.pop(code), counts[code] > 0, common, weight > 0, pairs)
+        total, weight = total + turned * counts[code][:, None], weight + counts[code]
+    return np.where(weight[:, None] > 0, total / np.maximum(weight, 1)[:, None], np.nan)
+
+
+def monolingual(sentences: Sequence[Sequence[int]], tokens: int, dimensions: int) -> np.ndarray:
+    """(V, D) unit vectors of the tokens of one language, 0 for those that do not occur.
+
+    Singular vectors of the positive mutual information between a token and its neighbours at each distance, which is
+    what word2vec factorises, too (Levy & Goldberg 2014, NIPS): for so little text exact, and the same every time.
+    """
+    size = tokens + 1  # the last context is the end of the sentence
+    counts = np.zeros((tokens, 2 * WINDOW * size))
+    for line in sentences:
+        padded = [tokens] * WINDOW + list(line) + [tokens] * WINDOW
+        for place, offset in enumerate([*range(-WINDOW, 0), *range(1, WINDOW + 1)]):
+            contexts = padded[WINDOW + offset : WINDOW + offset + len(line)]
+            np.add.at(counts, (np.array(line, dtype=int), np.array(contexts, dtype=int) + place * size), 1)
+    expected = counts.sum(1, keepdims=True) * counts.sum(0) / max(counts.sum(), 1)
+    information = np.log(np.maximum(np.divide(counts, expected, out=np.ones_like(counts), where=expected > 0), 1))
+    left, strength, _ = np.linalg.svd(information, full_matrices=False)
+    size = min(dimensions, len(strength))
+    vectors = np.zeros((tokens, dimensions))
+    vectors[:, :size] = left[:, :size] * np.sqrt(strength[:size])
+    return _centred_units(vectors, counts.sum(1) > 0)
+
+
+def _turn(ours: np.ndarray, has: np.ndarray, common: np.ndarray, known: np.ndarray, pairs: Sequence) -> np.ndarray:
+    """``ours`` (V, D), the tokens that it ``has`` (V,), turned into the space of those that are ``known`` (V,)."""
+    target = _units(common)
+    seeds = {(token, token) for token in np.flatnonzero(has & known).tolist()}
+    seeds |= {pair for a, b in pairs for pair in ((a, b), (b, a)) if has[pair[0]] and known[pair[1]]}
+    if not seeds:
+        raise ValueError("Mono-Map: a language shares no token with the others; name pairs in vocab.tree.lexicon")
+    mine, theirs = np.flatnonzero(has), np.flatnonzero(known)
+    dictionary = seeds
+    for _ in range(ROUNDS):
+        rows = np.array(sorted(dictionary))
+        turned = ours @ _rotation(ours[rows[:, 0]], target[rows[:, 1]])
+        found = {(int(mine[a]), int(theirs[b])) for a, b in _mutual_neighbours(turned[mine], target[theirs])}
+        if seeds | found == dictionary:
+            break
+        dictionary = seeds | found
+    return turned
+
+
+def _rotation(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """(D, D) that turns the rows of ``ours`` to those of ``theirs`` (orthogonal Procrustes; Schönemann 1966).
+
+    Directions of which the pairs say nothing become 0, for in them similarities would mean nothing.
+    """
+    left, strength, right = np.linalg.svd(ours.T @ theirs)
+    known = strength > 1e-6 * strength[0]
+    return left[:, known] @ right[known]
+
+
+def _mutual_neighbours(ours: np.ndarray, theirs: np.ndarray) -> list[tuple[int, int]]:
+    """Pairs of rows that are each other's nearest by CSLS (Conneau et al. 2018, arXiv 1710.04087)."""
+    similar = ours @ theirs.T
+    near = [np.sort(matrix, axis=1)[:, -NEIGHBOURS:].mean(1) for matrix in (similar, similar.T)]
+    csls = 2 * similar - near[0][:, None] - near[1]
+    forward, back = csls.argmax(1), csls.argmax(0)
+    return [(row, int(column)) for row, column in enumerate(forward) if back[column] == row]
+
+
+def _units(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def _centred_units(vectors: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Rows that are ``there`` (V,) to unit length, mean taken off, to unit length again, as VecMap has them."""
+    result = np.zeros_like(vectors)
+    units = _units(vectors[there])
+    result[there] = _units(units - units.mean(0)) if len(units) > 1 else units
+    return result
+
+
+def read_lexicon(path: Path, tokenizer: Tokenizer) -> list[tuple[int, int]]:
+    """Pairs of token ids from lines of two tokens; those that the vocabulary lacks are passed over, # is a comment."""
+    ids = {piece: i for i, piece in enumerate(tokenizer.pieces)}
+    pairs = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        words = line.split("#")[0].split()
+        if words and len(words) != 2:
+            raise ValueError(f"{path}:{number}: expected two tokens, found {line!r}")
+        if words and words[0] in ids and words[1] in ids:
+            pairs.append((ids[words[0]], ids[words[1]]))
+    return pairs
+
+
+# --- (b) a pretrained text model -------------------------------------------------------------------------------------
+
+
+def text_model_embeddings(folder: Path, tokenizer: Tokenizer, pooled: bool = False) -> np.ndarray:
+    """(V, D) of a model of text, as `transformers` saves it (XLM-R, LaBSE, Whisper's decoder ...).
+
+    A token gets the mean of the input embeddings of its text, or, ``pooled``, of the model's output for it. NaN where
+    the model's own tokenizer finds nothing, e.g. in a space.
+    """
+    try:
+        import torch
+        from transformers import AutoModel, AutoTokenizer
+        from transformers.utils import logging
+    except ImportError as error:
+        raise ImportError("vocab.tree.embeddings=text-model needs transformers: pip install masr[llm]") from error
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"vocab.tree.folder: no folder {folder}; save a Hugging Face model and its tokenizer there"
+        )
+    logging.disable_progress_bar()
+    theirs, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    table, vectors = model.get_input_embeddings(), []
+    for piece in tokenizer.pieces:
+        ids = torch.tensor(theirs(piece.replace(WORD_START, " "), add_special_tokens=False)["input_ids"])
+        with torch.inference_mode():
+            rows = model(ids[None]).last_hidden_state[0] if pooled and len(ids) else table(ids.long())
+        vectors.append(rows.float().mean(0).numpy())  # the mean of no rows is NaN
+    return np.stack(vectors)
+
+
+# --- (c) a trained recogniser ----------------------------------------------------------------------------------------
+
+
+def recogniser_embeddings(folder: Path, tokenizer: Tokenizer) -> np.ndarray:
+    """(V, D) output vectors of a recogniser with a flat softmax: of its attention decoder, or else of CTC.
+
+    Tokens are matched by name; NaN for those that it does not have.
+    """
+    theirs, weights = Tokenizer.load(folder / "vocab"), load_file(folder / "averaged.safetensors")
+    name = next(n for n in ("attention_decoder.output.weight", "ctc.output.weight", "") if n in weights or not n)
+    if not name or len(weights[name]) % len(theirs):
+        raise ValueError(f"vocab.tree.folder: {folder} has no flat softmax; train one with vocab.output=softmax")
+    matrix = weights[name].reshape(-1, len(theirs), weights[name].shape[1])  # CTC: one for each frame that it makes
+    rows = matrix.transpose(1, 0, 2).reshape(len(theirs), -1).astype(float)
+    known = dict(zip(theirs.pieces, rows, strict=True))
+    return np.stack([known.get(piece, np.full(rows.shape[1], np.nan)) for piece in tokenizer.pieces])
+
+
+# --- to look at ------------------------------------------------------------------------------------------------------
+
+
+def foreign_neighbours(vectors: np.ndarray, tokenizer: Tokenizer, texts: Texts, k: int = 3) -> dict[int, list[int]]:
+    """The ``k`` tokens closest to each one by cosine, among those of languages that do not use it; best first."""
+    users: dict[int, set[str]] = {}
+    for code, lines in texts.items():
+        for token in Counter(t for line in lines for t in line):
+            users.setdefault(token, set()).add(code)
+    units, found = _units(np.nan_to_num(vectors)), {}
+    known = [token for token in sorted(users) if not np.isnan(vectors[token]).any()]
+    for token in known:
+        foreign = [other for other in known if other != token and users[other] - users[token]]
+        ranked = sorted(foreign, key=lambda other: -float(units[token] @ units[other]))
+        found[token] = ranked[:k]
+    return {token: others for token, others in found.items() if others}
