@@ -213,6 +213,10 @@ class Model(Section):
 class Train(Section):
     updates: Positive = 10000
     """Optimiser steps."""
+    init_from: str | None = None
+    """Folder of a trained model to start from, e.g. exp/conformer; what it does not have starts at random."""
+    frozen: list[Literal["encoder", "ctc", "attention_decoder", "language_classifier"]] = []
+    """Parts of the model that do not learn."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """Muon: orthogonalised momentum for the matrices of the blocks, AdamW for the rest; or AdamW for all."""
     learning_rate: PositiveFloat = 1e-3

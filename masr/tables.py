@@ -37,7 +37,7 @@ class Row(Section):
     config: str | None = None
     """Config file; default: that of the table."""
     overrides: list[str] = Field(default=[])
-    """Options that are other than in the config."""
+    """Options that are other than in the config; {seed} in them is that of the run."""
     paper: dict[str, float] = Field(default={})
     """The paper's own figures, by column."""
 
@@ -115,7 +115,10 @@ def experiment(path: Path, table: Table, row: str, seed: int, scale: str | None)
     if scale is not None and scale not in table.scales:
         raise ConfigError(f"{path}: there is no scale {scale}; known: {', '.join(table.scales) or 'none'}")
     name = f"{path.stem}{f'-{scale}' if scale else ''}/{row}-{seed}"
-    changes = [*(table.scales[scale] if scale else []), *table.rows[row].overrides]
+    changes = [
+        *(table.scales[scale] if scale else []),
+        *(o.replace("{seed}", str(seed)) for o in table.rows[row].overrides),
+    ]
     return name, [*changes, f"name={name}", f"seed={seed}"]
 
 

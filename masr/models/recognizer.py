@@ -33,6 +33,10 @@ class Recognizer(nn.Module):
     def __init__(self, config: Config, tokenizer: Tokenizer, tree: Tree | None = None):
         super().__init__()
         options, width = config.model, config.model.encoder.width
+        if not options.ctc.weight and not options.attention_decoder.weight:
+            raise ValueError(
+                "model.ctc.weight and model.attention_decoder.weight are both 0: nothing learns to recognise"
+            )
         if options.ctc.hierarchical and tree is None:
             raise ValueError("model.ctc.hierarchical needs a tree: set vocab.output to huffman, clustered or balanced")
         self.config, self.tokenizer, self.tree = config, tokenizer, tree

@@ -19,7 +19,8 @@ from masr.config_files import ConfigError, load_config, save_config
 from masr.data.features import FRAME_SHIFT
 from masr.data.rejected import Rejected
 from masr.data.sampling import EpochPlan, language_of
-from masr.models.recognizer import WEIGHTS, Recognizer, parameter_count
+from masr.files import file_hash
+from masr.models.recognizer import WEIGHTS, Recognizer, load_model, parameter_count
 from masr.progress import clock, say
 from masr.stages import features, vocab
 from masr.stages.features import load_cuts, load_statistics
@@ -50,7 +51,9 @@ def run(config: Config, force: bool = False) -> None:
     """Trains, or goes on from the newest complete checkpoint; the best averaged weights end in the folder."""
     folder = experiment_folder(config)
     data = {"features": features.require(config), "vocab": vocab.require(config)}
-    output = StageOutput("train", folder, {**data, "config": config.model_dump(exclude=DECIDES_NOTHING)})
+    start = config.train.init_from and file_hash(Path(config.train.init_from) / WEIGHTS)
+    decisive = {**data, "init_from": start, "config": config.model_dump(exclude=DECIDES_NOTHING)}
+    output = StageOutput("train", folder, decisive)
     gpu = torch.cuda.is_available()
     accelerator = Accelerator(mixed_precision=config.train.precision if gpu else "no", cpu=not gpu)
     with accelerator.main_process_first():
@@ -83,6 +86,12 @@ def _build_trainer(config: Config, folder: Path, accelerator: Accelerator) -> Tr
     tokenizer = load_tokenizer(config)
     model = Recognizer(config, tokenizer, load_tree(config))
     model.set_statistics(*load_statistics(config).tensors())
+    if config.train.init_from:
+        start_from(Path(config.train.init_from), model, quiet=not accelerator.is_main_process)
+    for part in config.train.frozen:
+        if getattr(model, part) is None:
+            raise ConfigError(f"train.frozen: this model has no {part}")
+        getattr(model, part).requires_grad_(False)
     cuts = load_cuts(config, config.corpus.train)
     trainable = _trainable(cuts, model, config, folder, quiet=not accelerator.is_main_process)
     plan = EpochPlan(trainable, config.data, config.seed)
@@ -90,6 +99,26 @@ def _build_trainer(config: Config, folder: Path, accelerator: Accelerator) -> Tr
         say(f"train: {parameter_count(model) / 1e6:.2f} M parameters, {len(tokenizer)} tokens, in {folder}")
         say(f"train: {plan.describe()}")
     return Trainer(model, plan, load_cuts(config, config.corpus.dev), config, folder, accelerator)
+
+
+def start_from(folder: Path, model: Recognizer, quiet: bool = False) -> None:
+    """Gives ``model`` the weights of a trained one, where both have them in the same shape; ValueError if nowhere.
+
+    Rows of a vocabulary would be those of other tokens: both must have the same one.
+    """
+    theirs = load_model(folder)
+    if theirs.tokenizer.pieces != model.tokenizer.pieces:
+        raise ValueError(
+            f"train.init_from: {folder} has another vocabulary; use the data_dir and vocab it was trained with"
+        )
+    ours, weights = model.state_dict(), theirs.state_dict()
+    shared = {name: weights[name] for name in ours if name in weights and weights[name].shape == ours[name].shape}
+    if not shared:
+        raise ValueError(f"train.init_from: {folder} shares no weights with this model")
+    model.load_state_dict(shared, strict=False)
+    fresh = sorted({".".join(name.split(".")[:2]) for name in ours.keys() - shared.keys()})
+    if not quiet:
+        say(f"train: starts from {folder}; at random: {', '.join(fresh) or 'nothing'}")
 
 
 def _trainable(cuts: list[Cut], model: Recognizer, config: Config, folder: Path, quiet: bool) -> list[Cut]:

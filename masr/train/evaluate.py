@@ -1,4 +1,4 @@
-"""Character error rate on dev while training: greedy CTC, every process its share, one reduction at the end."""
+"""Character error rate on dev while training: greedy search, every process its share, one reduction at the end."""
 
 from dataclasses import dataclass
 
@@ -9,8 +9,10 @@ from lhotse.cut import Cut
 
 from masr.data.batches import CutFeatures, collate, load_usable
 from masr.data.sampling import language_of, split_by_duration
+from masr.decode.attention_beam import attention_beam
 from masr.decode.greedy import ctc_greedy
 from masr.models.recognizer import Recognizer
+from masr.text.tokenizer import START_END
 
 
 @dataclass
@@ -27,7 +29,7 @@ class Evaluation:
 
 @torch.no_grad()
 def evaluate(model: Recognizer, cuts: list[Cut], batch_seconds: float, accelerator: Accelerator) -> Evaluation:
-    """Greedy CER of ``cuts`` with a model in eval mode."""
+    """Greedy CER of ``cuts`` with a model in eval mode: of CTC or, if it has no weight, of the attention decoder."""
     codes = model.tokenizer.languages
     counts = torch.zeros(len(codes), 2, dtype=torch.float64)
     examples: list[tuple[str, str, str]] = []
@@ -55,5 +57,12 @@ def _recognize(
         return []
     batch = collate(features, usable, model.tokenizer).to(device)
     encoded = model.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
-    found = ctc_greedy(*model.ctc.log_probs(encoded.frames, encoded.lengths))
+    if model.config.model.ctc.weight:
+        found = ctc_greedy(*model.ctc.log_probs(encoded.frames, encoded.lengths))
+    else:
+        assert model.attention_decoder is not None
+        found = attention_beam(
+            model.attention_decoder, encoded.frames, encoded.lengths, beam=1, sos_eos=START_END,
+            max_length_ratio=model.ctc.upsampling,
+        )  # fmt: skip
     return [(cut, model.tokenizer.decode(best[0].tokens)) for cut, best in zip(usable, found, strict=True)]
