@@ -31,6 +31,7 @@ BENCHMARKS = {
     "ctc_search": Benchmark("pyctcdecode"),
     "encoders": Benchmark(),
     "features": Benchmark(),
+    "hierarchical_softmax": Benchmark(),
     "lattice": Benchmark("pyctcdecode"),
     "recognition": Benchmark("peers"),
     "selective_scan": Benchmark("mamba", runs_there=True),

@@ -41,7 +41,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for parameter in module.parameters():
             parameter.data *= factor
     path = tmp_path_factory.mktemp("model")
-    save_model(path, config, tokenizer, model.state_dict())
+    save_model(path, model)
     return path
 
 

@@ -39,7 +39,7 @@ def save(path: Path, **changes) -> Path:
     recognizer.set_statistics(torch.full((80,), -8.0), torch.full((80,), 3.0))
     for parameter in recognizer.parameters():
         parameter.data *= 2
-    save_model(path, config, tokenizer, recognizer.state_dict())
+    save_model(path, recognizer)
     return path
 
 

@@ -23,7 +23,7 @@ def export_model(folder: Path, output: Path, method: str | None = None) -> Path:
     shutil.rmtree(output / "lm", ignore_errors=True)
     copy_search(folder, output, options.methods[0], options)
     weights = {name: tensor.half() for name, tensor in model.state_dict().items()}
-    save_model(output, model.config, model.tokenizer, weights, model.tree)
+    save_model(output, model, weights)
     card = _model_card(folder, model.tokenizer.languages, parameter_count(model), options.methods[0])
     (output / "README.md").write_text(card, "utf-8")
     return output

@@ -146,17 +146,16 @@ def parameter_count(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def save_model(
-    folder: Path, config: Config, tokenizer: Tokenizer, weights: dict[str, Tensor], tree: Tree | None = None
-) -> None:
-    """Makes ``folder`` a model that loads anywhere: config, tokenizer, tree, weights."""
+def save_model(folder: Path, model: Recognizer, weights: dict[str, Tensor] | None = None) -> None:
+    """Makes ``folder`` a model that loads anywhere: config, tokenizer, tree, weights (default: those of ``model``)."""
+    weights = model.state_dict() if weights is None else weights
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with written_beside(folder / "config.yaml") as path:
-            save_config(config, path)
-        tokenizer.save(folder / "vocab")
-        if tree is not None:
-            tree.save(folder / "vocab" / trees.FILE, tokenizer.hash())
+            save_config(model.config, path)
+        model.tokenizer.save(folder / "vocab")
+        if model.tree is not None:
+            model.tree.save(folder / "vocab" / trees.FILE, model.tokenizer.hash())
         with written_beside(folder / WEIGHTS) as path:
             save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
     except (OSError, SafetensorError) as error:

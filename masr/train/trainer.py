@@ -226,8 +226,7 @@ class Trainer:
         if self.is_main:
             self._report(result)
             if better or not (self.folder / WEIGHTS).exists():
-                model = self.recognizer
-                save_model(self.folder, self.config, model.tokenizer, self.averaged.state_dict(), model.tree)
+                save_model(self.folder, self.recognizer, self.averaged.state_dict())
         self._save_checkpoint()
 
     def _check_recordings(self) -> None:

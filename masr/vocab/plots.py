@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import dendrogram
 
@@ -29,7 +30,8 @@ def draw_tree(tree: Tree, tokenizer: Tokenizer, ids: Texts, path: Path) -> None:
     )  # fmt: skip
     axes.set_xlabel("levels below")
     axes.spines[["top", "left", "right"]].set_visible(False)
-    figure.savefig(path)
+    with rc_context({"svg.hashsalt": "masr"}):  # the same file for the same tree
+        figure.savefig(path, metadata={"Date": None})
 
 
 def _linkage(tree: Tree) -> np.ndarray:

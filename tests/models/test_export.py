@@ -23,7 +23,7 @@ def trained(tmp_path):
     config = Config.model_validate({"name": "test", "model": {"encoder": ENCODER}})
     tokenizer = train_tokenizer({"es": ["uno dos"], "ro": ["unu doi"]}, Vocab())
     torch.manual_seed(0)
-    save_model(tmp_path / "exp", config, tokenizer, Recognizer(config, tokenizer).state_dict())
+    save_model(tmp_path / "exp", Recognizer(config, tokenizer))
     return tmp_path / "exp"
 
 

@@ -18,6 +18,7 @@ from masr.decode.utterances import utterances_of
 from masr.models.recognizer import WEIGHTS, Recognizer, load_model, parameter_count, save_model
 from masr.nn.language_model import LSTMLanguageModel
 from masr.text.tokenizer import START_END, Tokenizer, train_tokenizer
+from masr.vocab.tree import Tree, balanced
 
 TEXTS = {"el": ["ένα δύο τρία"], "es": ["uno dos tres", "cuatro"], "ro": ["unu doi trei"]}
 UTTERANCES = [("es", "uno dos", 90), ("el", "τρία", 61), ("es", "cuatro", 75), ("ro", "trei", 58)]
@@ -27,11 +28,13 @@ EVERYTHING = {
     "ctc": {"weight": 0.7, "intermediate_layers": [1], "intermediate_weight": 0.25},
     "attention_decoder": DECODER, "language_classifier": {"weight": 0.1},
 }  # fmt: skip
+TREES = EVERYTHING | {"ctc": EVERYTHING["ctc"] | {"hierarchical": True, "upsampling": 2}}
 OBJECTIVES = ("ctc", "intermediate-ctc", "attention", "lid")
 
 
-def build_config(**model) -> Config:
+def build_config(output: str = "softmax", **model) -> Config:
     sections = {"name": "test", "features": {"mel_bins": 20}, "model": {"encoder": ENCODER, **model}}
+    sections["vocab"] = {"output": output}
     return Config.model_validate(sections)
 
 
@@ -40,14 +43,18 @@ def tokenizer() -> Tokenizer:
     return train_tokenizer(TEXTS, Vocab())
 
 
-@pytest.fixture
-def recognizer(tokenizer) -> Recognizer:
-    return build(tokenizer, **EVERYTHING)
+@pytest.fixture(params=["flat", "trees"])
+def recognizer(tokenizer, request) -> Recognizer:
+    """With all heads; with flat softmaxes, or hierarchical ones of the decoder and of CTC."""
+    if request.param == "flat":
+        return build(tokenizer, **EVERYTHING)
+    return build(tokenizer, balanced(tokenizer.pieces, seed=1), **TREES)
 
 
-def build(tokenizer: Tokenizer, **model) -> Recognizer:
+def build(tokenizer: Tokenizer, tree: Tree | None = None, **model) -> Recognizer:
     torch.manual_seed(0)
-    recognizer = Recognizer(build_config(**model), tokenizer).eval()
+    output = "softmax" if tree is None else "balanced"
+    recognizer = Recognizer(build_config(output, **model), tokenizer, tree).eval()
     recognizer.set_statistics(torch.full((20,), -3.0), torch.full((20,), 2.0))
     return recognizer
 
@@ -160,7 +167,7 @@ def test_frame_seconds(tokenizer):
 
 
 def test_saved_model_is_the_same(tokenizer, recognizer, tmp_path: Path):
-    save_model(tmp_path / "model", recognizer.config, tokenizer, recognizer.state_dict())
+    save_model(tmp_path / "model", recognizer)
     loaded = load_model(tmp_path / "model")
     assert loaded.config == recognizer.config
     assert loaded.tokenizer.pieces == tokenizer.pieces and loaded.tokenizer.languages == tokenizer.languages
@@ -173,7 +180,7 @@ def test_saved_model_is_the_same(tokenizer, recognizer, tmp_path: Path):
 
 
 def test_half_precision_weights_are_read_as_float32(tokenizer, recognizer, tmp_path: Path):
-    save_model(tmp_path, recognizer.config, tokenizer, recognizer.state_dict())
+    save_model(tmp_path, recognizer)
     halves = {name: tensor.half() for name, tensor in load_file(tmp_path / WEIGHTS).items()}
     save_file(halves, tmp_path / WEIGHTS)
     loaded = load_model(tmp_path)
@@ -186,13 +193,13 @@ def test_half_precision_weights_are_read_as_float32(tokenizer, recognizer, tmp_p
 
 
 def test_weights_of_another_model_are_refused(tokenizer, recognizer, tmp_path: Path):
-    save_model(tmp_path, build(tokenizer).config, tokenizer, recognizer.state_dict())
+    save_model(tmp_path, build(tokenizer), recognizer.state_dict())
     with pytest.raises(ValueError, match="attention_decoder"):
         load_model(tmp_path)
 
 
 def test_another_vocabulary_is_refused(tokenizer, recognizer, tmp_path: Path):
-    save_model(tmp_path, recognizer.config, tokenizer, recognizer.state_dict())
+    save_model(tmp_path, recognizer)
     description = tmp_path / "vocab/languages.json"
     description.write_text(json.dumps(json.loads(description.read_text()) | {"languages": ["es", "ro", "el"]}))
     train_tokenizer({"es": ["otra cosa"]}, Vocab()).save(tmp_path / "other")
@@ -228,14 +235,14 @@ def test_level_and_microphone_do_not_matter_when_utterances_lose_their_mean(toke
 
 def test_a_model_of_an_older_masr_loads(tokenizer, recognizer, tmp_path: Path):
     """An option that did not exist yet gets its default."""
-    save_model(tmp_path, recognizer.config, tokenizer, recognizer.state_dict())
+    save_model(tmp_path, recognizer)
     config = tmp_path / "config.yaml"
     config.write_text("".join(line for line in config.open() if "look_ahead" not in line))
     assert load_model(tmp_path).config == recognizer.config
 
 
 def test_a_model_that_cannot_be_written_leaves_the_old_one(tokenizer, recognizer, tmp_path: Path, monkeypatch):
-    save_model(tmp_path, recognizer.config, tokenizer, recognizer.state_dict())
+    save_model(tmp_path, recognizer)
     before = (tmp_path / WEIGHTS).read_bytes()
 
     def full(tensors, path):
@@ -244,7 +251,7 @@ def test_a_model_that_cannot_be_written_leaves_the_old_one(tokenizer, recognizer
 
     monkeypatch.setattr("masr.models.recognizer.save_file", full)
     with pytest.raises(OSError, match="cannot write the model in .*No space left.* Free space and run the same"):
-        save_model(tmp_path, recognizer.config, tokenizer, recognizer.state_dict())
+        save_model(tmp_path, recognizer)
     assert (tmp_path / WEIGHTS).read_bytes() == before and not list(tmp_path.glob("*.partial"))
     load_model(tmp_path)
 
@@ -276,3 +283,36 @@ def test_every_search_can_do_with_more_ctc_frames_than_encoder_frames(tokenizer,
     for row, nbest in enumerate(found):
         add_times(nbest[0], log_probs[row, : lengths[row]], recognizer)
         assert all(0 <= start < end <= 0.61 for start, end in nbest[0].timestamps)
+
+
+# --- hierarchical softmax --------------------------------------------------------------------------------------------
+
+
+def test_a_tree_goes_with_the_model(tokenizer, tmp_path: Path):
+    model = build(tokenizer, balanced(tokenizer.pieces, seed=1), **TREES)
+    save_model(tmp_path, model)
+    batch = make_batch(tokenizer, [0, 1])
+    found = load_model(tmp_path).objectives(batch)
+    assert {name: value.item() for name, value in model.objectives(batch).items()} == pytest.approx(
+        {name: value.item() for name, value in found.items()}
+    )
+    (tmp_path / "vocab/tree.json").unlink()
+    with pytest.raises(ValueError, match="no tree for this vocabulary"):
+        load_model(tmp_path)
+
+
+def test_blank_is_the_first_decision_of_a_ctc_tree(tokenizer):
+    model = build(tokenizer, balanced(tokenizer.pieces, seed=1), **TREES)
+    frames = torch.randn(1, 3, 16)
+    log_probs, lengths = model.ctc.log_probs(frames, torch.tensor([3]))
+    assert log_probs.shape == (1, 6, len(tokenizer)) and lengths.tolist() == [6]
+    assert torch.allclose(log_probs.exp().sum(-1), torch.ones(1, 6), atol=1e-6)
+    decisions = model.ctc.output(frames).unflatten(-1, (2, -1)).flatten(1, 2)
+    assert torch.allclose(log_probs[..., 0].exp(), decisions[..., -1].sigmoid(), atol=1e-6)
+
+
+def test_trees_need_a_tree_and_something_must_be_trained(tokenizer):
+    with pytest.raises(ValueError, match=r"model\.ctc\.hierarchical needs a tree: set vocab\.output"):
+        build(tokenizer, ctc={"hierarchical": True})
+    with pytest.raises(ValueError, match="both 0: nothing learns to recognise"):
+        build(tokenizer, ctc={"weight": 0.0})

@@ -102,7 +102,7 @@ def trained(ready: Small) -> Small:
     torch.manual_seed(0)
     model = Recognizer(config, load_tokenizer(config))
     model.set_statistics(*load_statistics(config).tensors())
-    save_model(experiment_folder(config), config, model.tokenizer, model.state_dict())
+    save_model(experiment_folder(config), model)
     return ready
 
 

@@ -147,7 +147,7 @@ def test_a_method_that_the_model_cannot_do_is_refused(ready):
 
     config = ready.config("model.attention_decoder.weight=0")
     model = Recognizer(config, load_tokenizer(config))
-    save_model(ready.folder / "exp/small", config, model.tokenizer, model.state_dict())
+    save_model(ready.folder / "exp/small", model)
     with pytest.raises(ValueError, match=r"decode\.methods: joint-beam needs an attention decoder.*use ctc-greedy"):
         decode.run(config)
 

@@ -137,3 +137,33 @@ def test_mamba_encoders_train_decode_and_recognise(ready, options):
     recognizer = masr.load(ready.folder / "exp/small")
     assert recognizer.transcribe(miniatures.samples_of(ready.rows[0])).score < 0
     assert (recognizer.streaming_problem() is None) == ("model.encoder.directions=forward" in options)
+
+
+def test_a_run_can_start_from_a_model_and_keep_parts_of_it(ready, capsys):
+    """The decoder of the second run learns on the encoder of the first one; its tokens go down a tree."""
+    train.run(ready.config("name=first", "model.attention_decoder.weight=0"))
+    second = ready.config(
+        "name=second", "model.ctc.weight=0", "train.init_from=exp/first", "train.frozen=[encoder,ctc]",
+        "vocab.output=huffman",
+    )  # fmt: skip
+    vocab.run(second)
+    capsys.readouterr()
+    train.run(second)
+    printed = capsys.readouterr().out
+    assert "train: starts from exp/first; at random: attention_decoder.blocks, attention_decoder.embedding" in printed
+    weights = [load_file(ready.folder / f"exp/{name}/averaged.safetensors") for name in ("first", "second")]
+    kept = [name for name in weights[1] if name.startswith(("encoder.", "ctc."))]
+    assert kept and all(weights[0][name].equal(weights[1][name]) for name in kept)
+    assert "attention_decoder.output.output.weight" in weights[1].keys() - weights[0].keys()
+    assert "exp/first has another vocabulary" not in printed
+
+
+def test_where_a_run_cannot_start(ready):
+    train.run(ready.config("name=first"))
+    vocab.run(ready.config("vocab.language_token=true"))
+    with pytest.raises(ValueError, match=r"train\.init_from: exp/first has another vocabulary"):
+        train.run(ready.config("name=second", "train.init_from=exp/first", "vocab.language_token=true"))
+    with pytest.raises(FileNotFoundError, match="exp/none"):
+        train.run(ready.config("name=third", "train.init_from=exp/none"))
+    with pytest.raises(ConfigError, match=r"train\.frozen: this model has no language_classifier"):
+        train.run(ready.config("name=fourth", "train.frozen=[language_classifier]"))

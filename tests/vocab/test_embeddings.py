@@ -112,7 +112,7 @@ def save_recogniser(folder: Path, tokenizer: Tokenizer, decoder: bool) -> Recogn
     options = MODEL | ({"attention_decoder": {"weight": 0.5, "layers": 1, "width": 8, "heads": 2}} if decoder else {})
     config = Config.model_validate({"name": "x", "features": {"mel_bins": 20}, "model": options})
     model = Recognizer(config, tokenizer)
-    save_model(folder, config, tokenizer, model.state_dict())
+    save_model(folder, model)
     return model
 
 
