@@ -40,6 +40,8 @@ class Row(Section):
     """Options that are other than in the config; {seed} in them is that of the run."""
     paper: dict[str, float] = Field(default={})
     """The paper's own figures, by column."""
+    against: str | None = None
+    """Row that this one is compared with, seed by seed."""
 
 
 class Table(Section):
@@ -74,6 +76,8 @@ def load_table(path: Path) -> Table:
     except ValidationError as error:
         where = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}, found {e['input']!r}" for e in error.errors())
         raise ConfigError(f"{path}: " + "; ".join(where)) from None
+    if missing := [row.against for row in table.rows.values() if row.against and row.against not in table.rows]:
+        raise ConfigError(f"{path}: rows: against: no {', '.join(missing)} in the table")
     named = [*table.columns, *(column for row in table.rows.values() for column in row.paper)]
     if unknown := [column for column in named if column not in COLUMNS and not column.startswith(("cer/", "wer/"))]:
         raise ConfigError(f"{path}: columns: {', '.join(unknown)}; known: {', '.join(COLUMNS)}, cer/<language>, cer/*")
@@ -123,22 +127,48 @@ def experiment(path: Path, table: Table, row: str, seed: int, scale: str | None)
 
 
 def print_table(path: Path, scale: str | None = None, rows: Sequence[str] = ()) -> str:
-    """Markdown: mean ± standard deviation over the seeds that have been run, and the paper's figures in brackets."""
+    """Markdown: mean ± standard deviation over the seeds that have been run, and the paper's figures in brackets.
+
+    Where a row names another one, also its difference from that with a 95 % confidence interval (Student's t).
+    """
     table = load_table(path)
-    found: dict[str, list[dict[str, float]]] = {}
-    for row in _chosen(table, rows):
-        done = [seed for seed in table.seeds if is_done(path, table, row, seed, scale)]
-        names = [experiment(path, table, row, seed, scale)[0] for seed in done]
-        found[row] = [_values(path.absolute().parents[1] / "exp" / name, table) for name in names]
+    by_seed = {row: _runs(path, table, row, scale) for row in table.rows}
+    found = {row: list(by_seed[row].values()) for row in _chosen(table, rows)}
     columns = _columns(table, found)
-    lines = [
-        f"| {' | '.join(['', *(_title(column) for column in columns), 'runs'])} |",
-        "|---" + "|--:" * (len(columns) + 1) + "|",
-    ]
+    compared = any(table.rows[row].against for row in found)
+    titles = [*(_title(column) for column in columns), *(["CER against"] if compared else []), "runs"]
+    lines = [f"| {' | '.join(['', *titles])} |", "|---" + "|--:" * len(titles) + "|"]
     for row, runs in found.items():
         cells = [_cell(column, runs, found, table.rows[row].paper.get(column)) for column in columns]
+        if compared:
+            cells.append(_difference(by_seed, row, table))
         lines.append(f"| {' | '.join([table.rows[row].label or row, *cells, str(len(runs))])} |")
     return "\n".join([f"### {table.title}", "", *([table.notes.strip(), ""] if table.notes else []), *lines])
+
+
+def _runs(path: Path, table: Table, row: str, scale: str | None) -> dict[int, dict[str, float]]:
+    """The figures of the runs of a row that are done, by seed."""
+    done = [seed for seed in table.seeds if is_done(path, table, row, seed, scale)]
+    folders = {seed: path.absolute().parents[1] / "exp" / experiment(path, table, row, seed, scale)[0] for seed in done}
+    return {seed: _values(folder, table) for seed, folder in folders.items()}
+
+
+def _difference(by_seed: dict[str, dict[int, dict[str, float]]], row: str, table: Table) -> str:
+    """``flat: -0.52 ± 0.31``: mean difference of the CER for the same seeds, and half of the 95 % interval."""
+    other = table.rows[row].against
+    if other is None:
+        return ""
+    both = sorted(by_seed[row].keys() & by_seed[other].keys())
+    differences = [by_seed[row][seed]["cer"] - by_seed[other][seed]["cer"] for seed in both]
+    if not differences:
+        return "-"
+    text = f"{other}: {statistics.mean(differences):+.2f}"
+    if len(differences) > 1:
+        from scipy.stats import t
+
+        error = statistics.stdev(differences) / len(differences) ** 0.5
+        text += f" ± {t.ppf(0.975, len(differences) - 1) * error:.2f}"
+    return text
 
 
 def _chosen(table: Table, rows: Sequence[str]) -> list[str]:

@@ -81,6 +81,26 @@ def test_means_deviations_the_best_and_the_papers_figures_are_printed(table):
     assert lines[5].startswith("| b | **12.00 ± 1.41** | **12.00 ± 1.41** |")
 
 
+def test_rows_are_compared_seed_by_seed(table):
+    table.write_text(TABLE.replace("overrides:", "against: a, overrides:"))
+    run_table(table, rows=["a"])
+    assert print_table(table).splitlines()[-1].endswith("| - | 0 |")
+    run_table(table)
+    lines = print_table(table).splitlines()
+    assert lines[2].endswith("| real-time factor | CER against | runs |")
+    assert lines[-2].endswith("|  | 2 |") and lines[-1].endswith("| a: -10.00 ± 0.00 | 2 |")
+    metrics = table.parents[1] / "exp/some/b-3/score/ctc-greedy/test/metrics.json"
+    metrics.write_text(metrics.read_text().replace("0.13", "0.14"))
+    assert print_table(table).splitlines()[-1].endswith("| a: -9.50 ± 6.35 | 2 |"), "t of one degree of freedom: 12.7"
+    assert "a: -9.50" in print_table(table, rows=["b"])
+
+
+def test_an_override_can_name_the_seed(table):
+    table.write_text(TABLE.replace("model.ctc.weight=0.5", '"train.init_from=exp/a-{seed}"'))
+    run_table(table, rows=["b"])
+    assert [line.split()[4] for line in calls(table)] == ["train.init_from=exp/a-1", "train.init_from=exp/a-3"]
+
+
 def test_what_has_not_been_run_is_a_dash(table):
     lines = print_table(table).splitlines()
     assert lines[-2:] == ["| The first | - (21.50) | - | - | - | 0 |", "| b | - | - | - | - | 0 |"]
@@ -120,6 +140,7 @@ def test_a_row_that_has_changed_is_run_again_and_its_old_figures_are_not_shown(t
         ("paper: {cer:", "paper: {cerr:", "columns: cerr; known"),
         ("rows:", "rows: [", "not valid YAML"),
         ("seeds: [1, 3]", "seeds: []", "seeds"),
+        ("overrides:", "against: c, overrides:", "against: no c in the table"),
     ],
 )
 def test_a_bad_table_is_refused(table, old, new, message):
