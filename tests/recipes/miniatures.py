@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
+from scipy.signal import resample_poly
 
 from masr.corpora.mls import LANGUAGES as MLS_LANGUAGES
 from masr.text.normalize import normalize
@@ -27,6 +28,16 @@ MLS_METAINFO = """\
  SPEAKER   |   GENDER   | PARTITION  |  MINUTES   |  BOOK ID   |             TITLE              |            CHAPTER
   10065    |     M      |   train    |   9.002    |    101     |             Title              |          Chapter 09
 """
+COMMONVOICE_COUNTS = {"train": 8, "dev": 2, "test": 3}
+COMMONVOICE_COLUMNS = [
+    "client_id", "path", "sentence_id", "sentence", "sentence_domain", "up_votes", "down_votes", "age", "gender",
+    "accents", "variant", "locale", "segment",
+]  # fmt: skip
+COMMONVOICE_OTHER_TABLES = {
+    "reported": ["sentence", "sentence_id", "locale", "reason"],
+    "unvalidated_sentences": ["sentence_id", "sentence", "sentence_domain", "source"],
+    "validated_sentences": ["sentence_id", "sentence", "sentence_domain", "source", "is_used", "clips_count"],
+}
 
 
 @cache
@@ -118,3 +129,43 @@ def write_mls_split(split: Path, rows: Sequence[dict]) -> None:
         for part, handles in parts.items():
             (split / "limited_supervision" / part).mkdir(parents=True)
             (split / "limited_supervision" / part / "handles.txt").write_text("".join(f"{h}\n" for h in handles))
+
+
+def commonvoice(folder: Path, languages: Sequence[str], counts: Mapping[str, int] = COMMONVOICE_COUNTS) -> list[dict]:
+    """Common Voice from release 17 on: a folder a language, with tables of its splits and clips in MP3 at 32 kHz.
+
+    Returns the chosen lines of freevoices' manifest with the ``id`` that is published here.
+    """
+    rows = [
+        row | {"id": f"common_voice_{row['language']}_{39500000 + number}"}
+        for number, row in enumerate(choose(languages, counts))
+    ]
+    for language in languages:
+        (folder / language / "clips").mkdir(parents=True)
+        write_commonvoice_tables(folder / language, [row for row in rows if row["language"] == language])
+    for row in rows:
+        clip = folder / row["language"] / "clips" / f"{row['id']}.mp3"
+        soundfile.write(clip, resample_poly(samples_of(row), 2, 1), 2 * SAMPLING_RATE, format="MP3")
+    return rows
+
+
+def write_commonvoice_tables(folder: Path, rows: Sequence[dict]) -> None:
+    """All tables of a language; quotation marks stand in them as they do in the text."""
+    splits = {name: [row for row in rows if row["split"] == name] for name in ("train", "dev", "test")}
+    for name, group in (splits | {"validated": rows, "invalidated": [], "other": []}).items():
+        fields = [
+            {"client_id": f"{row['speaker']:x<128}", "path": f"{row['id']}.mp3", "sentence_id": f"{row['id']:x<64}",
+             "sentence": row["text"], "up_votes": "2", "down_votes": "0", "locale": folder.name}
+            for row in group
+        ]  # fmt: skip
+        write_tsv(folder / f"{name}.tsv", COMMONVOICE_COLUMNS, fields)
+    durations = [{"clip": f"{row['id']}.mp3", "duration[ms]": f"{1000 * row['duration']:.0f}"} for row in rows]
+    write_tsv(folder / "clip_durations.tsv", ["clip", "duration[ms]"], durations)
+    for name, columns in COMMONVOICE_OTHER_TABLES.items():
+        write_tsv(folder / f"{name}.tsv", columns, [])
+
+
+def write_tsv(file: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:
+    """A header and a line for each of the rows, whose missing columns stay empty."""
+    lines = [columns, *([row.get(column, "") for column in columns] for row in rows)]
+    file.write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
