@@ -30,7 +30,7 @@ def draw_tree(tree: Tree, tokenizer: Tokenizer, ids: Texts, path: Path) -> None:
     )  # fmt: skip
     axes.set_xlabel("levels below")
     axes.spines[["top", "left", "right"]].set_visible(False)
-    with rc_context({"svg.hashsalt": "masr"}):  # the same file for the same tree
+    with rc_context({"svg.hashsalt": "masr", "svg.fonttype": "none"}):  # the same file for the same tree
         figure.savefig(path, metadata={"Date": None})
 
 
