@@ -104,7 +104,7 @@ def _joint(searcher: Searcher, utterances: Utterances, settings: Sequence[Settin
 def _attention_search(searcher: Searcher, utterances: Utterances, ctc_weight: float) -> NBest:
     model, options = searcher.model, searcher.options
     decoder = model.attention_decoder
-    if options.tree_search != "all":
+    if options.tree_search != "all" and utterances.allowed.all():  # what is found may not be what is allowed
         decoder = decoder.with_tree_search(options.tree_search)
     return attention_beam(
         decoder, utterances.frames, utterances.lengths, beam=options.beam, n_best=options.n_best,
@@ -305,6 +305,8 @@ def check_methods(options: Decode, model: SearchableModel) -> None:
             f"decode.bias_file: {', '.join(options.methods)} knows no words to expect; use ctc-prefix-beam, a lattice "
             "method, or one that rescores"
         )
+    if options.tree_search != "all" and getattr(model, "tree", None) is None:
+        raise ValueError(f"decode.tree_search={options.tree_search}: this model has no tree (vocab.output=softmax)")
     for name in options.methods:
         if METHODS[name].decoder and model.attention_decoder is None:
             raise ValueError(

@@ -37,6 +37,11 @@ class Recognizer(nn.Module):
             raise ValueError(
                 "model.ctc.weight and model.attention_decoder.weight are both 0: nothing learns to recognise"
             )
+        if tree is not None and not options.attention_decoder.weight and not options.ctc.hierarchical:
+            raise ValueError(
+                f"vocab.output={config.vocab.output} is used by nothing: set model.attention_decoder.weight, or "
+                "model.ctc.hierarchical=true"
+            )
         if options.ctc.hierarchical and tree is None:
             raise ValueError("model.ctc.hierarchical needs a tree: set vocab.output to huffman, clustered or balanced")
         self.config, self.tokenizer, self.tree = config, tokenizer, tree
@@ -75,8 +80,10 @@ class Recognizer(nn.Module):
         encoded = self.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
         frames, lengths = encoded.frames, encoded.lengths
         ids, id_lengths = batch.targets["transcript"]
-        losses = {"ctc": self.ctc.loss(frames, lengths, ids, id_lengths)}
-        if encoded.intermediate:
+        losses = {}
+        if self.config.model.ctc.weight:
+            losses["ctc"] = self.ctc.loss(frames, lengths, ids, id_lengths)
+        if self.config.model.ctc.weight and encoded.intermediate:
             each = [self.ctc.loss(middle, lengths, ids, id_lengths) for middle in encoded.intermediate]
             losses["intermediate-ctc"] = torch.stack(each).mean(0)
         if self.attention_decoder is not None:
@@ -84,7 +91,7 @@ class Recognizer(nn.Module):
         if self.language_classifier is not None:
             losses["lid"] = self.language_classifier.loss(frames, lengths, self._language_numbers(batch))
         if not batch.languages:  # nothing to learn from, but every parameter must have its (zero) gradient
-            return {"ctc/": 0.0 * torch.cat(list(losses.values())).sum()}
+            return {f"{next(iter(losses))}/": 0.0 * torch.cat(list(losses.values())).sum()}
         return _by_language(losses, batch.languages)
 
     def _language_numbers(self, batch: Batch) -> Tensor:

@@ -227,10 +227,10 @@ class AttentionDecoder(nn.Module):
 
 
 class TreeSearch:
-    """An attention decoder that gives probabilities only to the tokens that a search down its tree finds.
+    """An attention decoder that gives probabilities only to the end and to tokens that a search down its tree finds.
 
-    ``best-first`` finds twice as many as the beam has hypotheses, which is all that a search without CTC can use;
-    ``greedy`` descends with as many nodes, and may miss some. Other tokens get -inf.
+    ``best-first`` finds the 2 K best besides blank and the end, which is all that a search with K hypotheses can use
+    when it asks nobody else (CTC) and allows every token; ``greedy`` descends with as many nodes, and may miss some.
     """
 
     def __init__(self, decoder: AttentionDecoder, kind: str) -> None:
@@ -243,11 +243,13 @@ class TreeSearch:
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """As `AttentionDecoder.step`."""
-        hidden, count = self.decoder.step_hidden(tokens, state), min(2 * state.beam, len(self.output.tree))
+        hidden, count = self.decoder.step_hidden(tokens, state), min(2 * state.beam + 2, len(self.output.tree))
         search = self.output.best_first if self.kind == "best-first" else self.output.descend
         log_probs, ids = search(hidden, count)
-        all_ = log_probs.new_full((len(hidden), len(self.output.tree)), -torch.inf)
-        return all_.scatter(1, ids, log_probs)
+        found = log_probs.new_full((len(hidden), len(self.output.tree)), -torch.inf).scatter(1, ids, log_probs)
+        ends = torch.full_like(tokens, self.decoder.sos_eos)
+        found[:, self.decoder.sos_eos] = -self.output.loss(hidden, ends, smoothing=0.0)
+        return found
 
 
 def _mask_frames(frames: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

@@ -94,13 +94,27 @@ class TreePaths(nn.Module):
         }  # fmt: skip
         for name, values in buffers.items():
             self.register_buffer(name, values, persistent=False)
+        self._matrices: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def forward(self, scores: Tensor) -> Tensor:
         """Scores (..., V - 1) of the decisions, positive for left -> log-probabilities (..., V), at least float32."""
         with torch.autocast(scores.device.type, enabled=False):
-            rows = _float(scores).flatten(0, -2).contiguous()
-            matrices = (None, None) if _kernel_knows(rows) else (self._matrix(rows, 1), self._matrix(rows, 0))
-            return _PathSums.apply(rows, self.below, *matrices).unflatten(0, scores.shape[:-1])
+            rows = _float(scores).reshape(-1, scores.shape[-1]).contiguous()
+            matrices = (None, None) if _kernel_knows(rows) else self._both_matrices(rows)
+            return _PathSums.apply(rows, self.below, *matrices).view(*scores.shape[:-1], len(self.nodes))
+
+    def mean(self, scores: Tensor) -> Tensor:
+        """Mean (...) of the log-probabilities of all V tokens, from the scores (..., V - 1) alone."""
+        with torch.autocast(scores.device.type, enabled=False):
+            left, right = self.left_share.to(scores.dtype), self.right_share.to(scores.dtype)
+            return F.logsigmoid(scores) @ (left + right) - scores @ right
+
+    def _both_matrices(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Made once for a device and type."""
+        key = (like.device, like.dtype)
+        if key not in self._matrices:
+            self._matrices[key] = self._matrix(like, 1), self._matrix(like, 0)
+        return self._matrices[key]
 
     def _matrix(self, like: Tensor, left: float) -> Tensor:
         """(V, V - 1): 1 where the way to a token goes right at an inner node, ``left`` where it goes left."""
@@ -134,10 +148,7 @@ class HierarchicalSoftmax(nn.Module):
         if smoothing and self.smoothing == "tokens":
             scores = _float(self.output(hidden))
             path = scores.gather(-1, nodes.clamp(min=0)) * signs
-            log_sigmoid = F.logsigmoid(scores)
-            left, right = self.paths.left_share.to(scores.dtype), self.paths.right_share.to(scores.dtype)
-            everywhere = log_sigmoid @ (left + right) - scores @ right  # mean log-probability of the V tokens
-            return -torch.lerp((F.logsigmoid(path) * signs.abs()).sum(-1), everywhere, smoothing)
+            return -torch.lerp((F.logsigmoid(path) * signs.abs()).sum(-1), self.paths.mean(scores), smoothing)
         path = self._path_scores(hidden, nodes) * signs
         # -(1 - e) log sigmoid(s) - e log sigmoid(-s) = -log sigmoid(s) + e s
         return (signs.abs() * (smoothing * path - F.logsigmoid(path))).sum(-1)
@@ -145,8 +156,9 @@ class HierarchicalSoftmax(nn.Module):
     def _path_scores(self, hidden: Tensor, nodes: Tensor) -> Tensor:
         """(..., D), (..., K) -> scores (..., K), at least float32; any number where nodes are -1."""
         if _kernel_knows(hidden):
-            rows = (_float(hidden).flatten(0, -2).contiguous(), _float(self.output.weight).contiguous())
-            return _PathScores.apply(*rows, nodes.flatten(0, -2)).view(nodes.shape)
+            rows = _float(hidden).reshape(-1, hidden.shape[-1]).contiguous()
+            weight = _float(self.output.weight).contiguous()
+            return _PathScores.apply(rows, weight, nodes.reshape(-1, nodes.shape[-1])).view(nodes.shape)
         vectors = F.embedding(nodes.clamp(min=0), self.output.weight)
         return _float(torch.matmul(vectors, hidden.to(vectors.dtype)[..., None]).squeeze(-1))
 

@@ -70,8 +70,13 @@ def seal_of(folder: Path, stage: str, options: dict[str, Any] | None = None) -> 
 
 
 def differences(before: dict, now: dict, prefix: str = "") -> Iterator[str]:
-    """``section.key (old -> new)`` for every value of ``now`` that is not as it was."""
+    """``section.key (old -> new)`` for every value of ``now`` that is not as it was.
+
+    What ``before`` does not know did not exist yet, which is no difference to it being off.
+    """
     for key, new in now.items():
+        if key not in before and not new:
+            continue
         old = before.get(key)
         if isinstance(old, dict) and isinstance(new, dict):
             yield from differences(old, new, f"{prefix}{key}.")

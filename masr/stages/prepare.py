@@ -43,7 +43,13 @@ def run(config: Config, force: bool = False) -> None:
         raise FileNotFoundError(f"corpus.path: no folder {path.resolve()}; set corpus.path=... to where the corpus is")
     sources = {str(f): f.stat().st_size for pattern in corpus.SOURCES for f in sorted(path.glob(pattern))}
     times = {str(f): f.stat().st_mtime_ns for f in map(Path, sources)}
-    inputs = {"corpus": config.corpus.model_dump(), "normalization": VERSION, "sizes": sources, "times": times}
+    whole = {"minutes"} if not config.corpus.minutes else None
+    inputs = {
+        "corpus": config.corpus.model_dump(exclude=whole),
+        "normalization": VERSION,
+        "sizes": sources,
+        "times": times,
+    }
     output = StageOutput("prepare", manifests(config), inputs | {"limits": _limits(config)})
     if not output.begin(force):
         return

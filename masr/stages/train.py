@@ -28,6 +28,7 @@ from masr.stages.output import StageOutput, differences
 from masr.stages.vocab import load_tokenizer, load_tree
 from masr.text.tokenizer import Tokenizer
 from masr.train.trainer import Trainer
+from masr.vocab.tree import same_tree
 
 DECIDES_NOTHING: dict[str, Any] = {
     "name": True,
@@ -51,8 +52,12 @@ def run(config: Config, force: bool = False) -> None:
     """Trains, or goes on from the newest complete checkpoint; the best averaged weights end in the folder."""
     folder = experiment_folder(config)
     data = {"features": features.require(config), "vocab": vocab.require(config)}
-    start = config.train.init_from and file_hash(Path(config.train.init_from) / WEIGHTS)
-    decisive = {**data, "init_from": start, "config": config.model_dump(exclude=DECIDES_NOTHING)}
+    decisive = {**data, "config": config.model_dump(exclude=DECIDES_NOTHING)}
+    if config.train.init_from:
+        start = Path(config.train.init_from) / WEIGHTS
+        if not start.is_file():
+            raise FileNotFoundError(f"train.init_from: {start.parent} holds no trained model ({WEIGHTS} is missing)")
+        decisive["init_from"] = file_hash(start)
     output = StageOutput("train", folder, decisive)
     gpu = torch.cuda.is_available()
     accelerator = Accelerator(mixed_precision=config.train.precision if gpu else "no", cpu=not gpu)
@@ -92,6 +97,8 @@ def _build_trainer(config: Config, folder: Path, accelerator: Accelerator) -> Tr
         if getattr(model, part) is None:
             raise ConfigError(f"train.frozen: this model has no {part}")
         getattr(model, part).requires_grad_(False)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError(f"train.frozen: {', '.join(config.train.frozen)}: nothing is left to learn")
     cuts = load_cuts(config, config.corpus.train)
     trainable = _trainable(cuts, model, config, folder, quiet=not accelerator.is_main_process)
     plan = EpochPlan(trainable, config.data, config.seed)
@@ -104,15 +111,18 @@ def _build_trainer(config: Config, folder: Path, accelerator: Accelerator) -> Tr
 def start_from(folder: Path, model: Recognizer, quiet: bool = False) -> None:
     """Gives ``model`` the weights of a trained one, where both have them in the same shape; ValueError if nowhere.
 
-    Rows of a vocabulary would be those of other tokens: both must have the same one.
+    Rows of a vocabulary would be those of other tokens: both must have the same one. Vectors of another tree are left.
     """
     theirs = load_model(folder)
-    if theirs.tokenizer.pieces != model.tokenizer.pieces:
+    if (theirs.tokenizer.pieces, theirs.tokenizer.languages) != (model.tokenizer.pieces, model.tokenizer.languages):
         raise ValueError(
             f"train.init_from: {folder} has another vocabulary; use the data_dir and vocab it was trained with"
         )
     ours, weights = model.state_dict(), theirs.state_dict()
     shared = {name: weights[name] for name in ours if name in weights and weights[name].shape == ours[name].shape}
+    if not same_tree(theirs.tree, model.tree):
+        outputs = ["attention_decoder.output."] + ["ctc.output."] * model.config.model.ctc.hierarchical
+        shared = {name: tensor for name, tensor in shared.items() if not name.startswith(tuple(outputs))}
     if not shared:
         raise ValueError(f"train.init_from: {folder} shares no weights with this model")
     model.load_state_dict(shared, strict=False)
@@ -141,6 +151,8 @@ def _problem(cut: Cut, model: Recognizer, tokenizer: Tokenizer, config: Config) 
     if not config.data.min_seconds <= cut.duration <= config.data.max_seconds:
         limits = f"data.min_seconds={config.data.min_seconds:g} to data.max_seconds={config.data.max_seconds:g}"
         return f"{cut.duration:.2f} s is outside {limits}"
+    if not config.model.ctc.weight:
+        return None
     frames = (
         int(model.encoder.subsampling.lengths(torch.tensor(int(cut.duration / FRAME_SHIFT)))) * model.ctc.upsampling
     )

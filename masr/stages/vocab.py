@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 
 from masr.config import Config, Vocab
+from masr.files import file_hash
 from masr.progress import say
 from masr.stages.output import StageOutput, seal_of
 from masr.stages.prepare import all_splits, manifests, read_cuts
 from masr.stages.prepare import require as require_manifests
 from masr.text.tokenizer import START_END, Tokenizer, train_tokenizer
 from masr.vocab import tree as trees
-from masr.vocab.embeddings import Texts, token_embeddings
+from masr.vocab.embeddings import Texts, source_files, token_embeddings
 from masr.vocab.tree import FILE, Tree
 
 
@@ -22,16 +23,21 @@ def vocab_folder(config: Config) -> Path:
     options = config.vocab
     name = options.kind + (str(options.size) if options.kind != "char" else "")
     name += ("-per-language" if options.per_language else "") + ("-language-token" if options.language_token else "")
-    if options.output != "softmax":
-        name += f"-{options.output}"
-    if options.output == "clustered":
-        name += f"-{options.tree.embeddings}-{options.tree.linkage}"
+    tree, source = options.tree, Path(options.tree.folder or "").name
+    ending = {
+        "softmax": "", "huffman": "-huffman", "balanced": f"-balanced{tree.seed}",
+        "clustered": f"-clustered-{tree.embeddings if tree.embeddings == 'mono-map' else source}-{tree.linkage}",
+    }  # fmt: skip
+    name += ending[options.output]
     return Path(config.data_dir) / "vocab" / name
 
 
 def run(config: Config, force: bool = False) -> None:
     """Writes the tokenizer and the tree, with unseen dev and test characters counted for the user's eyes."""
-    output = StageOutput("vocab", vocab_folder(config), {"manifests": require_manifests(config), **options(config)})
+    inputs = {"manifests": require_manifests(config), **options(config)}
+    if sources := [file for file in source_files(config.vocab) if file.is_file()]:
+        inputs["sources"] = [file_hash(file) for file in sources]
+    output = StageOutput("vocab", vocab_folder(config), inputs)
     if not output.begin(force):
         return
     texts = read_texts(config, config.corpus.train)
@@ -65,11 +71,11 @@ def _write_tree(tokenizer: Tokenizer, texts: dict[str, list[str]], config: Confi
 def build_tree(tokenizer: Tokenizer, ids: Texts, counts: np.ndarray, options: Vocab) -> tuple[Tree, np.ndarray | None]:
     """The tree that ``options.output`` names and, of a clustered one, the vectors (V, D) that it is made of."""
     if options.output == "huffman":
-        return trees.huffman(counts, tokenizer.pieces), None
+        return trees.huffman(counts, tokenizer.names), None
     if options.output == "balanced":
-        return trees.balanced(tokenizer.pieces, options.tree.seed), None
+        return trees.balanced(tokenizer.names, options.tree.seed), None
     vectors = token_embeddings(tokenizer, ids, options)
-    return trees.clustered(vectors, counts, tokenizer.pieces, options.tree.linkage), vectors
+    return trees.clustered(vectors, counts, tokenizer.names, options.tree.linkage), vectors
 
 
 def token_counts(ids: Texts, tokens: int) -> np.ndarray:
@@ -80,7 +86,12 @@ def token_counts(ids: Texts, tokens: int) -> np.ndarray:
 
 def options(config: Config) -> dict[str, Any]:
     """What of a config decides the output of this stage."""
-    return {"vocab": config.vocab.model_dump(exclude={"output", "tree"} if config.vocab.output == "softmax" else None)}
+    vocab = config.vocab.model_dump(exclude={"tree", "output"} if config.vocab.output == "softmax" else {"tree"})
+    if config.vocab.output == "balanced":
+        vocab["tree"] = {"seed": config.vocab.tree.seed}
+    if config.vocab.output == "clustered":
+        vocab["tree"] = config.vocab.tree.model_dump(exclude={"seed"})
+    return {"vocab": vocab}
 
 
 def require(config: Config) -> str:

@@ -32,13 +32,18 @@ class Tokenizer:
     used: dict[str, list[int]] = field(default_factory=dict)
     """Ids that the training text of each language is made of; what a search for this language may write."""
     pieces: list[str] = field(init=False)
+    names: list[str] = field(init=False)
+    """The pieces, told apart where several languages have their own of the same letters, e.g. ``cs/a``."""
 
     def __post_init__(self) -> None:
         self.pieces = [*SPECIAL, *(f"<{code}>" for code in self.languages if self.language_token)]
+        self.names = list(self.pieces)
         self._first: dict[str, int] = {}
         for name, model in self.models.items():
             self._first[name] = len(self.pieces)
-            self.pieces += [model.id_to_piece(i) for i in range(1, model.get_piece_size())]  # its 0 is its <unk>
+            pieces = [model.id_to_piece(i) for i in range(1, model.get_piece_size())]  # its 0 is its <unk>
+            self.pieces += pieces
+            self.names += pieces if name == SHARED else [f"{name}/{piece}" for piece in pieces]
 
     def __len__(self) -> int:
         return len(self.pieces)
@@ -119,7 +124,7 @@ class Tokenizer:
 def train_tokenizer(texts: dict[str, list[str]], options: Vocab) -> Tokenizer:
     """Tokenizer of normalised training text by language (``{language: sentences}``)."""
     groups = texts if options.per_language else {SHARED: [line for lines in texts.values() for line in lines]}
-    models = {name: _train_model(lines, options, name) for name, lines in groups.items()}
+    models = {name: _train_model(lines, options, name) for name, lines in sorted(groups.items())}
     tokenizer = Tokenizer(sorted(texts), options.language_token, models)
     for code, lines in texts.items():
         tokenizer.used[code] = sorted({token for line in lines for token in tokenizer.encode(line, code)})

@@ -5,7 +5,7 @@ only the names of two ways could be read: pretrained cross-lingual models, and M
 pretrained model is read, and all of Mono-Map but its idea, after VecMap (Artetxe et al. 2018, ACL).
 """
 
-from collections import Counter
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,7 +30,9 @@ def token_embeddings(tokenizer: Tokenizer, texts: Texts, options: Vocab) -> np.n
     """(V, D) as ``options.tree`` wants them; special tokens have none."""
     tree = options.tree
     if tree.embeddings == "mono-map":
-        pairs = [] if tree.lexicon is None else read_lexicon(Path(tree.lexicon), tokenizer)
+        pairs = same_pieces(tokenizer)
+        if tree.lexicon is not None:
+            pairs += read_lexicon(Path(tree.lexicon), tokenizer)
         vectors = mono_map(texts, len(tokenizer), tree.dimensions, pairs)
     else:
         if tree.folder is None:
@@ -145,15 +147,40 @@ def _centred_units(vectors: np.ndarray, there: np.ndarray) -> np.ndarray:
 
 def read_lexicon(path: Path, tokenizer: Tokenizer) -> list[tuple[int, int]]:
     """Pairs of token ids from lines of two tokens; those that the vocabulary lacks are passed over, # is a comment."""
-    ids = {piece: i for i, piece in enumerate(tokenizer.pieces)}
-    pairs = []
+    ids: dict[str, list[int]] = {}
+    for token, piece in enumerate(tokenizer.pieces):
+        ids.setdefault(piece, []).append(token)
+    pairs: list[tuple[int, int]] = []
     for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
         words = line.split("#")[0].split()
         if words and len(words) != 2:
             raise ValueError(f"{path}:{number}: expected two tokens, found {line!r}")
-        if words and words[0] in ids and words[1] in ids:
-            pairs.append((ids[words[0]], ids[words[1]]))
+        if words:
+            pairs += itertools.product(ids.get(words[0], []), ids.get(words[1], []))
+    if not pairs:
+        raise ValueError(f"vocab.tree.lexicon: {path} has no pair of which both are tokens of the vocabulary")
     return pairs
+
+
+def same_pieces(tokenizer: Tokenizer) -> list[tuple[int, int]]:
+    """Pairs of tokens of the same letters, which several languages have when each has its own token model."""
+    ids: dict[str, list[int]] = {}
+    for token, piece in enumerate(tokenizer.pieces):
+        ids.setdefault(piece, []).append(token)
+    return [pair for tokens in ids.values() for pair in itertools.combinations(tokens, 2)]
+
+
+def source_files(options: Vocab) -> list[Path]:
+    """Files besides the training text that a clustered tree is made of; they need not exist."""
+    tree = options.tree
+    if options.output != "clustered":
+        return []
+    if tree.embeddings == "mono-map":
+        return [Path(tree.lexicon)] if tree.lexicon else []
+    folder = Path(tree.folder or "")
+    if tree.embeddings == "recognizer":
+        return [folder / "averaged.safetensors", folder / "vocab" / "languages.json"]
+    return sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")])
 
 
 # --- (b) a pretrained text model -------------------------------------------------------------------------------------
@@ -163,7 +190,7 @@ def text_model_embeddings(folder: Path, tokenizer: Tokenizer, pooled: bool = Fal
     """(V, D) of a model of text, as `transformers` saves it (XLM-R, LaBSE, Whisper's decoder ...).
 
     A token gets the mean of the input embeddings of its text, or, ``pooled``, of the model's output for it. NaN where
-    the model's own tokenizer finds nothing, e.g. in a space.
+    the model's own tokenizer knows nothing of it, e.g. of a space.
     """
     try:
         import torch
@@ -179,7 +206,8 @@ def text_model_embeddings(folder: Path, tokenizer: Tokenizer, pooled: bool = Fal
     theirs, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
     table, vectors = model.get_input_embeddings(), []
     for piece in tokenizer.pieces:
-        ids = torch.tensor(theirs(piece.replace(WORD_START, " "), add_special_tokens=False)["input_ids"])
+        known = theirs(piece.replace(WORD_START, " "), add_special_tokens=False)["input_ids"]
+        ids = torch.tensor([i for i in known if i != theirs.unk_token_id])
         with torch.inference_mode():
             rows = model(ids[None]).last_hidden_state[0] if pooled and len(ids) else table(ids.long())
         vectors.append(rows.float().mean(0).numpy())  # the mean of no rows is NaN
@@ -200,8 +228,8 @@ def recogniser_embeddings(folder: Path, tokenizer: Tokenizer) -> np.ndarray:
         raise ValueError(f"vocab.tree.folder: {folder} has no flat softmax; train one with vocab.output=softmax")
     matrix = weights[name].reshape(-1, len(theirs), weights[name].shape[1])  # CTC: one for each frame that it makes
     rows = matrix.transpose(1, 0, 2).reshape(len(theirs), -1).astype(float)
-    known = dict(zip(theirs.pieces, rows, strict=True))
-    return np.stack([known.get(piece, np.full(rows.shape[1], np.nan)) for piece in tokenizer.pieces])
+    known = dict(zip(theirs.names, rows, strict=True))
+    return np.stack([known.get(name, np.full(rows.shape[1], np.nan)) for name in tokenizer.names])
 
 
 # --- to look at ------------------------------------------------------------------------------------------------------
@@ -209,14 +237,18 @@ def recogniser_embeddings(folder: Path, tokenizer: Tokenizer) -> np.ndarray:
 
 def foreign_neighbours(vectors: np.ndarray, tokenizer: Tokenizer, texts: Texts, k: int = 3) -> dict[int, list[int]]:
     """The ``k`` tokens closest to each one by cosine, among those of languages that do not use it; best first."""
-    users: dict[int, set[str]] = {}
-    for code, lines in texts.items():
-        for token in Counter(t for line in lines for t in line):
-            users.setdefault(token, set()).add(code)
-    units, found = _units(np.nan_to_num(vectors)), {}
-    known = [token for token in sorted(users) if not np.isnan(vectors[token]).any()]
-    for token in known:
-        foreign = [other for other in known if other != token and users[other] - users[token]]
-        ranked = sorted(foreign, key=lambda other: -float(units[token] @ units[other]))
-        found[token] = ranked[:k]
+    users = token_users(texts, len(vectors))
+    known = np.flatnonzero(users.any(1) & ~np.isnan(vectors).any(1))
+    units, found = _units(vectors[known]), {}
+    for row, token in enumerate(known):
+        foreign = (users[known] & ~users[token]).any(1)
+        similar = np.where(foreign, units @ units[row], -np.inf)
+        nearest = (-similar).argsort(kind="stable")[: min(k, int(foreign.sum()))]
+        found[int(token)] = known[nearest].tolist()
     return {token: others for token, others in found.items() if others}
+
+
+def token_users(texts: Texts, tokens: int) -> np.ndarray:
+    """(V, L) bool: which languages, in the order of ``texts``, use a token."""
+    counts = [np.bincount([t for line in lines for t in line], minlength=tokens) for lines in texts.values()]
+    return np.stack(counts, axis=1) > 0

@@ -1,5 +1,7 @@
 """Pictures and tables of a tree over the vocabulary, for people to look at."""
 
+import itertools
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import dendrogram
 
 from masr.text.tokenizer import Tokenizer
-from masr.vocab.embeddings import Texts, foreign_neighbours
+from masr.vocab.embeddings import Texts, foreign_neighbours, token_users
 from masr.vocab.tree import Tree
 
 MOST = 400
@@ -17,10 +19,8 @@ MOST = 400
 
 def draw_tree(tree: Tree, tokenizer: Tokenizer, ids: Texts, path: Path) -> None:
     """A dendrogram, as high as subtrees are deep; beside each token the languages that use it."""
-    users = {
-        token: [code for code in sorted(ids) if any(token in line for line in ids[code])] for token in range(len(tree))
-    }
-    labels = [f"{piece}   {' '.join(users[token])}" for token, piece in enumerate(tokenizer.pieces)]
+    users = [" ".join(itertools.compress(ids, row)) for row in token_users(ids, len(tree))]
+    labels = [f"{name}   {codes}" for name, codes in zip(tokenizer.names, users, strict=True)]
     leaves = min(len(tree), MOST)
     figure = Figure(figsize=(9, 1 + 0.16 * leaves), layout="constrained")
     axes = figure.add_subplot()
@@ -30,7 +30,9 @@ def draw_tree(tree: Tree, tokenizer: Tokenizer, ids: Texts, path: Path) -> None:
     )  # fmt: skip
     axes.set_xlabel("levels below")
     axes.spines[["top", "left", "right"]].set_visible(False)
-    with rc_context({"svg.hashsalt": "masr", "svg.fonttype": "none"}):  # the same file for the same tree
+    same_file_for_same_tree = rc_context({"svg.hashsalt": "masr", "svg.fonttype": "none"})
+    with same_file_for_same_tree, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # letters stay text: who opens the file draws them
         figure.savefig(path, metadata={"Date": None})
 
 

@@ -100,9 +100,21 @@ class Tree:
             raise ValueError(f"{path}: no tree for this vocabulary; `masr vocab --force` makes it: {error}") from error
 
 
+def same_tree(one: Tree | None, other: Tree | None) -> bool:
+    """Whether the same decisions lead to the same tokens (or neither is a tree)."""
+    return (one is None) == (other is None) and (
+        one is None or other is None or np.array_equal(one.children, other.children)
+    )
+
+
 def load(folder: Path, options: Vocab, tokenizer: Tokenizer) -> Tree | None:
     """The tree beside a tokenizer, if ``options`` want one."""
-    return None if options.output == "softmax" else Tree.load(folder / FILE, tokenizer.hash())
+    if options.output == "softmax":
+        return None
+    tree = Tree.load(folder / FILE, tokenizer.hash())
+    if len(tree) != len(tokenizer):
+        raise ValueError(f"{folder / FILE}: damaged: {len(tree)} leaves for {len(tokenizer)} tokens")
+    return tree
 
 
 def _table(rows: dict[int, list[int]], tokens: int) -> np.ndarray:
@@ -161,7 +173,7 @@ def clustered(embeddings: np.ndarray, counts: np.ndarray, names: Sequence[str], 
     """Tokens with similar ``embeddings`` (V, D) close together; rows of NaN have none and are placed by frequency.
 
     ``method``: ward, complete or average (agglomerative, Euclidean distance of vectors of unit length), or bisecting
-    (2-means from the root down, at most 2 levels deeper than a balanced tree).
+    (2-means from the root down; what is clustered is at most 2 levels deeper than a balanced tree).
     """
     builder = _Builder(names)
     known = [token for token in builder.by_name() if not np.isnan(embeddings[token]).any()]
@@ -169,14 +181,8 @@ def clustered(embeddings: np.ndarray, counts: np.ndarray, names: Sequence[str], 
     if len(known) < 2:
         raise ValueError(f"only {len(known)} of {len(names)} tokens have an embedding")
     points = embeddings[known] / np.maximum(np.linalg.norm(embeddings[known], axis=1, keepdims=True), 1e-12)
-    if method == "bisecting":
-        cluster = _bisect(builder, known, points)
-    else:
-        nodes = list(known)
-        for left, right, _, _ in linkage(points, method):
-            nodes.append(builder.join(nodes[int(left)], nodes[int(right)]))
-        cluster = nodes[-1]
-    builder.join_rarest([(float(counts[known].sum()), cluster), *others])
+    root = _bisect(builder, known, points) if method == "bisecting" else _agglomerate(builder, known, points, method)
+    builder.join_rarest([(float(counts[known].sum()), root), *others])
     return builder.tree()
 
 
@@ -186,6 +192,18 @@ def _halve(builder: _Builder, tokens: list[int]) -> int:
         return tokens[0]
     middle = len(tokens) // 2
     return builder.join(_halve(builder, tokens[:middle]), _halve(builder, tokens[middle:]))
+
+
+def _agglomerate(builder: _Builder, tokens: list[int], points: np.ndarray, method: str) -> int:
+    """Root of a tree by linkage, which would make a chain of equal points: those are joined evenly before."""
+    groups: dict[bytes, list[int]] = {}
+    for row, point in enumerate(points):
+        groups.setdefault(point.round(9).tobytes(), []).append(row)
+    nodes = [_halve(builder, [tokens[row] for row in rows]) for rows in groups.values()]
+    if len(nodes) > 1:
+        for left, right, _, _ in linkage(points[[rows[0] for rows in groups.values()]], method):
+            nodes.append(builder.join(nodes[int(left)], nodes[int(right)]))
+    return nodes[-1]
 
 
 def _bisect(builder: _Builder, tokens: list[int], points: np.ndarray) -> int:

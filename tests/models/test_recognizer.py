@@ -314,5 +314,7 @@ def test_blank_is_the_first_decision_of_a_ctc_tree(tokenizer):
 def test_trees_need_a_tree_and_something_must_be_trained(tokenizer):
     with pytest.raises(ValueError, match=r"model\.ctc\.hierarchical needs a tree: set vocab\.output"):
         build(tokenizer, ctc={"hierarchical": True})
+    with pytest.raises(ValueError, match=r"vocab\.output=balanced is used by nothing"):
+        build(tokenizer, balanced(tokenizer.pieces, seed=1))
     with pytest.raises(ValueError, match="both 0: nothing learns to recognise"):
         build(tokenizer, ctc={"weight": 0.0})

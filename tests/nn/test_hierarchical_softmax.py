@@ -137,6 +137,29 @@ def test_padding_and_shape_change_nothing():
     assert torch.equal(paths(scores.transpose(0, 1)), paths(scores).transpose(0, 1))
 
 
+@pytest.mark.parametrize("kind", ["tokens", "decisions"])
+@pytest.mark.parametrize("kernels", [True, False])
+def test_mixed_precision(kind, kernels, monkeypatch):
+    """Scores may be rounded, sums over the vocabulary may not."""
+    monkeypatch.setattr("masr.nn.hierarchical_softmax._kernel_knows", lambda values: kernels)
+    made = layer(huffman(COUNTS, NAMES), kind).float()
+    hidden, targets = torch.randn(2, 3, WIDTH), torch.randint(23, (2, 3))
+    expected = made.loss(hidden, targets, 0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, log_probs = made.loss(hidden, targets, 0.1), made.log_probs(hidden)
+    assert found.dtype == log_probs.dtype == torch.float32
+    assert torch.allclose(found, expected, rtol=0.02, atol=0.05)
+    assert torch.allclose(log_probs.exp().sum(-1), torch.ones(2, 3), atol=1e-5)
+
+
+def test_one_vector_alone():
+    made, vector = layer(huffman(COUNTS, NAMES)), torch.randn(WIDTH, dtype=torch.float64)
+    assert torch.equal(made.log_probs(vector), made.log_probs(vector[None])[0])
+    for smoothing in (0.0, 0.1):
+        loss = made.loss(vector, torch.tensor(3), smoothing)
+        assert torch.equal(loss, made.loss(vector[None], torch.tensor([3]), smoothing)[0])
+
+
 @pytest.mark.parametrize("scale", [0.1, 1.0, 4.0])
 def test_best_first_is_exact(tree, scale):
     made, hidden = layer(tree, scale=scale), torch.randn(20, WIDTH, dtype=torch.float64)

@@ -167,3 +167,16 @@ def test_where_a_run_cannot_start(ready):
         train.run(ready.config("name=third", "train.init_from=exp/none"))
     with pytest.raises(ConfigError, match=r"train\.frozen: this model has no language_classifier"):
         train.run(ready.config("name=fourth", "train.frozen=[language_classifier]"))
+    with pytest.raises(ConfigError, match=r"train\.frozen: encoder, ctc, attention_decoder: nothing is left to learn"):
+        train.run(ready.config("name=fifth", "train.frozen=[encoder,ctc,attention_decoder]"))
+
+
+def test_vectors_of_another_tree_are_not_taken_over(ready, capsys):
+    for output in ("huffman", "balanced"):
+        vocab.run(ready.config(f"vocab.output={output}"))
+    train.run(ready.config("name=first", "vocab.output=huffman"))
+    train.run(ready.config("name=second", "vocab.output=balanced", "train.init_from=exp/first"))
+    train.run(ready.config("name=third", "vocab.output=huffman", "train.init_from=exp/first"))
+    printed = capsys.readouterr().out
+    assert printed.count("starts from exp/first; at random: attention_decoder.output\n") == 1
+    assert printed.count("starts from exp/first; at random: nothing\n") == 1

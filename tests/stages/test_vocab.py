@@ -1,5 +1,8 @@
 """Stage 2: the vocabulary of the training text, when it is redone, and what it says of unseen characters."""
 
+import shutil
+
+import miniatures
 import pytest
 
 from masr.stages import prepare, vocab
@@ -97,7 +100,7 @@ def test_before_stage_0_it_names_the_way_out(small):
     ("overrides", "folder"),
     [
         (["vocab.output=huffman"], "char-huffman"),
-        (["vocab.output=balanced"], "char-balanced"),
+        (["vocab.output=balanced"], "char-balanced1"),
         (["vocab.output=clustered"], "char-clustered-mono-map-ward"),
         (["vocab.output=clustered", "vocab.tree.linkage=bisecting"], "char-clustered-mono-map-bisecting"),
     ],
@@ -123,3 +126,25 @@ def test_a_huffman_tree_counts_the_ends_of_sentences(first):
     depths = load_tree(config).depths
     assert depths[0] == depths.max(), "blank is never decided for"
     assert depths[2] < depths[0]
+
+
+def test_a_tree_is_made_again_when_what_it_was_made_of_has_changed(first, capsys):
+    letters = first.folder / "letters.txt"
+    letters.write_text("a e\n")
+    config = first.config("vocab.output=clustered", "vocab.tree.lexicon=letters.txt")
+    vocab.run(config)
+    vocab.run(config)
+    assert "vocab: complete" in capsys.readouterr().out
+    letters.write_text("a o\n")
+    vocab.run(config)
+    assert "vocab: complete" not in capsys.readouterr().out
+
+
+def test_languages_with_their_own_tokens_are_clustered_too(small):
+    shutil.rmtree(small.corpus)
+    miniatures.freevoices(small.corpus, languages=("ru", "es"), counts={"train": 6, "dev": 1, "test": 1})
+    config = small.config("vocab.output=clustered", "vocab.per_language=true", "data.max_bad_fraction=1")
+    prepare.run(config)
+    vocab.run(config)
+    tokenizer, tree = load_tokenizer(config), load_tree(config)
+    assert len(tree) == len(tokenizer) == len(set(tokenizer.names)) > len(set(tokenizer.pieces))

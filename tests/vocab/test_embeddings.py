@@ -84,6 +84,9 @@ def test_a_lexicon(tmp_path: Path, tokenizer):
     path.write_text("# letters\nγ g\n\nα a  # the first\nщ q\n", "utf-8")
     ids = {piece: i for i, piece in enumerate(tokenizer.pieces)}
     assert read_lexicon(path, tokenizer) == [(ids["γ"], ids["g"]), (ids["α"], ids["a"])]
+    path.write_text("щ q\n", "utf-8")
+    with pytest.raises(ValueError, match=r"letters\.txt has no pair of which both are tokens"):
+        read_lexicon(path, tokenizer)
     path.write_text("γ g\nα\n", "utf-8")
     with pytest.raises(ValueError, match=r"letters\.txt:2: expected two tokens, found 'α'"):
         read_lexicon(path, tokenizer)
@@ -165,6 +168,7 @@ def test_the_input_embeddings_of_a_text_model(text_model):
     table = transformers.AutoModel.from_pretrained(text_model).get_input_embeddings().weight.detach()
     theirs = transformers.AutoTokenizer.from_pretrained(text_model)
     assert np.isnan(vectors[tokenizer.pieces.index("▁")]).all(), "BERT has no space"
+    assert np.isnan(vectors[tokenizer.pieces.index("ă")]).all(), "nor, this one, this letter"
     for piece in ("un", "γ", "▁un"):
         rows = theirs.convert_tokens_to_ids(list(piece.strip("▁")))
         assert np.allclose(vectors[tokenizer.pieces.index(piece)], table[rows].mean(0))

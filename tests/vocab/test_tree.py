@@ -164,3 +164,9 @@ def test_a_wrong_file_is_refused(tmp_path, change, problem):
     path.unlink()
     with pytest.raises(ValueError, match="masr vocab --force"):
         Tree.load(path, "0123")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_equal_vectors_make_no_chain(method):
+    points = np.concatenate([np.ones((60, 3)), np.eye(3), np.full((1, 3), np.nan)])
+    assert clustered(points, np.ones(64), [f"{i:02}" for i in range(64)], method).depths.max() <= 10
