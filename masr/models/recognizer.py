@@ -50,6 +50,7 @@ class Recognizer(nn.Module):
         self.encoder = Encoder(config.features.mel_bins, options.encoder, tuple(options.ctc.intermediate_layers))
         ctc_tree = tree if options.ctc.hierarchical else None
         self.ctc = CTCHead(width, len(tokenizer), options.ctc.upsampling, BLANK, ctc_tree)
+        self.ctc.requires_grad_(options.ctc.weight > 0)  # distributed wrappers wait for every gradient asked for
         self.attention_decoder = self._build_decoder() if options.attention_decoder.weight else None
         self.language_classifier = (
             LanguageClassifier(width, len(tokenizer.languages)) if options.language_classifier.weight else None

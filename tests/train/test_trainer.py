@@ -251,9 +251,10 @@ def test_other_errors_are_not_taken_for_memory(prepared, workdir, monkeypatch):
 
 
 def test_objective_without_weight_does_not_train(prepared, workdir):
-    """CTC with weight 0 beside an attention decoder: its output layer gets no gradient."""
+    """CTC with weight 0 beside an attention decoder: its output layer gets no gradient, and asks for none."""
     decoder = "model.attention_decoder={weight: 1.0, layers: 1, width: 16, heads: 2, feedforward: 16}"
     trainer = build_trainer(prepared.config("model.ctc.weight=0.0", decoder))
     trainer._backward(trainer._loader().dataset[0])
     gradients = {name: parameter.grad for name, parameter in trainer.recognizer.named_parameters()}
-    assert not gradients["ctc.output.weight"].any() and gradients["attention_decoder.output.weight"].any()
+    assert gradients["ctc.output.weight"] is None and gradients["attention_decoder.output.weight"].any()
+    assert not trainer.recognizer.ctc.output.weight.requires_grad
