@@ -44,12 +44,16 @@ def decode(
     overrides: Overrides = None,
     force: Force = False,
     method: Annotated[list[str] | None, typer.Option(help="Instead of decode.methods; may be repeated.")] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="Instead of decode.prompts: all, oracle, oracle+2, wrong; may be repeated.")
+    ] = None,
     bias_file: BiasFile = None,
 ) -> None:
     from masr.config_files import load_config
     from masr.stages import decode as stage
 
     given = [*(overrides or []), *([f"decode.methods=[{','.join(method)}]"] if method else [])]
+    given += [f"decode.prompts=[{','.join(prompt)}]"] if prompt else []
     stage.run(load_config(conf, [*given, *([f"decode.bias_file={bias_file}"] if bias_file else [])]), force)
 
 
@@ -146,10 +150,13 @@ def export(
     folder: Annotated[Path, typer.Argument(help="Trained folder, exp/<name>.")],
     output: Annotated[Path, typer.Argument(help="Folder to write.")],
     method: Annotated[str | None, typer.Option(help="How it is to search; default: the experiment's first.")] = None,
+    languages: Annotated[
+        str | None, typer.Option(help="Keep only the adapters of these languages, e.g. cs,nl.")
+    ] = None,
 ) -> None:
     from masr.models.export import export_model
 
-    print(f"wrote {export_model(folder, output, method)}")
+    print(f"wrote {export_model(folder, output, method, languages.split(',') if languages else None)}")
 
 
 def main() -> None:

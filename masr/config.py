@@ -17,6 +17,7 @@ Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 Scales = Annotated[list[Annotated[float, Field(ge=0.0)]], Field(min_length=1)]
+Prompt = Annotated[str, Field(pattern=r"^(all|(oracle|wrong)(\+[1-9]\d*)?)$")]
 Method = Literal[
     "ctc-greedy", "ctc-prefix-beam", "attention-beam", "joint-beam",
     "lattice-h", "lattice-hl", "lattice-hg", "lattice-hlg", "lattice-lm-rescoring",
@@ -107,6 +108,17 @@ class SpecAugment(Section):
     """Widest time mask, and the room for one more mask, as a share of the utterance."""
 
 
+class Prompts(Section):
+    """Which languages a training utterance is said to be in: its own and, as users are not sure, others."""
+
+    all: Fraction = 1.0
+    """Share of utterances for which every language is allowed."""
+    one: Fraction = 0.0
+    """Share for which their own is the only one."""
+    wrong: Fraction = 0.5
+    """Probability of each wrong language in the prompts of the rest."""
+
+
 class Data(Section):
     batch_seconds: PositiveFloat = 60.0
     """Audio in one update, summed over all processes and micro-batches: the run does not depend on their number."""
@@ -124,8 +136,46 @@ class Data(Section):
     """Longer recordings are left out of training."""
     max_bad_fraction: Fraction = 0.01
     """More unusable recordings than this stop the stage."""
+    prompts: Prompts = Prompts()
     workers: Count = 1
     """Processes that load batches; 0 loads in the training process."""
+
+
+class LanguageAdapters(Section):
+    """Adapters of each language, mixed as the prompt allows and the utterance suggests (csvMASR, arXiv 2410.04478).
+
+    Of that paper only the abstract could be read; these are the choices that it leaves open.
+    """
+
+    layers: list[Positive] = []
+    """Blocks (from 1) with adapters behind them; empty: no adapters."""
+    bottleneck: Positive = 128
+    """Inner size of an adapter."""
+    weights: Literal["summary", "mean", "frame", "sum", "average"] = "summary"
+    """Where the weights of the allowed languages come from: a summary vector, the mean of the frames, every frame for
+    itself; or all have the weight 1 (CMM, arXiv 2107.05876), or equal weights that sum to one."""
+    gate: Literal["softmax", "sigmoid"] = "softmax"
+    """Weights that sum to one, or each language for itself (code-switching)."""
+    shared_classifier: bool = False
+    """One classifier of languages for all layers."""
+    previous: bool = False
+    """Weights come from the summary vector at the adapters before."""
+    detached: bool = False
+    """Only the language loss teaches the weights."""
+    summary_start: Literal["learned", "zeros", "mean"] = "learned"
+    """Summary vector before the first block: learned, zero, or the mean of the frames."""
+    summary_heard: bool = True
+    """Frames attend to the summary vector, not only it to them; if not, new adapters change nothing in a model."""
+    summary_adapted: bool = False
+    """Adapters act on the summary vector, too."""
+    language_loss: Literal["all", "last"] = "all"
+    """Layers whose weights learn from model.language_classifier.weight."""
+    prompt_vectors: bool = False
+    """Add a learned vector of every allowed language to the frames."""
+    decoder: bool = False
+    """The first and the last block of the attention decoder have adapters too, with the encoder's last weights."""
+    languages: list[str] = []
+    """Languages that have adapters; empty: all. Set by `masr export --languages`."""
 
 
 class Encoder(Section):
@@ -161,6 +211,7 @@ class Encoder(Section):
     """Channels of a head of mamba2; must divide expansion x width."""
     look_ahead: Count = 0
     """Encoder frames that a forward encoder waits for before it gives one out."""
+    language_adapters: LanguageAdapters = LanguageAdapters()
 
 
 class CTC(Section):
@@ -197,7 +248,7 @@ class AttentionDecoder(Section):
 
 class LanguageClassifier(Section):
     weight: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight of the language-classification loss; 0 builds no classifier."""
+    """Weight of the language-classification loss; 0 builds no classifier. Language adapters bring their own."""
 
 
 class Model(Section):
@@ -301,6 +352,9 @@ class Rescoring(Section):
 class Decode(Section):
     methods: Annotated[list[Method], Field(min_length=1)] = ["ctc-greedy"]
     """Search methods of stage 4; the first one is the headline."""
+    prompts: Annotated[list[Prompt], Field(min_length=1)] = ["all"]
+    """Languages that are allowed: all, the right one (oracle), or a wrong one; oracle+2 is the right one and two wrong
+    ones. Results stand in <method>, and in <method>@<prompt> for prompts other than all; dev gets the first one."""
     batch_seconds: PositiveFloat = 120.0
     """Audio decoded at once."""
     beam: Positive = 10

@@ -118,13 +118,12 @@ class SpeechRecognizer:
 
     def _allowed(self, languages: Languages) -> Tensor:
         """(K,) bool prompt; ValueError lists the known languages."""
-        known = self.model.tokenizer.languages
-        if languages is None:
-            return torch.ones(len(known), dtype=torch.bool)
+        known = self.model.languages
+        languages = known if languages is None else languages
         if not languages or (unknown := [code for code in languages if code not in known]):
             found = f"unknown: {', '.join(unknown)}" if languages else "none given"
             raise ValueError(f"languages: {found}; this model knows {', '.join(known)}")
-        return torch.tensor([code in languages for code in known])
+        return torch.tensor([code in languages for code in self.model.tokenizer.languages])
 
     @torch.no_grad()
     def _recognize(self, chunks: list[_Chunk], allowed: Tensor) -> list[Transcript]:

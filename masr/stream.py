@@ -54,6 +54,7 @@ class Stream:
         self.memory: Memory = {}
         self.frames = torch.zeros(1, 0, self.model.config.model.encoder.width, device=self.device)
         """(1, T, D) of the current transcript."""
+        self.language_weights: Tensor | None = None
         self.start = 0
         """Encoder frame at which it begins."""
         self.partial = ""
@@ -83,8 +84,8 @@ class Stream:
         """Encodes a piece (T, F) and looks whether a transcript ends."""
         size = torch.tensor([len(features)], device=self.device)
         normalized = self.model.normalize(torch.from_numpy(features)[None].to(self.device), size)
-        frames = self.model.encoder.step(normalized, size, self.memory, last).frames
-        self.frames = torch.cat((self.frames, frames), 1)
+        output = self.model.encoder.step(normalized, size, self.memory, last, self.allowed)
+        self.frames, self.language_weights = torch.cat((self.frames, output.frames), 1), output.language_weights
         silent = self._look()
         silence = silent[int((~silent).nonzero().max()) + 1 :] if not silent.all() else silent
         if len(silence) * self.seconds >= PAUSE:
@@ -111,7 +112,8 @@ class Stream:
         return FRAME_SHIFT * self.model.encoder.factor
 
     def _encoded(self, frames: Tensor) -> EncoderOutput:
-        return EncoderOutput(frames, torch.tensor([frames.shape[1]], device=self.device))
+        lengths = torch.tensor([frames.shape[1]], device=self.device)
+        return EncoderOutput(frames, lengths, language_weights=self.language_weights)
 
     @torch.no_grad()
     def _end(self, length: int) -> list["Transcript"]:

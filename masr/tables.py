@@ -5,6 +5,7 @@ the figures of the paper beside which ours are printed. Experiments are ``exp/<t
 """
 
 import json
+import re
 import statistics
 import subprocess
 from collections.abc import Sequence
@@ -26,9 +27,11 @@ DECIDES_NOTHING: dict[str, Any] = {
 }  # fmt: skip
 COLUMNS = {
     "cer": "CER", "wer": "WER", "parameters": "M parameters", "training": "training, min", "audio": "audio, h",
-    "rtf": "real-time factor",
+    "rtf": "real-time factor", "lid": "language right", "one": "M parameters, one language",
 }  # fmt: skip
-"""Macro averages in %, and what a run costs. ``cer/cs`` is the rate of a language, ``cer/*`` those of all."""
+"""Macro averages in %, and what a run costs. ``cer/cs`` is the rate of a language, ``cer/*`` those of all, and
+``cer@oracle`` that for another kind of prompt; ``one`` are the parameters that run for a prompt of one language."""
+COLUMN = re.compile(r"(cer|wer|lid)(@[a-z]+(\+\d+)?)?|(cer|wer)/([a-z-]+|\*)", re.IGNORECASE)
 
 
 class Row(Section):
@@ -79,8 +82,10 @@ def load_table(path: Path) -> Table:
     if missing := [row.against for row in table.rows.values() if row.against and row.against not in table.rows]:
         raise ConfigError(f"{path}: rows: against: no {', '.join(missing)} in the table")
     named = [*table.columns, *(column for row in table.rows.values() for column in row.paper)]
-    if unknown := [column for column in named if column not in COLUMNS and not column.startswith(("cer/", "wer/"))]:
-        raise ConfigError(f"{path}: columns: {', '.join(unknown)}; known: {', '.join(COLUMNS)}, cer/<language>, cer/*")
+    if unknown := [column for column in named if column not in COLUMNS and not COLUMN.fullmatch(column)]:
+        raise ConfigError(
+            f"{path}: columns: {', '.join(unknown)}; known: {', '.join(COLUMNS)}, cer/<language>, cer/*, cer@<prompt>"
+        )
     return table
 
 
@@ -184,12 +189,24 @@ def _values(folder: Path, table: Table) -> dict[str, float]:
         raise FileNotFoundError(f"{file} is missing: {table.method} or {table.split} is not among what is decoded")
     metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     training: dict[str, Any] = json.loads((folder / "training.json").read_text())
-    groups = {"": metrics["macro"]} | {f"/{code}": values for code, values in metrics["languages"].items()}
-    rates = {f"{kind}{name}": 100 * group[kind]["rate"] for name, group in groups.items() for kind in ("cer", "wer")}
-    return rates | {
+    values = _rates(metrics, "")
+    for other in folder.glob(f"score/{table.method}@*/{table.split}/metrics.json"):
+        values |= _rates(json.loads(other.read_text(encoding="utf-8")), f"@{other.parts[-3].partition('@')[2]}")
+    one = training.get("parameters_of_one_language", training["parameters"])
+    return values | {
         "parameters": training["parameters"] / 1e6, "training": training["train_seconds"] / 60,
-        "audio": training["audio_seconds"] / 3600, "rtf": metrics["real_time_factor"],
+        "audio": training["audio_seconds"] / 3600, "rtf": metrics["real_time_factor"], "one": one / 1e6,
     }  # fmt: skip
+
+
+def _rates(metrics: dict[str, Any], prompt: str) -> dict[str, float]:
+    """Error rates, and how often the language is right, in % by column."""
+    groups = {"": metrics["macro"]} | {f"/{code}": values for code, values in metrics["languages"].items()}
+    rates = {
+        f"{kind}{prompt}{name}": 100 * group[kind]["rate"] for name, group in groups.items() for kind in ("cer", "wer")
+    }
+    confusion = metrics.get("language_confusion")
+    return rates | ({f"lid{prompt}": 100 * confusion["accuracy"]} if confusion else {})
 
 
 def _columns(table: Table, found: dict[str, list[dict[str, float]]]) -> list[str]:
@@ -203,23 +220,24 @@ def _columns(table: Table, found: dict[str, list[dict[str, float]]]) -> list[str
 
 
 def _title(column: str) -> str:
-    kind, _, language = column.partition("/")
-    return f"{COLUMNS[kind]} {language}".strip()
+    kind, _, prompt = column.partition("/")[0].partition("@")
+    return " ".join(part for part in (COLUMNS[kind], column.partition("/")[2], prompt) if part)
 
 
 def _cell(
     column: str, runs: list[dict[str, float]], found: dict[str, list[dict[str, float]]], paper: float | None
 ) -> str:
-    """Mean ± standard deviation; bold where the mean error is the lowest of the table."""
+    """Mean ± standard deviation; bold where the mean error is the lowest of the table, or the accuracy the highest."""
     figures = [run[column] for run in runs if column in run]
     theirs = "" if paper is None else f" ({_figure(column, paper)})"
     if not figures:
         return f"-{theirs}"
     text = _figure(column, statistics.mean(figures))
-    if len(figures) > 1 and column != "parameters":
+    if len(figures) > 1 and column not in ("parameters", "one"):
         text += f" ± {_figure(column, statistics.stdev(figures))}"
     means = [statistics.mean(run[column] for run in group) for group in found.values() if group and column in group[0]]
-    is_best = column.startswith(("cer", "wer")) and len(means) > 1 and statistics.mean(figures) == min(means)
+    best = max(means) if column.startswith("lid") else min(means)
+    is_best = column.startswith(("cer", "wer", "lid")) and len(means) > 1 and statistics.mean(figures) == best
     return (f"**{text}**" if is_best else text) + theirs
 
 

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from masr.config import SpecAugment
+from masr.config import Prompts, SpecAugment
 from masr.data.augment import spec_augment
 from masr.data.features import LogMel, UnusableAudio, load_audio
+from masr.data.prompts import Prompter, everything, training_prompts
 from masr.data.sampling import language_of, split_by_duration
 from masr.text.tokenizer import Tokenizer
 
@@ -70,8 +71,11 @@ class Update(NamedTuple):
     rejected: dict[str, str]
 
 
-def collate(features: Sequence[Tensor], cuts: Sequence[Cut], tokenizer: Tokenizer) -> Batch:
-    """Pads (T, F) features and the transcripts of their cuts."""
+def collate(
+    features: Sequence[Tensor], cuts: Sequence[Cut], tokenizer: Tokenizer, prompt: Prompter | None = None
+) -> Batch:
+    """Pads (T, F) features and the transcripts of their cuts; without a ``prompt`` all languages are allowed."""
+    prompt = prompt or everything(tokenizer.languages)
     languages = [language_of(cut) for cut in cuts]
     ids = [
         torch.tensor(tokenizer.encode(c.supervisions[0].text, code)) for c, code in zip(cuts, languages, strict=True)
@@ -80,7 +84,7 @@ def collate(features: Sequence[Tensor], cuts: Sequence[Cut], tokenizer: Tokenize
     return Batch(
         ids=[cut.id for cut in cuts], languages=languages, features=pad_sequence(list(features), batch_first=True),
         feature_lengths=torch.tensor([len(f) for f in features]), targets={"transcript": tokens},
-        allowed_languages=torch.ones(len(cuts), len(tokenizer.languages), dtype=torch.bool),
+        allowed_languages=torch.stack([prompt(cut) for cut in cuts]),
     )  # fmt: skip
 
 
@@ -120,11 +124,12 @@ class TrainingUpdates(Dataset):
 
     def __init__(
         self, updates: list[list[Cut]], tokenizer: Tokenizer, mel_bins: int, augment: SpecAugment | None, seed: int,
-        device_seconds: float, rank: int = 0, world_size: int = 1,
+        device_seconds: float, rank: int = 0, world_size: int = 1, prompts: Prompts | None = None,
     ):  # fmt: skip
         self.updates, self.tokenizer, self.augment, self.seed = updates, tokenizer, augment, seed
         self.device_seconds, self.rank, self.world_size = device_seconds, rank, world_size
         self.mel_bins, self.load = mel_bins, CutFeatures(mel_bins)
+        self.prompt = training_prompts(prompts or Prompts(), tokenizer.languages, seed)
 
     def __len__(self) -> int:
         return len(self.updates)
@@ -142,7 +147,7 @@ class TrainingUpdates(Dataset):
     def _batch(self, cuts: list[Cut], rejected: dict[str, str]) -> Batch | None:
         features, usable = load_usable(cuts, self.load, rejected)
         features = [self._augmented(frames, cut) for frames, cut in zip(features, usable, strict=True)]
-        return collate(features, usable, self.tokenizer) if usable else None
+        return collate(features, usable, self.tokenizer, self.prompt) if usable else None
 
     def _silence(self) -> Batch:
         """For a process without a share of an update: it must still take part in the exchange of gradients."""

@@ -33,7 +33,7 @@ State = TypeVar("State", bound=SearchState)
 class Decoder(Protocol[State]):
     """What the search needs of an attention decoder."""
 
-    def start(self, frames: Tensor, lengths: Tensor, beam: int) -> State:
+    def start(self, frames: Tensor, lengths: Tensor, beam: int, language_weights: Tensor | None) -> State:
         """State of ``beam`` empty hypotheses for each utterance of ``frames`` (B, T, D), ``lengths`` (B,)."""
 
     def step(self, tokens: Tensor, state: State) -> Tensor:
@@ -66,16 +66,17 @@ def attention_beam(
     length_bonus: float = 0.0,
     blank: int = 0,
     allowed: Tensor | None = None,
+    language_weights: Tensor | None = None,
 ) -> list[list[Hypothesis]]:
     """Up to ``n_best`` transcripts of each utterance, best first.
 
     ``frames`` (B, T, D), ``lengths`` (B,) in frames; ``ctc_log_probs`` (B, S, V) in nats and ``ctc_lengths`` (B,),
     needed when ``ctc_weight`` (0 to 1) is above 0; without ``ctc_lengths`` they are over the same frames. A transcript
     has at most ``max_length_ratio`` tokens per frame, but one token is always allowed, and only tokens of ``allowed``
-    (B, V) bool (None: all). ``length_bonus`` is in nats per
-    token. ``parts`` are the log-probabilities ``attention`` and, with CTC, ``ctc``, before weighting. An utterance
-    without frames has one empty transcript with score 0; one for which no transcript is possible has one empty
-    transcript with score -inf.
+    (B, V) bool (None: all). ``length_bonus`` is in nats per token. ``language_weights`` (B, L) are for a decoder with
+    language adapters. ``parts`` are the log-probabilities ``attention`` and, with CTC, ``ctc``, before weighting. An
+    utterance without frames has one empty transcript with score 0; one for which no transcript is possible has one
+    empty transcript with score -inf.
 
     An utterance is done when ``n_best`` finished transcripts beat every unfinished one (whose score can only fall when
     ``length_bonus`` is not positive), or when all unfinished ones are END_MARGIN behind the best finished one.
@@ -92,7 +93,8 @@ def attention_beam(
                 ctc_log_probs[rows], (lengths if ctc_lengths is None else ctc_lengths)[rows], beam, blank, sos_eos
             )
         limits = (lengths[rows] * max_length_ratio).long().clamp(min=1)
-        state = decoder.start(frames[rows], lengths[rows], beam)
+        weights = None if language_weights is None else language_weights[rows]
+        state = decoder.start(frames[rows], lengths[rows], beam, weights)
         search = _Search(decoder, state, scorer, limits, options, None if allowed is None else allowed[rows])
         for row, found in zip(rows.tolist(), search.run(), strict=True):
             results[row] = found

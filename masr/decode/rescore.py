@@ -32,13 +32,17 @@ def _best(hypotheses: list[Hypothesis], setting: Setting, n: int) -> list[Hypoth
     return [replace(hypotheses[i], score=float(scores[i])) for i in order]
 
 
-def attention_log_probs(decoder: Any, frames: Tensor, lengths: Tensor, sentences: list[list[int]]) -> list[float]:
+def attention_log_probs(
+    decoder: Any, frames: Tensor, lengths: Tensor, sentences: list[list[int]], language_weights: Tensor | None = None
+) -> list[float]:
     """Log-probabilities of transcripts by an attention decoder, given the frames (1, T, D) and length (1,) of one
-    utterance; the end of the sentence counts."""
+    utterance, and the weights (1, L) of its language adapters; the end of the sentence counts."""
     device, number = frames.device, len(sentences)
     id_lengths = torch.tensor([len(tokens) for tokens in sentences], device=device)
     ids = pad_sequence([torch.tensor(tokens, dtype=torch.long) for tokens in sentences], batch_first=True).to(device)
-    log_probs = decoder.log_probs(frames.expand(number, -1, -1), lengths.expand(number), ids, id_lengths)
+    given = frames.expand(number, -1, -1), lengths.expand(number), ids, id_lengths
+    weights = None if language_weights is None else language_weights.expand(number, -1)
+    log_probs = decoder.log_probs(*given, weights)
     positions = torch.arange(ids.shape[1] + 1, device=device)
     targets = torch.nn.functional.pad(ids, (0, 1)).masked_fill(positions >= id_lengths[:, None], decoder.sos_eos)
     taken = log_probs.gather(-1, targets[..., None]).squeeze(-1)

@@ -111,6 +111,7 @@ def _attention_search(searcher: Searcher, utterances: Utterances, ctc_weight: fl
         sos_eos=model.attention_decoder.sos_eos, ctc_weight=ctc_weight, length_bonus=options.length_bonus,
         ctc_log_probs=utterances.log_probs if ctc_weight else None, ctc_lengths=utterances.ctc_lengths,
         max_length_ratio=model.ctc.upsampling, allowed=utterances.allowed,
+        language_weights=utterances.language_weights,
     )  # fmt: skip
 
 
@@ -219,7 +220,8 @@ def _add_attention(searcher: Searcher, utterances: Utterances, candidates: NBest
     decoder = searcher.model.attention_decoder
     for row, hypotheses in enumerate(candidates):
         frames, lengths = utterances.frames[row : row + 1], utterances.lengths[row : row + 1]
-        scores = rescore.attention_log_probs(decoder, frames, lengths, [h.tokens for h in hypotheses])
+        weights = None if utterances.language_weights is None else utterances.language_weights[row : row + 1]
+        scores = rescore.attention_log_probs(decoder, frames, lengths, [h.tokens for h in hypotheses], weights)
         for hypothesis, score in zip(hypotheses, scores, strict=True):
             hypothesis.parts["attention"] = score
 
@@ -296,6 +298,16 @@ METHODS = {
     "neural-lm-rescoring": Method(_rescoring("neural-lm"), _nbest_scales("neural-lm"), neural=True),
     "attention-rescoring": Method(_rescoring("attention"), _nbest_scales("attention"), decoder=True),
 }
+
+
+def result_name(method: str, prompt: str) -> str:
+    """What the results of a method for a kind of prompt are called: ``ctc-greedy``, ``ctc-greedy@oracle+2``."""
+    return method if prompt == "all" else f"{method}@{prompt}"
+
+
+def result_names(options: Decode) -> dict[str, tuple[str, str]]:
+    """(method, prompt) by the name of their results; the first is the headline."""
+    return {result_name(method, prompt): (method, prompt) for prompt in options.prompts for method in options.methods}
 
 
 def check_methods(options: Decode, model: SearchableModel) -> None:

@@ -12,10 +12,11 @@ from torch import Tensor
 
 
 class Encoded(Protocol):
-    """What a search needs of an encoder's output: frames (B, T, D) and their lengths (B,)."""
+    """What a search needs of an encoder's output: frames (B, T, D), lengths (B,), weights of language adapters."""
 
     frames: Tensor
     lengths: Tensor
+    language_weights: Tensor | None
 
 
 class SearchableModel(Protocol):
@@ -45,6 +46,8 @@ class Utterances:
     """The allowed languages of each."""
     allowed: Tensor
     """(B, V) bool: the tokens of these languages."""
+    language_weights: Tensor | None = None
+    """(B, L) for the adapters of an attention decoder."""
 
     def by_languages(self) -> Iterator[tuple[tuple[str, ...], Tensor]]:
         """``(languages, rows)`` of the utterances that allow the same ones."""
@@ -65,4 +68,4 @@ def utterances_of(model: SearchableModel, encoded: Encoded, allowed: Tensor) -> 
             tokens[row] = False
             tokens[row, model.tokenizer.usable(codes)] = True
     log_probs = log_probs.masked_fill(~tokens[:, None], -torch.inf)
-    return Utterances(encoded.frames, encoded.lengths, log_probs, lengths, languages, tokens)
+    return Utterances(encoded.frames, encoded.lengths, log_probs, lengths, languages, tokens, encoded.language_weights)

@@ -2,21 +2,27 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from masr.config import Decode
-from masr.models.recognizer import load_model, parameter_count, save_model
+from masr.models.recognizer import Recognizer, load_model, parameter_count, save_model
 from masr.models.searcher import copy_search
 from masr.progress import clock
 from masr.text.languages import language_name
 
 
-def export_model(folder: Path, output: Path, method: str | None = None) -> Path:
+def export_model(folder: Path, output: Path, method: str | None = None, languages: Sequence[str] | None = None) -> Path:
     """Writes ``output`` from an experiment's folder; returns it. Recognition with it needs nothing else.
 
-    ``method`` is the search that it will recognise with; default: the experiment's first.
+    ``method`` is the search that it will recognise with; default: the experiment's first. ``languages`` are those whose
+    adapters are kept, and that the exported model then knows; ValueError if it has none, or not these.
     """
     model = load_model(folder)
+    if languages is not None:
+        model = _with_languages(model, languages)
     options = model.config.decode
     methods = [method] if method else options.methods[:1]
     model.config.decode = options = Decode.model_validate(options.model_dump() | {"methods": methods})
@@ -24,9 +30,26 @@ def export_model(folder: Path, output: Path, method: str | None = None) -> Path:
     copy_search(folder, output, options.methods[0], options)
     weights = {name: tensor.half() for name, tensor in model.state_dict().items()}
     save_model(output, model, weights)
-    card = _model_card(folder, model.tokenizer.languages, parameter_count(model), options.methods[0])
+    card = _model_card(folder, model.languages, parameter_count(model), options.methods[0])
     (output / "README.md").write_text(card, "utf-8")
     return output
+
+
+def _with_languages(model: Recognizer, languages: Sequence[str]) -> Recognizer:
+    """A smaller model: of all that there is of each language, only the parts of these."""
+    if model.encoder.language_adapters is None:
+        raise ValueError("languages: this model has no language adapters, so nothing of it belongs to one language")
+    if not languages or (unknown := [code for code in languages if code not in model.languages]):
+        found = f"unknown: {', '.join(unknown)}" if languages else "none given"
+        raise ValueError(f"languages: {found}; this model knows {', '.join(model.languages)}")
+    config = model.config.model_copy(deep=True)
+    config.model.encoder.language_adapters.languages = [code for code in model.languages if code in languages]
+    kept = torch.tensor([index for index, code in enumerate(model.languages) if code in languages])
+    smaller = Recognizer(config, model.tokenizer, model.tree)
+    shapes = {name: tensor.shape for name, tensor in smaller.state_dict().items()}
+    weights = model.state_dict()
+    smaller.load_state_dict({name: w if w.shape == shapes[name] else w[kept] for name, w in weights.items()})
+    return smaller.eval()
 
 
 def _model_card(folder: Path, languages: list[str], parameters: int, method: str) -> str:

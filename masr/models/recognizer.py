@@ -17,6 +17,7 @@ from masr.nn.attention_decoder import AttentionDecoder
 from masr.nn.encoder import Encoder, EncoderOutput
 from masr.nn.heads import CTCHead, LanguageClassifier
 from masr.nn.subsampling import length_mask
+from masr.nn.summary_adapters import MixedAdapters
 from masr.text.tokenizer import BLANK, START_END, Tokenizer
 from masr.vocab import tree as trees
 from masr.vocab.tree import Tree
@@ -47,14 +48,31 @@ class Recognizer(nn.Module):
         self.config, self.tokenizer, self.tree = config, tokenizer, tree
         self.register_buffer("feature_mean", torch.zeros(config.features.mel_bins))
         self.register_buffer("feature_deviation", torch.ones(config.features.mel_bins))
-        self.encoder = Encoder(config.features.mel_bins, options.encoder, tuple(options.ctc.intermediate_layers))
+        self.encoder = Encoder(
+            config.features.mel_bins, options.encoder, tuple(options.ctc.intermediate_layers), tokenizer.languages
+        )
         ctc_tree = tree if options.ctc.hierarchical else None
         self.ctc = CTCHead(width, len(tokenizer), options.ctc.upsampling, BLANK, ctc_tree)
         self.ctc.requires_grad_(options.ctc.weight > 0)  # distributed wrappers wait for every gradient asked for
         self.attention_decoder = self._build_decoder() if options.attention_decoder.weight else None
+        adapters = self.encoder.language_adapters
+        classified = adapters is not None and adapters.classified
         self.language_classifier = (
-            LanguageClassifier(width, len(tokenizer.languages)) if options.language_classifier.weight else None
+            LanguageClassifier(width, len(self.languages))
+            if options.language_classifier.weight and not classified
+            else None
         )
+        if adapters is not None and adapters.options.previous and not options.language_classifier.weight:
+            raise ValueError(
+                "model.encoder.language_adapters.previous: the last classifier learns only from "
+                "model.language_classifier.weight, which is 0"
+            )
+
+    @property
+    def languages(self) -> list[str]:
+        """The languages that it can be asked for: those of its vocabulary, or of what was exported."""
+        adapters = self.encoder.language_adapters
+        return self.tokenizer.languages if adapters is None else adapters.languages
 
     def set_statistics(self, mean: Tensor, deviation: Tensor) -> None:
         """Mean and standard deviation (F,) by which features are normalised."""
@@ -88,16 +106,24 @@ class Recognizer(nn.Module):
             each = [self.ctc.loss(middle, lengths, ids, id_lengths) for middle in encoded.intermediate]
             losses["intermediate-ctc"] = torch.stack(each).mean(0)
         if self.attention_decoder is not None:
-            losses["attention"] = self.attention_decoder.loss(frames, lengths, ids, id_lengths)
-        if self.language_classifier is not None:
-            losses["lid"] = self.language_classifier.loss(frames, lengths, self._language_numbers(batch))
+            losses["attention"] = self.attention_decoder.loss(
+                frames, lengths, ids, id_lengths, encoded.language_weights
+            )
+        if self.config.model.language_classifier.weight:
+            losses["lid"] = self._language_loss(encoded, self._language_numbers(batch))
         if not batch.languages:  # nothing to learn from, but every parameter must have its (zero) gradient
             return {f"{next(iter(losses))}/": 0.0 * torch.cat(list(losses.values())).sum()}
         return _by_language(losses, batch.languages)
 
     def _language_numbers(self, batch: Batch) -> Tensor:
-        numbers = [self.tokenizer.languages.index(code) for code in batch.languages] or [0]
+        numbers = [self.languages.index(code) for code in batch.languages] or [0]
         return torch.tensor(numbers, device=batch.features.device)
+
+    def _language_loss(self, encoded: EncoderOutput, languages: Tensor) -> Tensor:
+        if self.language_classifier is not None:
+            return self.language_classifier.loss(encoded.frames, encoded.lengths, languages)
+        assert self.encoder.language_adapters is not None
+        return self.encoder.language_adapters.loss(encoded.layer_language_logits, languages)
 
     @property
     def frame_seconds(self) -> float:
@@ -109,10 +135,13 @@ class Recognizer(nn.Module):
     ) -> list[str | None]:
         """The language of each utterance as the classifier, among the allowed ones (B, K), the text or the search names
         it."""
+        logits = encoded.language_logits
         if self.language_classifier is not None:
-            log_probs = self.language_classifier.log_probs(encoded.frames, encoded.lengths)
-            best = log_probs.masked_fill(~allowed_languages, -torch.inf).argmax(-1)
-            return [self.tokenizer.languages[i] for i in best.tolist()]
+            logits = self.language_classifier.log_probs(encoded.frames, encoded.lengths)
+        if logits is not None:
+            own = [self.tokenizer.languages.index(code) for code in self.languages]
+            best = logits.masked_fill(~allowed_languages[:, own], -torch.inf).argmax(-1)
+            return [self.languages[i] for i in best.tolist()]
         return [self.tokenizer.language_of(nbest[0].tokens) or nbest[0].language for nbest in found]
 
     def objective_weights(self) -> dict[str, float]:
@@ -130,7 +159,15 @@ class Recognizer(nn.Module):
         return AttentionDecoder(
             len(self.tokenizer), self.config.model.encoder.width, options.width, options.layers, options.heads,
             options.feedforward, options.dropout, START_END, options.label_smoothing, self.tree, options.smoothed,
+            self._decoder_adapters(),
         )  # fmt: skip
+
+    def _decoder_adapters(self) -> tuple[int, int]:
+        """Bottleneck and number of the adapters in the attention decoder."""
+        adapters = self.encoder.language_adapters
+        if adapters is None or not adapters.options.decoder:
+            return 0, 0
+        return adapters.options.bottleneck, len(adapters.languages)
 
 
 def _by_language(losses: dict[str, Tensor], languages: list[str]) -> dict[str, Tensor]:
@@ -152,6 +189,12 @@ def utterance_mean(features: Tensor, lengths: Tensor) -> Tensor:
 def parameter_count(model: nn.Module) -> int:
     """Parameters of a model."""
     return sum(parameter.numel() for parameter in model.parameters())
+
+
+def parameter_count_for_one_language(model: Recognizer) -> int:
+    """Parameters that run when a prompt allows one language: those of the other languages' adapters do not."""
+    parts = [module for module in model.modules() if isinstance(module, MixedAdapters)]
+    return parameter_count(model) - sum(parameter_count(p) * (p.languages - 1) // p.languages for p in parts)
 
 
 def save_model(folder: Path, model: Recognizer, weights: dict[str, Tensor] | None = None) -> None:

@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from masr.nn.dropout import Dropout
 from masr.nn.hierarchical_softmax import HierarchicalSoftmax, Smoothing
 from masr.nn.softmax import Softmax
+from masr.nn.summary_adapters import MixedAdapters
 from masr.vocab.tree import Tree
 
 KeysValues = tuple[Tensor, Tensor]
@@ -62,8 +63,12 @@ class Attention(nn.Module):
 class DecoderLayer(nn.Module):
     """Self-attention, attention to the frames, and a feed-forward layer, each behind a norm and added to its input."""
 
-    def __init__(self, width: int, encoder_width: int, heads: int, feedforward: int, dropout: float) -> None:
+    def __init__(
+        self, width: int, encoder_width: int, heads: int, feedforward: int, dropout: float,
+        adapters: MixedAdapters | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
+        self.adapters = adapters
         self.self_norm = nn.LayerNorm(width)
         self.self_attention = Attention(width, width, heads)
         self.cross_norm = nn.LayerNorm(width)
@@ -74,17 +79,20 @@ class DecoderLayer(nn.Module):
         )
         self.dropout = Dropout(dropout)
 
-    def forward(self, hidden: Tensor, cross: KeysValues, frame_mask: Tensor) -> Tensor:
+    def forward(
+        self, hidden: Tensor, cross: KeysValues, frame_mask: Tensor, language_weights: Tensor | None = None
+    ) -> Tensor:
         """All positions at once: (B, U, D) -> (B, U, D)."""
         normed = self.self_norm(hidden)
         attended = self.self_attention(normed, self.self_attention.keys_values(normed), causal=True)
         hidden = hidden + self.dropout(attended)
         attended = self.cross_attention(self.cross_norm(hidden), cross, frame_mask)
-        return self._feed(hidden + self.dropout(attended))
+        return self._feed(hidden + self.dropout(attended), language_weights)
 
     def step(
-        self, hidden: Tensor, past: KeysValues | None, cross: KeysValues, frame_mask: Tensor
-    ) -> tuple[Tensor, KeysValues]:
+        self, hidden: Tensor, past: KeysValues | None, cross: KeysValues, frame_mask: Tensor,
+        language_weights: Tensor | None = None,
+    ) -> tuple[Tensor, KeysValues]:  # fmt: skip
         """The newest position only: (N, 1, D) -> (N, 1, D), and the self-attention keys and values up to it."""
         normed = self.self_norm(hidden)
         keys, values = self.self_attention.keys_values(normed)
@@ -93,11 +101,17 @@ class DecoderLayer(nn.Module):
         hidden = hidden + self.self_attention(normed, (keys, values))
         # The K hypotheses of an utterance are K queries over one set of frames, so the frames are never copied K times.
         queries = self.cross_norm(hidden).view(cross[0].size(0), -1, hidden.size(-1))
-        attended = self.cross_attention(queries, cross, frame_mask)
-        return self._feed(hidden + attended.reshape(hidden.shape)), (keys, values)
+        attended = self.cross_attention(queries, cross, frame_mask).reshape(hidden.shape)
+        if language_weights is not None:
+            language_weights = language_weights.repeat_interleave(len(hidden) // len(language_weights), dim=0)
+        return self._feed(hidden + attended, language_weights), (keys, values)
 
-    def _feed(self, hidden: Tensor) -> Tensor:
-        return hidden + self.dropout(self.feedforward(self.feedforward_norm(hidden)))
+    def _feed(self, hidden: Tensor, language_weights: Tensor | None) -> Tensor:
+        hidden = hidden + self.dropout(self.feedforward(self.feedforward_norm(hidden)))
+        if self.adapters is None:
+            return hidden
+        assert language_weights is not None, "adapters need the weights of languages"
+        return hidden + self.adapters(hidden, language_weights[:, None])
 
 
 @dataclass
@@ -105,13 +119,14 @@ class DecoderState:
     """What :meth:`AttentionDecoder.step` remembers of N = B * K hypotheses; hypothesis n belongs to utterance n // K.
 
     ``cross`` holds one pair of (B, H, T, D / H) per layer, ``past`` one pair of (N, H, U, D / H), or None before the
-    first step; ``frame_mask`` is (B, 1, 1, T).
+    first step; ``frame_mask`` is (B, 1, 1, T), ``language_weights`` (B, L).
     """
 
     beam: int
     cross: list[KeysValues]
     frame_mask: Tensor
     past: list[KeysValues | None]
+    language_weights: Tensor | None = None
     position: int = 0
 
     def select(self, indices: Tensor) -> None:
@@ -123,6 +138,8 @@ class DecoderState:
         if len(indices) != len(self.frame_mask) * self.beam:
             utterances = indices[:: self.beam] // self.beam
             self.frame_mask = self.frame_mask.index_select(0, utterances)
+            if self.language_weights is not None:
+                self.language_weights = self.language_weights.index_select(0, utterances)
             self.cross = [_select(pair, utterances) for pair in self.cross]
         self.past = [pair if pair is None else _select(pair, indices) for pair in self.past]
 
@@ -134,7 +151,8 @@ def _select(pair: KeysValues, indices: Tensor) -> KeysValues:
 class AttentionDecoder(nn.Module):
     """Transformer decoder over V tokens; ``sos_eos`` is the one id that starts and ends a sentence.
 
-    Its softmax is flat, or hierarchical if a ``tree`` is given.
+    Its softmax is flat, or hierarchical if a ``tree`` is given. ``adapters`` (their bottleneck, and the number L of
+    languages) stand behind the first and the last block, and are weighted by ``language_weights`` (B, L).
 
     ValueError when ``width`` is odd or not a multiple of ``heads``, or ``sos_eos`` is outside the vocabulary.
     """
@@ -152,6 +170,7 @@ class AttentionDecoder(nn.Module):
         label_smoothing: float = 0.1,
         tree: Tree | None = None,
         smoothed: Smoothing = "tokens",
+        adapters: tuple[int, int] = (0, 0),
     ) -> None:
         super().__init__()
         if width % heads or width % 2:
@@ -165,33 +184,41 @@ class AttentionDecoder(nn.Module):
         nn.init.normal_(self.embedding.weight, std=width**-0.5)
         self.dropout = Dropout(dropout)
         self.blocks = nn.ModuleList(
-            DecoderLayer(width, encoder_width, heads, feedforward, dropout) for _ in range(layers)
-        )
+            DecoderLayer(
+                width, encoder_width, heads, feedforward, dropout,
+                MixedAdapters(width, *adapters) if all(adapters) and number in (0, layers - 1) else None,
+            )
+            for number in range(layers)
+        )  # fmt: skip
         self.norm = nn.LayerNorm(width)
         self.output: Softmax | HierarchicalSoftmax = (
             Softmax(width, vocabulary_size) if tree is None else HierarchicalSoftmax(width, tree, smoothed)
         )
 
-    def loss(self, frames: Tensor, lengths: Tensor, ids: Tensor, id_lengths: Tensor) -> Tensor:
+    def loss(
+        self, frames: Tensor, lengths: Tensor, ids: Tensor, id_lengths: Tensor, language_weights: Tensor | None = None
+    ) -> Tensor:
         """Label-smoothed negative log-likelihood (B,) in nats, summed over each utterance's U + 1 positions.
 
         ``frames`` (B, T, E), ``lengths`` (B,), ``ids`` (B, U), ``id_lengths`` (B,); padding is ignored.
         """
-        hidden = self._hidden(frames, lengths, ids, id_lengths)
+        hidden = self._hidden(frames, lengths, ids, id_lengths, language_weights)
         positions = torch.arange(ids.size(1) + 1, device=ids.device)
         targets = F.pad(ids, (0, 1)).masked_fill(positions >= id_lengths[:, None], self.sos_eos)
         losses = self.output.loss(hidden, targets, self.label_smoothing)
         return losses.masked_fill(positions > id_lengths[:, None], 0.0).sum(dim=1)
 
-    def log_probs(self, frames: Tensor, lengths: Tensor, ids: Tensor, id_lengths: Tensor) -> Tensor:
+    def log_probs(
+        self, frames: Tensor, lengths: Tensor, ids: Tensor, id_lengths: Tensor, language_weights: Tensor | None = None
+    ) -> Tensor:
         """Log-probabilities (B, U + 1, V) of each position's token given ``ids`` before it; arguments as ``loss``."""
-        return self.output.log_probs(self._hidden(frames, lengths, ids, id_lengths))
+        return self.output.log_probs(self._hidden(frames, lengths, ids, id_lengths, language_weights))
 
-    def start(self, frames: Tensor, lengths: Tensor, beam: int) -> DecoderState:
+    def start(self, frames: Tensor, lengths: Tensor, beam: int, language_weights: Tensor | None = None) -> DecoderState:
         """State of ``beam`` empty hypotheses per utterance of ``frames`` (B, T, E), ``lengths`` (B,)."""
         frames, frame_mask = _mask_frames(frames, lengths)
         cross = [layer.cross_attention.keys_values(frames) for layer in self._layers()]
-        return DecoderState(beam, cross, frame_mask, [None] * len(cross))
+        return DecoderState(beam, cross, frame_mask, [None] * len(cross), language_weights)
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """Append ``tokens`` (N,), at first ``sos_eos``, to the hypotheses; log-probabilities (N, V) of the next."""
@@ -201,7 +228,9 @@ class AttentionDecoder(nn.Module):
         """`step` without the softmax: (N, D)."""
         hidden = self._embed(tokens[:, None], state.position)
         for index, layer in enumerate(self._layers()):
-            hidden, state.past[index] = layer.step(hidden, state.past[index], state.cross[index], state.frame_mask)
+            hidden, state.past[index] = layer.step(
+                hidden, state.past[index], state.cross[index], state.frame_mask, state.language_weights
+            )
         state.position += 1
         return self.norm(hidden[:, 0])
 
@@ -209,12 +238,14 @@ class AttentionDecoder(nn.Module):
         """The same decoder for a search that does not look at all tokens: ``best-first`` or ``greedy``."""
         return TreeSearch(self, kind)
 
-    def _hidden(self, frames: Tensor, lengths: Tensor, ids: Tensor, id_lengths: Tensor) -> Tensor:
+    def _hidden(
+        self, frames: Tensor, lengths: Tensor, ids: Tensor, id_lengths: Tensor, language_weights: Tensor | None
+    ) -> Tensor:
         frames, frame_mask = _mask_frames(frames, lengths)
         padding = torch.arange(ids.size(1), device=ids.device) >= id_lengths[:, None]
         hidden = self._embed(F.pad(ids.masked_fill(padding, self.sos_eos), (1, 0), value=self.sos_eos))
         for layer in self._layers():
-            hidden = layer(hidden, layer.cross_attention.keys_values(frames), frame_mask)
+            hidden = layer(hidden, layer.cross_attention.keys_values(frames), frame_mask, language_weights)
         return self.norm(hidden)
 
     def _embed(self, ids: Tensor, start: int = 0) -> Tensor:

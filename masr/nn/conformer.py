@@ -28,17 +28,21 @@ class ConformerBlock(nn.Module):
         if width % (2 * options.heads):
             raise ValueError(f"model.encoder: width {width} does not split into {options.heads} even heads")
         self.feedforward1 = FeedForward(width, options.feedforward, dropout)
-        self.attention = SelfAttention(width, options.heads)
+        self.attention = SelfAttention(width, options.heads, options.language_adapters.summary_heard)
         self.convolution = ConvolutionModule(width, options.kernel)
         self.feedforward2 = FeedForward(width, options.feedforward, dropout)
         self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, frames: Tensor, mask: Tensor | None, memory: Memory | None = None) -> Tensor:
-        """(B, T, D), (B, T) bool or None when nothing is padded -> (B, T, D). There is nothing to remember."""
+    def forward(self, frames: Tensor, mask: Tensor | None, memory: Memory | None = None, prefix: int = 0) -> Tensor:
+        """(B, T, D), (B, T) bool or None when nothing is padded -> (B, T, D). There is nothing to remember.
+
+        The first ``prefix`` vectors are no frames but summaries, which the convolution neither sees nor changes.
+        """
         frames = torch.add(frames, self.dropout(self.feedforward1(frames)), alpha=0.5)
-        frames = frames + self.dropout(self.attention(frames, mask))
-        frames = frames + self.dropout(self.convolution(frames, mask))
+        frames = frames + self.dropout(self.attention(frames, mask, prefix))
+        convolved = self.dropout(self.convolution(frames[:, prefix:], None if mask is None else mask[:, prefix:]))
+        frames = frames + (F.pad(convolved, (0, 0, prefix, 0)) if prefix else convolved)
         frames = torch.add(frames, self.dropout(self.feedforward2(frames)), alpha=0.5)
         return self.norm(frames)
 
@@ -59,25 +63,36 @@ class FeedForward(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention with rotary positions."""
+    """Multi-head self-attention with rotary positions; summary vectors stand where the first frame stands."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, summary_heard: bool = True):
         super().__init__()
-        self.heads = heads
+        self.heads, self.summary_heard = heads, summary_heard
         self.norm = nn.LayerNorm(width)
         self.query_key_value = fuse(nn.Linear(width, 3 * width), 3)
         self.project = nn.Linear(width, width)
 
-    def forward(self, frames: Tensor, mask: Tensor | None) -> Tensor:
+    def forward(self, frames: Tensor, mask: Tensor | None, prefix: int = 0) -> Tensor:
         """(B, T, D) -> (B, T, D); padded frames (False in ``mask`` (B, T)) are not attended to."""
         batch, time, width = frames.shape
-        rotation = rotary_angles(time, width // self.heads, frames.device)
+        rotation = rotary_angles(time - prefix, width // self.heads, frames.device)
+        if prefix:
+            rotation = F.pad(rotation, (0, 0, prefix, 0), value=1.0)
         fused = self.query_key_value(self.norm(frames)).view(batch, time, 3, self.heads, width // self.heads)
         query, key = rotate(fused[:, :, :2], rotation[:, None, None]).permute(2, 0, 3, 1, 4)  # each (B, H, T, E)
         attended = F.scaled_dot_product_attention(
-            query, key, fused[:, :, 2].transpose(1, 2), attn_mask=None if mask is None else mask[:, None, None, :]
+            query, key, fused[:, :, 2].transpose(1, 2), attn_mask=self._attended(mask, prefix, frames)
         )
         return self.project(attended.transpose(1, 2).reshape(batch, time, width))
+
+    def _attended(self, mask: Tensor | None, prefix: int, frames: Tensor) -> Tensor | None:
+        """What may be attended to, of a shape that expands to (B, H, T, T); None is all."""
+        keys = None if mask is None else mask[:, None, None, :]
+        if not prefix or self.summary_heard:
+            return keys
+        summary = torch.arange(frames.shape[1], device=frames.device) < prefix
+        seen = summary[:, None] | ~summary
+        return seen if keys is None else seen & keys
 
 
 class ConvolutionModule(nn.Module):

@@ -1,10 +1,13 @@
-"""The encoder: subsampling, then a stack of blocks of the configured kind. B batch, T frames, F mel bins, D width.
+"""The encoder: subsampling, then a stack of blocks of the configured kind, with adapters of languages behind some.
+
+B batch, T frames, F mel bins, D width, K languages.
 
 An encoder whose blocks look back only (`causal`) can take a recording piece by piece: what its modules have to remember
 between two pieces is in a `Memory`. When it is not training it always works in pieces of `PIECE` frames, so that a
 stream gives the very numbers that the whole recording gives.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -17,6 +20,7 @@ from masr.nn.depthwise import Memory
 from masr.nn.dropout import Dropout
 from masr.nn.mamba import MambaBlock
 from masr.nn.subsampling import SUBSAMPLING, length_mask
+from masr.nn.summary_adapters import LanguageAdapters, Mixing
 
 BLOCKS = {"conformer": ConformerBlock, "mamba": MambaBlock}
 PIECE = 16
@@ -32,60 +36,84 @@ class EncoderOutput:
     lengths: Tensor
     """(B,) frames."""
     language_logits: Tensor | None = None
-    """(B, K), from encoders that tell languages apart themselves."""
+    """(B, K), from encoders that tell languages apart themselves; without regard to the prompt."""
+    language_weights: Tensor | None = None
+    """(B, K) shares that the last adapters had, zero for languages that the prompt does not allow."""
     intermediate: list[Tensor] = field(default_factory=list)
     """(B, T', D) outputs of the blocks that were asked for."""
+    layer_language_logits: list[Tensor] = field(default_factory=list)
+    """(B, K) of each layer with adapters."""
 
 
 class Encoder(nn.Module):
-    """Normalised features (B, T, F) -> EncoderOutput."""
+    """Normalised features (B, T, F) -> EncoderOutput; ``languages`` are those of prompts, for adapters."""
 
-    def __init__(self, mel_bins: int, options: EncoderOptions, intermediate_layers: tuple[int, ...] = ()):
+    def __init__(
+        self, mel_bins: int, options: EncoderOptions, intermediate_layers: tuple[int, ...] = (),
+        languages: Sequence[str] = (),
+    ):  # fmt: skip
         super().__init__()
         _check(options, intermediate_layers)
         subsampling = SUBSAMPLING[options.subsampling_type]
         self.subsampling = subsampling(mel_bins, options.width, options.subsampling_channels, options.subsampling)
         self.dropout = Dropout(options.dropout)
         self.blocks = nn.ModuleList(BLOCKS[options.type](options) for _ in range(options.layers))
+        with_adapters = options.language_adapters.layers
+        self.language_adapters = LanguageAdapters(options, languages) if with_adapters else None
         self.look_ahead = LookAhead(options.width, options.look_ahead) if options.look_ahead else None
         self.intermediate_layers = intermediate_layers
         self.factor = options.subsampling
         self.causal = is_causal(options)
 
     def forward(self, features: Tensor, lengths: Tensor, allowed_languages: Tensor | None = None) -> EncoderOutput:
-        """(B, T, F), (B,) -> EncoderOutput. A plain encoder does not look at ``allowed_languages`` (B, K)."""
+        """(B, T, F), (B,) -> EncoderOutput. Adapters obey the prompt ``allowed_languages`` (B, K), None allows all."""
         if not self.causal or self.training:
-            return self._encode(features, lengths, None)
+            return self._encode(features, lengths, None, True, allowed_languages)
         memory: Memory = {}
         pieces = features.split(PIECE * self.factor, 1)
         outputs = [
-            self.step(piece, lengths - number * PIECE * self.factor, memory, number == len(pieces) - 1)
+            self.step(
+                piece, lengths - number * PIECE * self.factor, memory, number == len(pieces) - 1, allowed_languages
+            )
             for number, piece in enumerate(pieces)
         ]
         intermediate = [torch.cat(parts, 1) for parts in zip(*(o.intermediate for o in outputs), strict=True)]
-        frames = torch.cat([output.frames for output in outputs], 1)
-        return EncoderOutput(frames, self.subsampling.lengths(lengths), None, intermediate)
+        frames, weights = torch.cat([output.frames for output in outputs], 1), outputs[-1].language_weights
+        return EncoderOutput(frames, self.subsampling.lengths(lengths), None, weights, intermediate)
 
-    def step(self, features: Tensor, lengths: Tensor, memory: Memory, last: bool) -> EncoderOutput:
+    def step(
+        self, features: Tensor, lengths: Tensor, memory: Memory, last: bool, allowed_languages: Tensor | None = None
+    ) -> EncoderOutput:
         """The next piece of recordings: (B, T, F) of which utterances end after ``lengths`` (B,) frames, or go on.
 
         A piece is `PIECE` encoder frames, only the last one may be shorter. ``look_ahead`` of the output's ``frames``
         come with the next piece, the last one brings all that are left; its ``lengths`` count what went in.
         """
-        return self._encode(features, lengths, memory, last)
+        return self._encode(features, lengths, memory, last, allowed_languages)
 
-    def _encode(self, features: Tensor, lengths: Tensor, memory: Memory | None, last: bool = True) -> EncoderOutput:
+    def _encode(
+        self, features: Tensor, lengths: Tensor, memory: Memory | None, last: bool, allowed: Tensor | None
+    ) -> EncoderOutput:
         frames, lengths = self._subsample(features, lengths, memory)
         frames = self.dropout(frames)
         mask = None if bool((lengths >= frames.shape[1]).all()) else length_mask(lengths, frames.shape[1])
+        frames, mixing = self._begin(frames, mask, allowed)
         intermediate = []
         for number, block in enumerate(self.blocks, 1):
-            frames = block(frames, mask, memory)
+            frames = block(frames, mixing.mask, memory, mixing.prefix)
+            if self.language_adapters is not None:
+                frames = self.language_adapters(number, frames, mixing)
             if number in self.intermediate_layers:
-                intermediate.append(frames)
+                intermediate.append(frames[:, mixing.prefix :])
         if self.look_ahead is not None:
             frames = self.look_ahead(frames, mask, memory, last)
-        return EncoderOutput(frames, lengths, None, intermediate)
+        named = mixing.logits[-1] if mixing.logits else None
+        return EncoderOutput(frames, lengths, named, mixing.weights, intermediate, mixing.logits)
+
+    def _begin(self, frames: Tensor, mask: Tensor | None, allowed: Tensor | None) -> tuple[Tensor, Mixing]:
+        if self.language_adapters is not None:
+            return self.language_adapters.begin(frames, mask, allowed)
+        return frames, Mixing(mask)
 
     def _subsample(self, features: Tensor, lengths: Tensor, memory: Memory | None) -> tuple[Tensor, Tensor]:
         """Convolutions see one encoder frame of the piece before, whose output is then dropped."""

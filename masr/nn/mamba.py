@@ -44,8 +44,11 @@ class MambaBlock(nn.Module):
         self.dropout = Dropout(dropout)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, frames: Tensor, mask: Tensor | None, memory: Memory | None = None) -> Tensor:
-        """(B, T, D), (B, T) bool or None when nothing is padded -> (B, T, D); ``memory`` is for forward blocks."""
+    def forward(self, frames: Tensor, mask: Tensor | None, memory: Memory | None = None, prefix: int = 0) -> Tensor:
+        """(B, T, D), (B, T) bool or None when nothing is padded -> (B, T, D); ``memory`` is for forward blocks.
+
+        There are no summary vectors (``prefix``) beside the frames of a Mamba encoder.
+        """
         frames = torch.add(frames, self.dropout(self.feedforward1(frames)), alpha=0.5)
         frames = frames + self.mamba(self.norm_mamba(frames), mask, memory)
         frames = frames + self.dropout(self.convolution(frames, mask, memory))

@@ -14,7 +14,7 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
@@ -134,6 +134,8 @@ class Utterance:
     predicted_language: str | None = None
     candidates: tuple[str, ...] = ()
     """The n-best list, best first, as it was written."""
+    language_weights: Mapping[str, float] = field(default_factory=dict)
+    """Shares of the adapters of each language, where the model has any."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "reference", normalize(self.reference, self.language))
@@ -199,7 +201,8 @@ def _parse(line: str, where: str) -> Utterance:
         raise ValueError(f"{where}: 'predicted_language' must be a string or null, found {predicted!r}")
     fields = {name: record[name] for name in _TEXT_FIELDS + _SECONDS_FIELDS}
     candidates = tuple(candidate["text"] for candidate in record.get("nbest", []))
-    return Utterance(**fields, predicted_language=predicted, candidates=candidates)
+    weights = record.get("language_weights", {})
+    return Utterance(**fields, predicted_language=predicted, candidates=candidates, language_weights=weights)
 
 
 def _is_seconds(value: object) -> bool:
@@ -336,6 +339,17 @@ def language_confusion(utterances: Iterable[Utterance]) -> dict[str, dict[str, i
         if utterance.predicted_language is not None:
             matrix.setdefault(utterance.language, Counter())[utterance.predicted_language] += 1
     return {language: dict(sorted(row.items())) for language, row in sorted(matrix.items())}
+
+
+def mean_language_weights(utterances: Iterable[Utterance]) -> dict[str, dict[str, float]]:
+    """Mean share of each language's adapters by true language; empty when the model has none."""
+    groups = by_language(utterance for utterance in utterances if utterance.language_weights)
+    return {
+        language: {
+            code: float(np.mean([u.language_weights[code] for u in group])) for code in group[0].language_weights
+        }
+        for language, group in groups.items()
+    }
 
 
 def rate_by_duration(utterances: Sequence[Utterance], *, groups: int = 8) -> list[dict[str, Any]]:

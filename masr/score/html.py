@@ -14,13 +14,31 @@ _KINDS = ("substitution", "insertion", "deletion")
 _SHOWN_CONFUSIONS = 12
 _WORST = 6  # utterances of each language
 
-_STYLE = """
+_COLOURS = """
 :root { color-scheme: light dark;
   --paper: #fbfbf9; --card: #ffffff; --ink: #22282d; --soft: #6a737a; --line: #e6e7e3; --accent: #33708c;
   --substitution: #d09a3e; --insertion: #4684ac; --deletion: #b05263; --wash: #f3f4f1; }
 @media (prefers-color-scheme: dark) { :root {
   --paper: #15181b; --card: #1b1f23; --ink: #dfe3e6; --soft: #8f989f; --line: #2b3136; --accent: #6fabc8;
   --substitution: #cf9f50; --insertion: #6da4c8; --deletion: #cc7b88; --wash: #20252a; } }
+"""
+
+_PICTURE = """
+svg { display: block; width: 100%; height: auto; margin-top: 6px; }
+svg text { font-size: 12px; fill: var(--ink); font-variant-numeric: tabular-nums; }
+svg .tick { fill: var(--soft); font-size: 11px; } svg .value { fill: var(--soft); }
+svg .grid { stroke: var(--line); } svg .whisker { stroke: var(--ink); stroke-width: 1.2; opacity: .75; fill: none; }
+svg .plain, svg .hit { fill: var(--accent); } svg .plain { opacity: .8; }
+svg .substitution { fill: var(--substitution); } svg .insertion { fill: var(--insertion); }
+svg .deletion, svg .miss { fill: var(--deletion); }
+svg .dot { fill: var(--accent); opacity: .28; }
+svg .curve { fill: none; stroke: var(--deletion); stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
+svg .tiny { font-size: 8px; }
+svg .empty { fill: var(--wash); } svg .cell { font-size: 11px; } svg .strong { fill: #ffffff; font-weight: 600; }
+@media (prefers-color-scheme: dark) { svg .strong { fill: #101316; } }
+"""
+
+_PAGE = """
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.55 system-ui, -apple-system, "Segoe UI",
   Roboto, "Noto Sans", "Noto Sans CJK SC", sans-serif; -webkit-text-size-adjust: 100%; }
@@ -58,18 +76,6 @@ tfoot tr:last-child td { border-bottom: 0; }
 td small { display: inline-block; min-width: 4.1em; margin-left: .4em; text-align: left; }
 td small, td .code { color: var(--soft); } td .code { font-size: 12.5px; margin-left: 6px; }
 td.main { font-weight: 600; } td.main small { font-weight: 400; }
-svg { display: block; width: 100%; height: auto; margin-top: 6px; }
-svg text { font-size: 12px; fill: var(--ink); font-variant-numeric: tabular-nums; }
-svg .tick { fill: var(--soft); font-size: 11px; } svg .value { fill: var(--soft); }
-svg .grid { stroke: var(--line); } svg .whisker { stroke: var(--ink); stroke-width: 1.2; opacity: .75; fill: none; }
-svg .plain, svg .hit { fill: var(--accent); } svg .plain { opacity: .8; }
-svg .substitution { fill: var(--substitution); } svg .insertion { fill: var(--insertion); }
-svg .deletion, svg .miss { fill: var(--deletion); }
-svg .dot { fill: var(--accent); opacity: .28; }
-svg .curve { fill: none; stroke: var(--deletion); stroke-width: 2; stroke-linejoin: round; stroke-linecap: round; }
-svg .tiny { font-size: 8px; }
-svg .empty { fill: var(--wash); } svg .cell { font-size: 11px; } svg .strong { fill: #ffffff; font-weight: 600; }
-@media (prefers-color-scheme: dark) { svg .strong { fill: #101316; } }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 18px; font-size: 12.5px; color: var(--soft); margin: 0 0 4px; }
 .legend i { display: inline-block; width: 10px; height: 10px; border-radius: 2px; margin-right: 6px; }
 ol.counts { list-style: none; margin: 0 0 14px; padding: 0; }
@@ -119,12 +125,13 @@ def html_report(metrics: Metrics, utterances: Sequence[Utterance]) -> str:
         _charts(metrics),
         _duration(metrics, utterances),
         _languages(metrics),
+        _language_weights(metrics),
         _confusions(metrics),
         _worst(utterances),
         _conditions(metrics),
     ]
     meta = '<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">'
-    head = f"<head>\n{meta}\n<title>{title}</title>\n<style>{_STYLE}</style>\n</head>"
+    head = f"<head>\n{meta}\n<title>{title}</title>\n<style>{_COLOURS}{_PAGE}{_PICTURE}</style>\n</head>"
     body = "\n".join(section for section in sections if section)
     script = f"<script>{_SCRIPT}</script>"
     return f'<!doctype html>\n<html lang="en">\n{head}\n<body>\n<main>\n{body}\n</main>\n{script}\n</body>\n</html>\n'
@@ -256,6 +263,28 @@ def _languages(metrics: Metrics) -> str:
     parts = f"{plot}<div><h3>Most often confused</h3>{_counts(named)}</div>"
     note = f"Rows: spoken; columns: recognised; in % of the row. {confusion['utterances']:,} utterances."
     return _section("Language confusion", f'<div class="card"><div class="beside">{parts}</div></div>', note)
+
+
+def _language_weights(metrics: Metrics) -> str:
+    if not metrics["language_weights"]:
+        return ""
+    card = f'<div class="card">{heat_map(metrics["language_weights"], "Weights of adapters")}</div>'
+    return _section("Weights of the languages' adapters", card, "Rows: spoken; columns: adapters; in % of the row.")
+
+
+def pictures(metrics: Metrics) -> dict[str, str]:
+    """The heat maps of the page as files of their own, by name."""
+    confusion = metrics["language_confusion"]
+    found = {
+        "language_confusion": (confusion and confusion["counts"], "Language confusion"),
+        "language_weights": (metrics["language_weights"], "Weights of adapters"),
+    }
+    alone = f"><style>{_COLOURS}{_PICTURE}</style>"
+    maps = {name: heat_map(matrix, title) for name, (matrix, title) in found.items() if matrix}
+    return {
+        f"{name}.svg": picture.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1).replace(">", alone, 1)
+        for name, picture in maps.items()
+    }
 
 
 def _confusions(metrics: Metrics) -> str:

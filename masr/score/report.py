@@ -9,7 +9,7 @@ from typing import Any
 
 from masr.score import errors
 from masr.score.errors import ErrorCounts, Utterance
-from masr.score.html import html_report
+from masr.score.html import html_report, pictures
 from masr.score.plots import percent
 from masr.text.languages import language_name, main_error_rate
 from masr.text.normalize import VERSION
@@ -31,7 +31,7 @@ _SCLITE = "| language | sentences | units | correct | sub | del | ins | error | 
 
 
 def write_report(decode_file: Path, output: Path, *, details: dict[str, str]) -> Metrics:
-    """Writes ``metrics.json``, ``report.md``, ``report.html`` and ``alignments.txt`` into ``output``.
+    """Writes ``metrics.json``, ``report.md``, ``report.html``, ``alignments.txt`` and pictures into ``output``.
 
     ``details`` (command, environment, parameters ...) is shown as it is, in the order given. Returns what
     metrics.json holds: rates as fractions, durations in seconds. Equal input gives equal bytes.
@@ -45,6 +45,7 @@ def write_report(decode_file: Path, output: Path, *, details: dict[str, str]) ->
         "report.md": markdown_report(metrics),
         "report.html": html_report(metrics, utterances),
         "alignments.txt": alignments(utterances),
+        **pictures(metrics),
     }
     for name, text in texts.items():
         (output / name).write_text(text, encoding="utf-8")
@@ -80,6 +81,7 @@ def compute_metrics(utterances: Sequence[Utterance], *, title: str, details: Map
             "characters": _confusions(errors.confusions(utterances, characters=True)),
         },
         "language_confusion": _language_confusion(utterances),
+        "language_weights": errors.mean_language_weights(utterances) or None,
     }
 
 
@@ -210,6 +212,8 @@ def markdown_report(metrics: Metrics) -> str:
         sections += [f"## Most confused {name}", _confusion_table(metrics["confusions"][name])]
     if metrics["language_confusion"]:
         sections += ["## Language confusion", _language_confusion_table(metrics["language_confusion"])]
+    if metrics["language_weights"]:
+        sections += ["## Weights of the languages' adapters (%)", _language_weights_table(metrics["language_weights"])]
     return "\n\n".join(sections) + "\n"
 
 
@@ -301,6 +305,14 @@ def _language_confusion_table(confusion: Metrics) -> str:
         wrong = sorted((-count, other) for other, count in row.items() if other != language)
         taken = ", ".join(f"{other} ({-count})" for count, other in wrong)
         lines.append(f"| {language_name(language)} ({language}) | {total} | {percent(right / total)} | {taken} |")
+    return "\n".join(lines)
+
+
+def _language_weights_table(weights: Mapping[str, Mapping[str, float]]) -> str:
+    codes = list(next(iter(weights.values())))
+    lines = [f"| spoken | {' | '.join(codes)} |", "|---|" + "--:|" * len(codes)]
+    for language, row in weights.items():
+        lines.append(f"| {language_name(language)} ({language}) | {' | '.join(percent(row[c], 1) for c in codes)} |")
     return "\n".join(lines)
 
 

@@ -1,4 +1,4 @@
-"""Stage 4: recognises the test splits with every method of the config; one forward pass serves all methods."""
+"""Stage 4: recognises the test splits with every method and prompt of the config; a forward pass serves all methods."""
 
 import json
 import math
@@ -13,12 +13,13 @@ from lhotse.cut import Cut
 
 from masr.config import Config
 from masr.data.batches import Batch, CutFeatures, collate, load_usable
+from masr.data.prompts import decoding_prompts
 from masr.data.rejected import Rejected
 from masr.data.sampling import split_by_duration
 from masr.decode.alignment import add_times, timed_words
 from masr.decode.hypothesis import Hypothesis
 from masr.decode.rescore import ScaleChoice
-from masr.decode.search import METHODS, Searcher, Setting, check_methods
+from masr.decode.search import METHODS, Searcher, Setting, check_methods, result_name, result_names
 from masr.decode.utterances import Utterances, utterances_of
 from masr.files import file_hash, written_beside
 from masr.models.recognizer import WEIGHTS, Recognizer, load_model
@@ -32,7 +33,7 @@ from masr.stages.train import experiment_folder
 
 
 def run(config: Config, force: bool = False) -> None:
-    """Writes ``exp/<name>/decode/<method>/<split>.jsonl``, one line an utterance.
+    """Writes ``exp/<name>/decode/<method>/<split>.jsonl``, one line an utterance, and likewise ``<method>@<prompt>``.
 
     A method with scales gets those with the smallest macro CER on dev, and keeps them in ``scales.json``.
     """
@@ -40,8 +41,10 @@ def run(config: Config, force: bool = False) -> None:
     model = load_model(folder, "cuda" if torch.cuda.is_available() else "cpu")
     check_methods(config.decode, model)
     lm.run(config)
-    methods = dict.fromkeys(config.decode.methods)
-    outputs = {name: StageOutput("decode", folder / "decode" / name, _inputs(config, name)) for name in methods}
+    results = result_names(config.decode)
+    outputs = {
+        name: StageOutput("decode", folder / "decode" / name, _inputs(config, *results[name])) for name in results
+    }
     outputs = {name: output for name, output in outputs.items() if force or not output.is_complete()}
     if not outputs:
         say(f"decode: complete in {folder / 'decode'} (--force redoes it)")
@@ -50,28 +53,32 @@ def run(config: Config, force: bool = False) -> None:
         output.begin(force=True)
     lm.copy_to(folder, config)
     searcher = load_searcher(folder, model, config.decode)
-    settings = _choose_scales(list(outputs), searcher, model, config)
-    for split in config.corpus.test:
-        _decode_split(split, searcher, model, settings, config)
+    for prompt in dict.fromkeys(results[name][1] for name in outputs):
+        methods = [results[name][0] for name in outputs if results[name][1] == prompt]
+        settings = _choose_scales(methods, prompt, searcher, model, config)
+        for split in config.corpus.test:
+            _decode_split(split, prompt, searcher, model, settings, config)
     for output in outputs.values():
         output.seal()
 
 
-def _inputs(config: Config, method: str) -> dict[str, Any]:
+def _inputs(config: Config, method: str, prompt: str) -> dict[str, Any]:
     return {
         "weights": file_hash(experiment_folder(config) / WEIGHTS), "features": features.require(config),
         "splits": config.corpus.test, "dev": config.corpus.dev if METHODS[method].has_scales(config.decode) else None,
-        "decode": config.decode.model_dump(exclude={"methods"}), "lm": lm.require(config, METHODS[method]),
-        "bias": file_hash(Path(config.decode.bias_file)) if config.decode.bias_file else None,
+        "decode": config.decode.model_dump(exclude={"methods", "prompts"}), "lm": lm.require(config, METHODS[method]),
+        "bias": file_hash(Path(config.decode.bias_file)) if config.decode.bias_file else None, "prompt": prompt,
     }  # fmt: skip
 
 
 @torch.no_grad()
-def _choose_scales(methods: list[str], searcher: Searcher, model: Recognizer, config: Config) -> dict[str, Setting]:
+def _choose_scales(
+    methods: list[str], prompt: str, searcher: Searcher, model: Recognizer, config: Config
+) -> dict[str, Setting]:
     """The best setting of every method on dev; what has no scales has one setting."""
     choices = {name: ScaleChoice(METHODS[name].scales(config.decode)) for name in methods}
     undecided = {name: choice for name, choice in choices.items() if len(choice.settings) > 1}
-    for cuts, batch in _batches(config.corpus.dev, model, config, "scales") if undecided else ():
+    for cuts, batch in _batches(config.corpus.dev, prompt, model, config, "scales") if undecided else ():
         _, utterances = _listen(model, batch)
         for name, choice in undecided.items():
             results = searcher(name, utterances, choice.settings)
@@ -79,39 +86,47 @@ def _choose_scales(methods: list[str], searcher: Searcher, model: Recognizer, co
                 supervision = cut.supervisions[0]
                 choice.add(supervision.language, supervision.text, [found[row][0].text for found in results])
     for name, choice in undecided.items():
-        save_scales(experiment_folder(config), name, choice.best(), choice.macro_cer.min())
+        result = result_name(name, prompt)
+        save_scales(experiment_folder(config), result, choice.best(), choice.macro_cer.min())
         scales = ", ".join(f"{part} {value:g}" for part, value in choice.best().items())
-        say(f"decode: {name}: {scales}, best of {len(choice.settings)} on dev: macro CER {choice.macro_cer.min():.2%}")
+        say(
+            f"decode: {result}: {scales}, best of {len(choice.settings)} on dev: macro CER {choice.macro_cer.min():.2%}"
+        )
     return {name: choice.best() if name in undecided else choice.settings[0] for name, choice in choices.items()}
 
 
 @torch.no_grad()
 def _decode_split(
-    split: str, searcher: Searcher, model: Recognizer, settings: dict[str, Setting], config: Config
+    split: str, prompt: str, searcher: Searcher, model: Recognizer, settings: dict[str, Setting], config: Config
 ) -> None:
     lines: dict[str, list[dict]] = {method: [] for method in settings}
-    for number, (cuts, batch) in enumerate(_batches(split, model, config, "decode")):
+    for number, (cuts, batch) in enumerate(_batches(split, prompt, model, config, "decode")):
         if number == 0:  # not timed: decoding graphs are compiled, and a GPU has to wake up
             _decode_batch(cuts, batch, searcher, model, settings)
         for method, rows in _decode_batch(cuts, batch, searcher, model, settings).items():
             lines[method] += rows
     for method, rows in lines.items():
-        path = experiment_folder(config) / "decode" / method / f"{split}.jsonl"
-        _write_lines(sorted(rows, key=lambda row: row["id"]), path)
+        result = result_name(method, prompt)
+        _write_lines(
+            sorted(rows, key=lambda row: row["id"]), experiment_folder(config) / "decode" / result / f"{split}.jsonl"
+        )
         seconds, audio = sum(row["seconds"] for row in rows), sum(row["duration"] for row in rows)
-        say(f"decode: {split}: {method}: {len(rows)} utterances at real-time factor {seconds / audio:.4f}")
+        say(f"decode: {split}: {result}: {len(rows)} utterances at real-time factor {seconds / audio:.4f}")
 
 
-def _batches(split: str, model: Recognizer, config: Config, what: str) -> Iterator[tuple[list[Cut], Batch]]:
+def _batches(
+    split: str, prompt: str, model: Recognizer, config: Config, what: str
+) -> Iterator[tuple[list[Cut], Batch]]:
     """The usable recordings of a split, with progress; the others are listed in the end."""
     cuts, load = load_cuts(config, split), CutFeatures(model.config.features.mel_bins)
+    prompter = decoding_prompts(prompt, model.tokenizer.languages)
     rejected = Rejected(experiment_folder(config) / "decode" / f"{split}.rejected.tsv")
     parts = split_by_duration(cuts, config.decode.batch_seconds)
     total = sum(cut.duration for cut in cuts)
     for part in track(parts, f"{what}: {split}", total, lambda part: sum(cut.duration for cut in part), "s"):
         found, usable = load_usable(part, load, rejected.reasons)
         if usable:
-            yield usable, collate(found, usable, model.tokenizer).to(model.feature_mean.device)
+            yield usable, collate(found, usable, model.tokenizer, prompter).to(model.feature_mean.device)
     rejected.finish(f"{what}: {split}", len(cuts), config.data.max_bad_fraction)
     if len(rejected.reasons) == len(cuts):
         raise ValueError(f"{what}: no recording of {split} can be used; reasons in {rejected.path}")
@@ -137,10 +152,20 @@ def _decode_batch(
             add_times(hypothesis, utterances.log_probs[row, : utterances.ctc_lengths[row]], model)
         languages = model.predict_languages(encoded, found, batch.allowed_languages)
         rows[method] = [
-            _line(cut, hypothesis, nbest, language, rate * cut.duration, timed_words(hypothesis, model))
-            for cut, hypothesis, nbest, language in zip(cuts, best, found, languages, strict=True)
+            _line(cut, hypothesis, nbest, language, rate * cut.duration, timed_words(hypothesis, model)) | shares
+            for cut, hypothesis, nbest, language, shares in zip(
+                cuts, best, found, languages, _language_weights(encoded, model, len(cuts)), strict=True
+            )
         ]
     return rows
+
+
+def _language_weights(encoded: EncoderOutput, model: Recognizer, number: int) -> list[dict]:
+    """What language adapters add to a line."""
+    if encoded.language_weights is None:
+        return [{}] * number
+    shares = [[round(share, 4) for share in row] for row in encoded.language_weights.tolist()]
+    return [{"language_weights": dict(zip(model.languages, row, strict=True))} for row in shares]
 
 
 def _closest(nbest: list[Hypothesis], cut: Cut) -> Hypothesis:

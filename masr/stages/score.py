@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from masr.config import Config
+from masr.decode.search import result_names
 from masr.files import file_hash
 from masr.progress import clock, say
 from masr.score.plots import percent
@@ -15,9 +16,10 @@ from masr.stages.train import experiment_folder
 def run(config: Config, force: bool = False) -> None:
     """Writes ``exp/<name>/score/<method>/<split>/`` with report.md, report.html, metrics.json, alignments.txt."""
     folder = experiment_folder(config)
-    for method in config.decode.methods:
-        seal_of(folder / "decode" / method, "decode")
-    files = [folder / "decode" / m / f"{s}.jsonl" for m in config.decode.methods for s in config.corpus.test]
+    names = result_names(config.decode)
+    for name in names:
+        seal_of(folder / "decode" / name, "decode")
+    files = [folder / "decode" / name / f"{split}.jsonl" for name in names for split in config.corpus.test]
     if missing := [str(file) for file in files if not file.is_file()]:
         raise FileNotFoundError(
             f"{', '.join(missing)} is missing: run `masr decode` with these decode and corpus options"

@@ -20,7 +20,13 @@ from masr.data.features import FRAME_SHIFT
 from masr.data.rejected import Rejected
 from masr.data.sampling import EpochPlan, language_of
 from masr.files import file_hash
-from masr.models.recognizer import WEIGHTS, Recognizer, load_model, parameter_count
+from masr.models.recognizer import (
+    WEIGHTS,
+    Recognizer,
+    load_model,
+    parameter_count,
+    parameter_count_for_one_language,
+)
 from masr.progress import clock, say
 from masr.stages import features, vocab
 from masr.stages.features import load_cuts, load_statistics
@@ -80,7 +86,9 @@ def run(config: Config, force: bool = False) -> None:
         best = f"dev CER {progress['best_cer']:.2%} at update {progress['best_update']}"
         say(f"train: {best}; weights in {folder / WEIGHTS}")
         say(f"train: {clock(progress['train_seconds'])} for {progress['audio_seconds'] / 3600:.1f} h of audio")
-        record = {"parameters": parameter_count(trainer.recognizer), **progress}
+        model = trainer.recognizer
+        one = parameter_count_for_one_language(model)
+        record = {"parameters": parameter_count(model), "parameters_of_one_language": one, **progress}
         (folder / "training.json").write_text(json.dumps(record, indent=1))
         output.seal("*.safetensors")
     accelerator.wait_for_everyone()

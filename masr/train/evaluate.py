@@ -7,7 +7,9 @@ from accelerate import Accelerator
 from kaldialign import edit_distance
 from lhotse.cut import Cut
 
+from masr.config import Decode
 from masr.data.batches import CutFeatures, collate, load_usable
+from masr.data.prompts import Prompter, decoding_prompts
 from masr.data.sampling import language_of, split_by_duration
 from masr.decode.attention_beam import attention_beam
 from masr.decode.greedy import ctc_greedy
@@ -28,14 +30,18 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: Recognizer, cuts: list[Cut], batch_seconds: float, accelerator: Accelerator) -> Evaluation:
-    """Greedy CER of ``cuts`` with a model in eval mode: of CTC or, if it has no weight, of the attention decoder."""
+def evaluate(model: Recognizer, cuts: list[Cut], options: Decode, accelerator: Accelerator) -> Evaluation:
+    """Greedy CER of ``cuts`` with a model in eval mode: of CTC or, if it has no weight, of the attention decoder.
+
+    Prompts are the first of ``decode.prompts``.
+    """
+    prompt = decoding_prompts(options.prompts[0], model.tokenizer.languages)
     codes = model.tokenizer.languages
     counts = torch.zeros(len(codes), 2, dtype=torch.float64)
     examples: list[tuple[str, str, str]] = []
     rejected: dict[str, str] = {}
-    for part in split_by_duration(cuts[accelerator.process_index :: accelerator.num_processes], batch_seconds):
-        for cut, hypothesis in _recognize(model, part, accelerator.device, rejected):
+    for part in split_by_duration(cuts[accelerator.process_index :: accelerator.num_processes], options.batch_seconds):
+        for cut, hypothesis in _recognize(model, part, prompt, accelerator.device, rejected):
             code, reference = language_of(cut), cut.supervisions[0].text
             edits = edit_distance(list(reference), list(hypothesis))["total"]
             counts[codes.index(code)] += torch.tensor([edits, len(reference)])
@@ -50,12 +56,12 @@ def evaluate(model: Recognizer, cuts: list[Cut], batch_seconds: float, accelerat
 
 
 def _recognize(
-    model: Recognizer, cuts: list[Cut], device: torch.device, rejected: dict[str, str]
+    model: Recognizer, cuts: list[Cut], prompt: Prompter, device: torch.device, rejected: dict[str, str]
 ) -> list[tuple[Cut, str]]:
     features, usable = load_usable(cuts, CutFeatures(model.config.features.mel_bins), rejected)
     if not usable:
         return []
-    batch = collate(features, usable, model.tokenizer).to(device)
+    batch = collate(features, usable, model.tokenizer, prompt).to(device)
     encoded = model.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
     if model.config.model.ctc.weight:
         found = ctc_greedy(*model.ctc.log_probs(encoded.frames, encoded.lengths))
@@ -63,6 +69,6 @@ def _recognize(
         assert model.attention_decoder is not None
         found = attention_beam(
             model.attention_decoder, encoded.frames, encoded.lengths, beam=1, sos_eos=START_END,
-            max_length_ratio=model.ctc.upsampling,
+            max_length_ratio=model.ctc.upsampling, language_weights=encoded.language_weights,
         )  # fmt: skip
     return [(cut, model.tokenizer.decode(best[0].tokens)) for cut, best in zip(usable, found, strict=True)]

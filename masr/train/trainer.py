@@ -107,7 +107,7 @@ class Trainer:
             updates, self.recognizer.tokenizer, self.config.features.mel_bins,
             masks if epoch >= masks.start_epoch else None,
             self.config.seed + epoch, data.device_seconds, self.accelerator.process_index,
-            self.accelerator.num_processes,
+            self.accelerator.num_processes, data.prompts,
         )  # fmt: skip
         return DataLoader(
             dataset, batch_size=None, sampler=range(self.progress["position"], len(updates)), num_workers=data.workers,
@@ -218,7 +218,7 @@ class Trainer:
 
     def _evaluate_and_save(self) -> None:
         self._check_recordings()
-        result = evaluate(self.averaged, self.dev, self.config.decode.batch_seconds, self.accelerator)
+        result = evaluate(self.averaged, self.dev, self.config.decode, self.accelerator)
         better = result.macro_cer < self.progress["best_cer"]
         if better:
             self.progress |= {"best_cer": result.macro_cer, "best_update": self.progress["update"]}

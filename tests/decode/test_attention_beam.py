@@ -103,7 +103,7 @@ class Scripted:
         self.log_probs = log_probs
         self.steps = 0
 
-    def start(self, frames: Tensor, lengths: Tensor, beam: int) -> "Scripted":
+    def start(self, frames: Tensor, lengths: Tensor, beam: int, language_weights: Tensor | None) -> "Scripted":
         return self
 
     def select(self, indices: Tensor) -> None:

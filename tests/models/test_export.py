@@ -11,7 +11,14 @@ import masr
 from masr.config import Config, LanguageModel, Vocab
 from masr.decode.language_models import estimate_models
 from masr.models.export import export_model
-from masr.models.recognizer import WEIGHTS, Recognizer, load_model, save_model
+from masr.models.recognizer import (
+    WEIGHTS,
+    Recognizer,
+    load_model,
+    parameter_count,
+    parameter_count_for_one_language,
+    save_model,
+)
 from masr.models.searcher import save_scales
 from masr.text.tokenizer import train_tokenizer
 
@@ -79,3 +86,61 @@ def test_a_method_takes_its_language_models_and_scales_with_it(trained, tmp_path
         masr.load(str(output), methods=["lattice-hg"])
     with pytest.raises(ValueError, match="nbest-oracle needs to know what was said"):
         masr.load(str(output), methods=["nbest-oracle"])
+
+
+ADAPTERS = {"layers": [1], "bottleneck": 3, "decoder": True, "prompt_vectors": True}
+
+
+@pytest.fixture
+def adapted(tmp_path):
+    """A model with adapters of three languages, in the attention decoder too, with large random weights."""
+    encoder = ENCODER | {"language_adapters": ADAPTERS}
+    decoder = {"weight": 0.3, "layers": 1, "width": 16, "heads": 2, "feedforward": 16}
+    options = {"encoder": encoder, "attention_decoder": decoder, "language_classifier": {"weight": 0.1}}
+    config = Config.model_validate({"name": "test", "model": options, "decode": {"methods": ["joint-beam"]}})
+    tokenizer = train_tokenizer({"es": ["uno dos"], "pt": ["um dois"], "ro": ["unu doi"]}, Vocab())
+    torch.manual_seed(0)
+    model = Recognizer(config, tokenizer)
+    for parameter in model.parameters():
+        parameter.data.normal_(std=0.2)
+    save_model(tmp_path / "exp", model)
+    return tmp_path / "exp"
+
+
+def test_only_the_adapters_of_some_languages_are_exported(adapted, tmp_path):
+    audio = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+    output = export_model(adapted, tmp_path / "model", languages=["ro", "es"])
+    whole, small = load_model(adapted), load_model(output)
+    assert small.languages == ["es", "ro"]
+    shapes = {n: (w.shape, small.state_dict()[n].shape) for n, w in whole.state_dict().items()}
+    for_languages = [name for name, (before, after) in shapes.items() if before != after]
+    assert for_languages and all("adapters" in name for name in for_languages)
+    for name in for_languages:
+        assert torch.allclose(small.state_dict()[name], whole.state_dict()[name][[0, 2]], atol=1e-3)
+    found = masr.load(output).transcribe(audio)
+    expected = masr.load(adapted).transcribe(audio, languages=["es", "ro"])
+    assert (found.text, found.language) == (expected.text, expected.language)
+    assert found.score == pytest.approx(expected.score, rel=0.005)
+    assert found.score != pytest.approx(masr.load(adapted).transcribe(audio, languages=["pt"]).score, rel=0.005)
+    assert "Spanish, Romanian." in (output / "README.md").read_text()
+    with pytest.raises(ValueError, match="unknown: pt; this model knows es, ro"):
+        masr.load(output).transcribe(audio, languages=["pt"])
+
+
+def test_one_language_is_what_runs_in_the_whole_model(adapted, tmp_path):
+    small = load_model(export_model(adapted, tmp_path / "model", languages=["pt"]))
+    assert parameter_count(small) == pytest.approx(parameter_count_for_one_language(load_model(adapted)), abs=110)
+    again = load_model(export_model(tmp_path / "model", tmp_path / "again", languages=["pt"]))
+    assert again.languages == ["pt"]
+
+
+def test_languages_that_cannot_be_exported(adapted, tmp_path):
+    with pytest.raises(ValueError, match="unknown: cs; this model knows es, pt, ro"):
+        export_model(adapted, tmp_path / "model", languages=["es", "cs"])
+    with pytest.raises(ValueError, match="none given"):
+        export_model(adapted, tmp_path / "model", languages=[])
+
+
+def test_a_model_without_adapters_has_nothing_of_one_language(trained, tmp_path):
+    with pytest.raises(ValueError, match="has no language adapters"):
+        export_model(trained, tmp_path / "model", languages=["es"])

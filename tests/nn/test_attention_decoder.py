@@ -98,3 +98,38 @@ def test_bad_sizes_are_refused():
         AttentionDecoder(V, 6, 8, 1, heads=3, feedforward=16, dropout=0.0, sos_eos=1)
     with pytest.raises(ValueError, match="outside the vocabulary"):
         AttentionDecoder(V, 6, 8, 1, heads=2, feedforward=16, dropout=0.0, sos_eos=V)
+
+
+@pytest.fixture
+def adapted():
+    torch.manual_seed(3)
+    decoder = AttentionDecoder(V, 6, 8, 3, 2, 16, 0.0, SOS_EOS, adapters=(4, 2)).eval()
+    for block in (decoder.blocks[0], decoder.blocks[2]):
+        for parameter in block.adapters.parameters():
+            parameter.data.normal_()
+    return decoder
+
+
+def test_adapters_stand_behind_the_first_and_the_last_block(adapted, batch):
+    assert [block.adapters is not None for block in adapted.blocks] == [True, False, True]
+    one, other = (adapted.log_probs(*batch, torch.tensor([weights] * 3)) for weights in ([1.0, 0.0], [0.0, 1.0]))
+    assert not torch.allclose(one, other, atol=0.01)
+    for block in (adapted.blocks[0], adapted.blocks[2]):
+        for parameter in block.adapters.parameters():
+            parameter.data[1] += 1
+    assert torch.equal(adapted.log_probs(*batch, torch.tensor([[1.0, 0.0]] * 3)), one)
+
+
+def test_steps_with_adapters_equal_log_probs(adapted, batch):
+    frames, lengths, ids, id_lengths = batch
+    weights = torch.tensor([[1.0, 0.0], [0.3, 0.7], [0.5, 0.5]])
+    expected = adapted.log_probs(*batch, weights)
+    state = adapted.start(frames, lengths, 2, weights)
+    inputs = torch.cat((torch.full((3, 1), SOS_EOS), ids.clamp(min=1)), dim=1)
+    for position in range(ids.size(1) + 1):
+        found = adapted.step(inputs[:, position].repeat_interleave(2), state).view(3, 2, V)
+        for row in range(3):
+            if position <= id_lengths[row]:
+                assert torch.allclose(found[row], expected[row, position].expand(2, V), atol=1e-5)
+    state.select(torch.tensor([2, 3]))
+    assert torch.equal(state.language_weights, weights[1:2])

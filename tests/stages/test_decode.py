@@ -6,7 +6,7 @@ import pytest
 from kaldialign import edit_distance
 from lhotse import CutSet
 
-from masr.stages import decode, features, prepare
+from masr.stages import decode, features, prepare, score
 from masr.stages.features import feature_folder
 from masr.stages.output import seal_of
 
@@ -209,3 +209,15 @@ def test_methods_with_language_models_choose_their_scales_and_write_lines(traine
 def test_an_utterance_without_any_path_is_still_json():
     assert decode._or_null(float("-inf")) is None
     assert decode._or_null(-1.5) == -1.5
+
+
+def test_prompts_have_results_of_their_own(trained, capsys):
+    config = trained.config("decode.prompts=[all,oracle]", "decode.methods=[ctc-greedy]")
+    decode.run(config)
+    assert "decode: test: ctc-greedy@oracle: 1 utterances" in capsys.readouterr().out
+    (everything,), (oracle,) = lines(trained), lines(trained, "ctc-greedy@oracle")
+    assert everything["id"] == oracle["id"]
+    decode.run(trained.config("decode.methods=[ctc-greedy]"))
+    assert capsys.readouterr().out.startswith("decode: complete")
+    score.run(config)
+    assert (trained.folder / "exp/small/score/ctc-greedy@oracle/test/metrics.json").exists()

@@ -17,7 +17,8 @@ from masr.stages.features import load_cuts
 # Updates of one or two recordings, so that a second process sometimes has nothing to do; SpecAugment stays on.
 OPTIONS = [
     "data.batch_seconds=2.4", "train.updates=10", "train.validate_every=5", "model.encoder.dropout=0.0",
-    "model.ctc.intermediate_layers=[1]", "model.language_classifier.weight=0.2",
+    "model.ctc.intermediate_layers=[1]", "model.language_classifier.weight=0.2", "data.prompts.all=0.3",
+    "model.encoder.language_adapters={layers: [1, 2], bottleneck: 4, decoder: true}",
     "model.attention_decoder={weight: 0.3, layers: 1, width: 16, heads: 2, feedforward: 16, dropout: 0.0}",
 ]  # fmt: skip
 
