@@ -106,6 +106,24 @@ def test_what_has_not_been_run_is_a_dash(table):
     assert lines[-2:] == ["| The first | - (21.50) | - | - | - | 0 |", "| b | - | - | - | - | 0 |"]
 
 
+def test_prompts_languages_recognised_and_what_runs_have_columns(table):
+    table.write_text(TABLE.replace("[cer, cer/*, parameters,", "[cer, cer@oracle+2, lid, parameters, one,"))
+    run_table(table, rows=["a"])
+    for seed in (1, 3):
+        folder = table.parents[1] / f"exp/some/a-{seed}"
+        metrics = json.loads((folder / "score/ctc-greedy/test/metrics.json").read_text())
+        metrics["language_confusion"] = {"accuracy": 0.9}
+        (folder / "score/ctc-greedy/test/metrics.json").write_text(json.dumps(metrics))
+        metrics["macro"]["cer"]["rate"] -= 0.1
+        (folder / "score/ctc-greedy@oracle+2/test").mkdir(parents=True)
+        (folder / "score/ctc-greedy@oracle+2/test/metrics.json").write_text(json.dumps(metrics))
+        training = json.loads((folder / "training.json").read_text()) | {"parameters_of_one_language": 1500000}
+        (folder / "training.json").write_text(json.dumps(training))
+    lines = print_table(table, rows=["a"]).splitlines()
+    assert lines[2].startswith("|  | CER | CER oracle+2 | language right | M parameters | M parameters, one language |")
+    assert lines[4].startswith("| The first | 22.00 ± 1.41 (21.50) | 12.00 ± 1.41 | 90.00 ± 0.00 | 2.00 | 1.50 |")
+
+
 def test_a_scale_is_a_table_of_its_own(table):
     run_table(table, scale="mini", rows=["b"])
     assert (
@@ -137,6 +155,7 @@ def test_a_row_that_has_changed_is_run_again_and_its_old_figures_are_not_shown(t
     [
         ("title: Some", "titel: Some", "titel"),
         ("columns: [cer,", "columns: [bleu,", "columns: bleu; known: cer, wer"),
+        ("columns: [cer,", "columns: [cer@oracle+, cer,", "columns: cer@oracle"),
         ("paper: {cer:", "paper: {cerr:", "columns: cerr; known"),
         ("rows:", "rows: [", "not valid YAML"),
         ("seeds: [1, 3]", "seeds: []", "seeds"),

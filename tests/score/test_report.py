@@ -5,6 +5,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -212,3 +213,26 @@ def test_ticks_are_round_and_cover(maximum, last, steps):
 
 def test_percent():
     assert plots.percent(0.12345) == "12.35" and plots.percent(None) == "–" and plots.percent(1.5, 0) == "150"
+
+
+def test_weights_of_adapters_are_averaged_and_drawn(tmp_path):
+    rows = [("de/1", "de", "ja", "ja", "de"), ("de/2", "de", "so", "so", "de"), ("fr/1", "fr", "oui", "oui", "fr")]
+    source = write_decode_file(tmp_path / "decode/greedy/test.jsonl", rows)
+    weights = [{"de": 0.9, "fr": 0.1}, {"de": 0.7, "fr": 0.3}, {"de": 0.0, "fr": 1.0}]
+    lines = [json.loads(line) for line in source.read_text().splitlines()]
+    new = [json.dumps(line | {"language_weights": w}) for line, w in zip(lines, weights, strict=True)]
+    source.write_text("\n".join(new))
+    metrics = write_report(source, tmp_path / "score", details=DETAILS)
+    assert metrics["language_weights"]["de"] == pytest.approx({"de": 0.8, "fr": 0.2})
+    report = (tmp_path / "score/report.md").read_text()
+    assert "| German (de) | 80.0 | 20.0 |\n| French (fr) | 0.0 | 100.0 |" in report
+    assert "Weights of the languages" in (tmp_path / "score/report.html").read_text()
+    for name in ("language_weights", "language_confusion"):
+        picture = ElementTree.parse(tmp_path / f"score/{name}.svg").getroot()
+        assert picture.tag == "{http://www.w3.org/2000/svg}svg" and "--accent" in "".join(picture.itertext())
+
+
+def test_a_model_without_adapters_has_no_weights_to_show(tmp_path):
+    metrics, files = score(tmp_path)
+    assert metrics["language_weights"] is None and "adapters" not in files["report.md"]
+    assert not (tmp_path / "score/language_weights.svg").exists()
