@@ -21,7 +21,7 @@ Prompt = Annotated[str, Field(pattern=r"^(all|(oracle|wrong)(\+[1-9]\d*)?)$")]
 Method = Literal[
     "ctc-greedy", "ctc-prefix-beam", "attention-beam", "joint-beam",
     "lattice-h", "lattice-hl", "lattice-hg", "lattice-hlg", "lattice-lm-rescoring",
-    "nbest-oracle", "nbest-lm-rescoring", "neural-lm-rescoring", "attention-rescoring",
+    "nbest-oracle", "nbest-lm-rescoring", "neural-lm-rescoring", "attention-rescoring", "translation-beam",
 ]  # fmt: skip
 
 
@@ -78,6 +78,17 @@ class Tree(Section):
     """Seed of the random tree (vocab.output=balanced)."""
 
 
+class TranslationVocab(Section):
+    """Tokens of translations, whose text stays as the corpus has it, with case and punctuation."""
+
+    into: str | None = None
+    """Language (BCP-47) of the translations that the corpus has; None: there is no translation."""
+    kind: Literal["char", "bpe", "unigram"] = "bpe"
+    """Units of text."""
+    size: Positive = 1000
+    """Pieces of the SentencePiece model (bpe, unigram)."""
+
+
 class Vocab(Section):
     kind: Literal["char", "bpe", "unigram"] = "char"
     """Units of text; bpe and unigram are SentencePiece models."""
@@ -91,6 +102,7 @@ class Vocab(Section):
     """How the attention decoder tells tokens apart: a vector each, or decisions down a tree of frequencies (Liu et al.
     2022, arXiv 2204.03855), of similar tokens, or of random ones."""
     tree: Tree = Tree()
+    translation: TranslationVocab = TranslationVocab()
 
 
 class SpecAugment(Section):
@@ -227,9 +239,9 @@ class CTC(Section):
     """Share of the CTC loss that these blocks get together."""
 
 
-class AttentionDecoder(Section):
+class TransformerDecoder(Section):
     weight: Annotated[float, Field(ge=0.0)] = 0.0
-    """Weight of the attention loss; 0 builds no decoder."""
+    """Weight of its loss; 0 builds no decoder."""
     layers: Positive = 3
     """Number of Transformer blocks."""
     width: Positive = 256
@@ -242,8 +254,20 @@ class AttentionDecoder(Section):
     """Dropout after every module."""
     label_smoothing: Fraction = 0.1
     """Probability mass spread over all tokens."""
+
+
+class AttentionDecoder(TransformerDecoder):
     smoothed: Literal["tokens", "decisions"] = "tokens"
     """With a tree: spread it over all tokens, or in each decision over its two sides, which is faster to train."""
+
+
+class Translation(TransformerDecoder):
+    """Speech translation beside recognition: vocab.translation.into says into which language."""
+
+    per_language: bool = False
+    """A decoder for each spoken language instead of one for all."""
+    encoder_layers: Count = 0
+    """Transformer blocks of its own between encoder and decoder."""
 
 
 class LanguageClassifier(Section):
@@ -257,6 +281,7 @@ class Model(Section):
     encoder: Encoder = Encoder()
     ctc: CTC = CTC()
     attention_decoder: AttentionDecoder = AttentionDecoder()
+    translation: Translation = Translation()
     language_classifier: LanguageClassifier = LanguageClassifier()
     spec_augment: SpecAugment = SpecAugment()
 
@@ -266,7 +291,7 @@ class Train(Section):
     """Optimiser steps."""
     init_from: str | None = None
     """Folder of a trained model to start from, e.g. exp/conformer; what it does not have starts at random."""
-    frozen: list[Literal["encoder", "ctc", "attention_decoder", "language_classifier"]] = []
+    frozen: list[Literal["encoder", "ctc", "attention_decoder", "translator", "language_classifier"]] = []
     """Parts of the model that do not learn."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """Muon: orthogonalised momentum for the matrices of the blocks, AdamW for the rest; or AdamW for all."""

@@ -27,11 +27,14 @@ DECIDES_NOTHING: dict[str, Any] = {
 }  # fmt: skip
 COLUMNS = {
     "cer": "CER", "wer": "WER", "parameters": "M parameters", "training": "training, min", "audio": "audio, h",
-    "rtf": "real-time factor", "lid": "language right", "one": "M parameters, one language",
+    "rtf": "real-time factor", "bleu": "BLEU", "chrf": "chrF", "lid": "language right",
+    "one": "M parameters, one language",
 }  # fmt: skip
 """Macro averages in %, and what a run costs. ``cer/cs`` is the rate of a language, ``cer/*`` those of all, and
 ``cer@oracle`` that for another kind of prompt; ``one`` are the parameters that run for a prompt of one language."""
-COLUMN = re.compile(r"(cer|wer|lid)(@[a-z]+(\+\d+)?)?|(cer|wer)/([a-z-]+|\*)", re.IGNORECASE)
+COLUMN = re.compile(r"(cer|wer|lid)(@[a-z]+(\+\d+)?)?|(cer|wer|bleu|chrf)/([a-z-]+|\*)", re.IGNORECASE)
+TRANSLATION = "translation-beam"
+"""Method whose scores are shown as BLEU and chrF."""
 
 
 class Row(Section):
@@ -192,6 +195,8 @@ def _values(folder: Path, table: Table) -> dict[str, float]:
     values = _rates(metrics, "")
     for other in folder.glob(f"score/{table.method}@*/{table.split}/metrics.json"):
         values |= _rates(json.loads(other.read_text(encoding="utf-8")), f"@{other.parts[-3].partition('@')[2]}")
+    if (translated := folder / "score" / TRANSLATION / table.split / "metrics.json").is_file():
+        values |= _translation_scores(json.loads(translated.read_text(encoding="utf-8")))
     one = training.get("parameters_of_one_language", training["parameters"])
     return values | {
         "parameters": training["parameters"] / 1e6, "training": training["train_seconds"] / 60,
@@ -207,6 +212,11 @@ def _rates(metrics: dict[str, Any], prompt: str) -> dict[str, float]:
     }
     confusion = metrics.get("language_confusion")
     return rates | ({f"lid{prompt}": 100 * confusion["accuracy"]} if confusion else {})
+
+
+def _translation_scores(metrics: dict[str, Any]) -> dict[str, float]:
+    groups = {"": metrics["macro"]} | {f"/{code}": values for code, values in metrics["languages"].items()}
+    return {f"{kind}{name}": group[kind]["score"] for name, group in groups.items() for kind in ("bleu", "chrf")}
 
 
 def _columns(table: Table, found: dict[str, list[dict[str, float]]]) -> list[str]:
@@ -236,8 +246,10 @@ def _cell(
     if len(figures) > 1 and column not in ("parameters", "one"):
         text += f" ± {_figure(column, statistics.stdev(figures))}"
     means = [statistics.mean(run[column] for run in group) for group in found.values() if group and column in group[0]]
-    best = max(means) if column.startswith("lid") else min(means)
-    is_best = column.startswith(("cer", "wer", "lid")) and len(means) > 1 and statistics.mean(figures) == best
+    higher_is_better = column.startswith(("lid", "bleu", "chrf"))
+    compared = higher_is_better or column.startswith(("cer", "wer"))
+    best = (max if higher_is_better else min)(means)
+    is_best = compared and len(means) > 1 and statistics.mean(figures) == best
     return (f"**{text}**" if is_best else text) + theirs
 
 

@@ -1,6 +1,7 @@
 """Batches: what the model is given. B utterances, T frames, F mel bins, U tokens, K languages."""
 
 import zlib
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from masr.config import Prompts, SpecAugment
 from masr.data.augment import spec_augment
 from masr.data.features import LogMel, UnusableAudio, load_audio
 from masr.data.prompts import Prompter, everything, training_prompts
-from masr.data.sampling import language_of, split_by_duration
+from masr.data.sampling import language_of, split_by_duration, translation_of
 from masr.text.tokenizer import Tokenizer
 
 
@@ -53,20 +54,42 @@ class Batch:
         """Lists and tensors only, to be read back anywhere."""
         return vars(self) | {"targets": {name: tuple(tokens) for name, tokens in self.targets.items()}}
 
+    def counts(self) -> dict[str, "Counts"]:
+        """What the losses of each language are divided by."""
+        counts: dict[str, Counts] = defaultdict(Counts)
+        texts = self.targets["transcript"].lengths.tolist()
+        translations = (
+            self.targets["translation"].lengths.tolist() if "translation" in self.targets else [0] * len(self)
+        )
+        for code, text, translation in zip(self.languages, texts, translations, strict=True):
+            counts[code] += Counts(text, 1, translation, int(translation > 0))
+        return dict(counts)
+
     def __len__(self) -> int:
         return len(self.ids)
+
+
+class Counts(NamedTuple):
+    """What losses are divided by."""
+
+    tokens: int = 0
+    utterances: int = 0
+    translation_tokens: int = 0
+    translations: int = 0
+
+    def __add__(self, other: "Counts") -> "Counts":  # type: ignore[override]
+        return Counts(*(a + b for a, b in zip(self, other, strict=True)))
 
 
 class Update(NamedTuple):
     """One process's share of an optimiser step.
 
-    ``tokens`` and ``utterances`` count the whole step over all processes, so that every process can normalise its
+    ``counts`` are those of the whole step over all processes, by language, so that every process can normalise its
     losses alike without asking the others.
     """
 
     micro_batches: list[Batch]
-    tokens: int
-    utterances: int
+    counts: dict[str, Counts]
     seconds: float
     rejected: dict[str, str]
 
@@ -76,16 +99,29 @@ def collate(
 ) -> Batch:
     """Pads (T, F) features and the transcripts of their cuts; without a ``prompt`` all languages are allowed."""
     prompt = prompt or everything(tokenizer.languages)
-    languages = [language_of(cut) for cut in cuts]
-    ids = [
-        torch.tensor(tokenizer.encode(c.supervisions[0].text, code)) for c, code in zip(cuts, languages, strict=True)
-    ]
-    tokens = Tokens(pad_sequence(ids, batch_first=True).long(), torch.tensor([len(i) for i in ids]))
+    targets = {"transcript": pad_tokens([tokenizer.encode(cut.supervisions[0].text, language_of(cut)) for cut in cuts])}
+    if tokenizer.translation is not None:
+        targets["translation"] = pad_tokens([translation_tokens(cut, tokenizer) for cut in cuts])
     return Batch(
-        ids=[cut.id for cut in cuts], languages=languages, features=pad_sequence(list(features), batch_first=True),
-        feature_lengths=torch.tensor([len(f) for f in features]), targets={"transcript": tokens},
+        ids=[cut.id for cut in cuts], languages=[language_of(cut) for cut in cuts],
+        features=pad_sequence(list(features), batch_first=True),
+        feature_lengths=torch.tensor([len(f) for f in features]), targets=targets,
         allowed_languages=torch.stack([prompt(cut) for cut in cuts]),
     )  # fmt: skip
+
+
+def pad_tokens(ids: Sequence[Sequence[int]]) -> Tokens:
+    """Ids of several texts as one padded tensor."""
+    padded = pad_sequence([torch.tensor(list(line), dtype=torch.long) for line in ids], batch_first=True)
+    return Tokens(padded, torch.tensor([len(line) for line in ids]))
+
+
+def translation_tokens(cut: Cut, tokenizer: Tokenizer) -> list[int]:
+    """Ids of a cut's translation; empty where there is none."""
+    if tokenizer.translation is None:
+        return []
+    into = tokenizer.translation.languages[0]
+    return tokenizer.translation.encode(translation_of(cut, into) or "", into)
 
 
 class CutFeatures:
@@ -136,13 +172,20 @@ class TrainingUpdates(Dataset):
 
     def __getitem__(self, index: int) -> Update:
         cuts = sorted(self.updates[index], key=lambda cut: (-cut.duration, cut.id))
-        texts = [self.tokenizer.encode(cut.supervisions[0].text, language_of(cut)) for cut in cuts]
         rejected: dict[str, str] = {}
         parts = split_by_duration(cuts[self.rank :: self.world_size], self.device_seconds)
         micro_batches = [batch for part in parts if (batch := self._batch(part, rejected))]
         seconds = sum(cut.duration for cut in cuts)
         rejected = {name.split("#")[0]: reason for name, reason in rejected.items()}  # the draw's number is not theirs
-        return Update(micro_batches or [self._silence()], sum(map(len, texts)), len(cuts), seconds, rejected)
+        return Update(micro_batches or [self._silence()], self._counts(cuts), seconds, rejected)
+
+    def _counts(self, cuts: list[Cut]) -> dict[str, Counts]:
+        counts: dict[str, Counts] = defaultdict(Counts)
+        for cut in cuts:
+            tokens = len(self.tokenizer.encode(cut.supervisions[0].text, language_of(cut)))
+            translation = len(translation_tokens(cut, self.tokenizer))
+            counts[language_of(cut)] += Counts(tokens, 1, translation, int(translation > 0))
+        return dict(counts)
 
     def _batch(self, cuts: list[Cut], rejected: dict[str, str]) -> Batch | None:
         features, usable = load_usable(cuts, self.load, rejected)
@@ -154,8 +197,11 @@ class TrainingUpdates(Dataset):
         return Batch(
             ids=[], languages=[], features=torch.zeros(1, 100, self.mel_bins), feature_lengths=torch.tensor([100]),
             allowed_languages=torch.ones(1, len(self.tokenizer.languages), dtype=torch.bool),
-            targets={"transcript": Tokens(torch.zeros(1, 0, dtype=torch.long), torch.tensor([0]))},
+            targets={name: Tokens(torch.zeros(1, 0, dtype=torch.long), torch.tensor([0])) for name in self._targets()},
         )  # fmt: skip
+
+    def _targets(self) -> list[str]:
+        return ["transcript", *(["translation"] if self.tokenizer.translation is not None else [])]
 
     def _augmented(self, features: Tensor, cut: Cut) -> Tensor:
         if self.augment is None:

@@ -4,6 +4,7 @@ Nothing of it depends on the number of processes, and resuming means building th
 """
 
 import re
+import unicodedata
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
@@ -21,6 +22,12 @@ from masr.text.languages import language_name
 def language_of(cut: Cut) -> str:
     """BCP-47 code of a cut."""
     return cut.supervisions[0].language
+
+
+def translation_of(cut: Cut, into: str) -> str | None:
+    """The translation of a cut as the corpus has it, white space tidied; None where there is none."""
+    text = ((cut.supervisions[0].custom or {}).get("translation") or {}).get(into)
+    return " ".join(unicodedata.normalize("NFC", text).split()) or None if text else None
 
 
 def recording_name(cut: Cut) -> str:

@@ -23,6 +23,7 @@ from masr.decode.greedy import ctc_greedy
 from masr.decode.language_models import LanguageModels
 from masr.decode.prefix_beam import ctc_prefix_beam
 from masr.decode.rescore import NBest, Setting
+from masr.decode.translate import translate
 from masr.decode.utterances import SearchableModel, Utterances
 
 
@@ -46,8 +47,9 @@ class Searcher:
     def __call__(self, method: str, utterances: Utterances, settings: Sequence[Setting] = ({},)) -> list[NBest]:
         """For every setting the n-best hypotheses of every utterance, best first, with their texts."""
         results = METHODS[method].search(self, utterances, settings)
+        tokenizer = self.model.tokenizer.translation if METHODS[method].translates else self.model.tokenizer
         for hypothesis in itertools.chain.from_iterable(itertools.chain.from_iterable(results)):
-            hypothesis.text = self.model.tokenizer.decode(hypothesis.tokens)
+            hypothesis.text = tokenizer.decode(hypothesis.tokens)
         return results
 
     @cached_property
@@ -99,6 +101,10 @@ def _attention(searcher: Searcher, utterances: Utterances, settings: Sequence[Se
 
 def _joint(searcher: Searcher, utterances: Utterances, settings: Sequence[Setting]) -> list[NBest]:
     return [_attention_search(searcher, utterances, searcher.options.ctc_weight)]
+
+
+def _translation(searcher: Searcher, utterances: Utterances, settings: Sequence[Setting]) -> list[NBest]:
+    return [translate(searcher.model.translator, utterances, searcher.options)]
 
 
 def _attention_search(searcher: Searcher, utterances: Utterances, ctc_weight: float) -> NBest:
@@ -278,6 +284,8 @@ class Method:
     """Whether its best hypothesis is found by looking at the reference, as stage 4 can."""
     biased: bool = True
     """Whether it heeds words to expect."""
+    translates: bool = False
+    """Whether it gives translations, not transcripts."""
 
     def has_scales(self, options: Decode) -> bool:
         return len(self.scales(options)) > 1
@@ -297,6 +305,7 @@ METHODS = {
     "nbest-lm-rescoring": Method(_rescoring("ngrams"), _nbest_scales("token-lm", "word-lm"), ngrams=True),
     "neural-lm-rescoring": Method(_rescoring("neural-lm"), _nbest_scales("neural-lm"), neural=True),
     "attention-rescoring": Method(_rescoring("attention"), _nbest_scales("attention"), decoder=True),
+    "translation-beam": Method(_translation, biased=False, translates=True),
 }
 
 
@@ -324,4 +333,9 @@ def check_methods(options: Decode, model: SearchableModel) -> None:
             raise ValueError(
                 f"decode.methods: {name} needs an attention decoder, and this model was trained without one "
                 "(model.attention_decoder.weight=0); use ctc-greedy or ctc-prefix-beam"
+            )
+        if METHODS[name].translates and getattr(model, "translator", None) is None:
+            raise ValueError(
+                f"decode.methods: {name} needs a model that translates; train one with vocab.translation.into and "
+                "model.translation.weight"
             )

@@ -24,6 +24,7 @@ class SearchableModel(Protocol):
 
     ctc: Any
     attention_decoder: Any
+    translator: Any
     tokenizer: Any
 
     @property

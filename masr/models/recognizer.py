@@ -18,6 +18,7 @@ from masr.nn.encoder import Encoder, EncoderOutput
 from masr.nn.heads import CTCHead, LanguageClassifier
 from masr.nn.subsampling import length_mask
 from masr.nn.summary_adapters import MixedAdapters
+from masr.nn.translation import Translator
 from masr.text.tokenizer import BLANK, START_END, Tokenizer
 from masr.vocab import tree as trees
 from masr.vocab.tree import Tree
@@ -26,7 +27,8 @@ WEIGHTS = "averaged.safetensors"
 
 
 class Recognizer(nn.Module):
-    """Encoder with a CTC head and, where their weights are not zero, an attention decoder and a language classifier."""
+    """Encoder with a CTC head and, where their weights are not zero, decoders of text and of translations and a
+    language classifier."""
 
     feature_mean: Tensor
     feature_deviation: Tensor
@@ -55,6 +57,7 @@ class Recognizer(nn.Module):
         self.ctc = CTCHead(width, len(tokenizer), options.ctc.upsampling, BLANK, ctc_tree)
         self.ctc.requires_grad_(options.ctc.weight > 0)  # distributed wrappers wait for every gradient asked for
         self.attention_decoder = self._build_decoder() if options.attention_decoder.weight else None
+        self.translator = self._build_translator() if options.translation.weight else None
         adapters = self.encoder.language_adapters
         classified = adapters is not None and adapters.classified
         self.language_classifier = (
@@ -95,7 +98,7 @@ class Recognizer(nn.Module):
         return self.objectives(batch)
 
     def objectives(self, batch: Batch) -> dict[str, Tensor]:
-        """Loss sums over the batch, named ``<objective>/<language>``: ctc, intermediate-ctc, attention, lid."""
+        """Loss sums over the batch, named ``<objective>/<language>``: ctc, intermediate-ctc, attention, st, lid."""
         encoded = self.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
         frames, lengths = encoded.frames, encoded.lengths
         ids, id_lengths = batch.targets["transcript"]
@@ -109,6 +112,8 @@ class Recognizer(nn.Module):
             losses["attention"] = self.attention_decoder.loss(
                 frames, lengths, ids, id_lengths, encoded.language_weights
             )
+        if self.translator is not None:
+            losses["st"] = self.translator.loss(frames, lengths, *batch.targets["translation"], batch.languages)
         if self.config.model.language_classifier.weight:
             losses["lid"] = self._language_loss(encoded, self._language_numbers(batch))
         if not batch.languages:  # nothing to learn from, but every parameter must have its (zero) gradient
@@ -150,7 +155,8 @@ class Recognizer(nn.Module):
         share = options.ctc.intermediate_weight if options.ctc.intermediate_layers else 0.0
         weights = {
             "ctc": options.ctc.weight * (1 - share), "intermediate-ctc": options.ctc.weight * share,
-            "attention": options.attention_decoder.weight, "lid": options.language_classifier.weight,
+            "attention": options.attention_decoder.weight, "st": options.translation.weight,
+            "lid": options.language_classifier.weight,
         }  # fmt: skip
         return {name: weight for name, weight in weights.items() if weight}
 
@@ -161,6 +167,12 @@ class Recognizer(nn.Module):
             options.feedforward, options.dropout, START_END, options.label_smoothing, self.tree, options.smoothed,
             self._decoder_adapters(),
         )  # fmt: skip
+
+    def _build_translator(self) -> Translator:
+        if self.tokenizer.translation is None:
+            raise ValueError("model.translation.weight: there is nothing to translate into: set vocab.translation.into")
+        options, width = self.config.model.translation, self.config.model.encoder.width
+        return Translator(len(self.tokenizer.translation), width, options, self.tokenizer.languages, START_END)
 
     def _decoder_adapters(self) -> tuple[int, int]:
         """Bottleneck and number of the adapters in the attention decoder."""

@@ -15,10 +15,10 @@ from masr.config import Config
 from masr.data.batches import Batch, CutFeatures, collate, load_usable
 from masr.data.prompts import decoding_prompts
 from masr.data.rejected import Rejected
-from masr.data.sampling import split_by_duration
+from masr.data.sampling import split_by_duration, translation_of
 from masr.decode.alignment import add_times, timed_words
 from masr.decode.hypothesis import Hypothesis
-from masr.decode.rescore import ScaleChoice
+from masr.decode.rescore import NBest, ScaleChoice
 from masr.decode.search import METHODS, Searcher, Setting, check_methods, result_name, result_names
 from masr.decode.utterances import Utterances, utterances_of
 from masr.files import file_hash, written_beside
@@ -145,6 +145,9 @@ def _decode_batch(
         began = _now()
         [found] = searcher(method, utterances, [setting])
         rate = (encoding + _now() - began) / total
+        if METHODS[method].translates:
+            rows[method] = list(_translations(cuts, found, rate, model))
+            continue
         best = [nbest[0] for nbest in found]
         if METHODS[method].oracle:
             best = [_closest(nbest, cut) for nbest, cut in zip(found, cuts, strict=True)]
@@ -158,6 +161,21 @@ def _decode_batch(
             )
         ]
     return rows
+
+
+def _translations(cuts: list[Cut], found: NBest, rate: float, model: Recognizer) -> Iterator[dict]:
+    """Lines of the utterances of which a translation is known."""
+    assert model.tokenizer.translation is not None
+    into = model.tokenizer.translation.languages[0]
+    for cut, nbest in zip(cuts, found, strict=True):
+        if reference := translation_of(cut, into):
+            best, seconds = nbest[0], round(rate * cut.duration, 6)
+            yield {
+                "id": cut.id, "language": cut.supervisions[0].language, "into": into, "reference": reference,
+                "hypothesis": best.text, "score": _or_null(best.score),
+                "nbest": [{"text": h.text, "score": _or_null(h.score)} for h in nbest],
+                "seconds": seconds, "duration": round(cut.duration, 4),
+            }  # fmt: skip
 
 
 def _language_weights(encoded: EncoderOutput, model: Recognizer, number: int) -> list[dict]:

@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 from masr.config import Config
-from masr.decode.search import result_names
+from masr.decode.search import METHODS, result_names
 from masr.files import file_hash
 from masr.progress import clock, say
+from masr.score import translation
 from masr.score.plots import percent
 from masr.score.report import VERSION, Metrics, main_table, write_report
+from masr.score.translation import write_translation_report
 from masr.stages.output import StageOutput, seal_of
 from masr.stages.train import experiment_folder
 
@@ -28,7 +30,8 @@ def run(config: Config, force: bool = False) -> None:
     output = StageOutput("score", folder / "score", inputs)
     if output.begin(force):
         for file in files:
-            write_report(file, output.folder / file.parent.name / file.stem, details=_details(folder, config))
+            write = write_translation_report if _translates(file) else write_report
+            write(file, output.folder / file.parent.name / file.stem, details=_details(folder, config))
         output.seal()
     _summary(output.folder, files)
 
@@ -36,10 +39,16 @@ def run(config: Config, force: bool = False) -> None:
 def _summary(folder: Path, files: list[Path]) -> None:
     """The headline method's table, and one line for each method."""
     results = [(f, json.loads((folder / f.parent.name / f.stem / "metrics.json").read_text())) for f in files]
-    say(main_table(results[0][1]))
+    say(translation.main_table(results[0][1]) if _translates(results[0][0]) else main_table(results[0][1]))
     for file, metrics in results:
-        say(f"score: {file.stem}: {file.parent.name}: {_averages(metrics)}")
+        averages = translation.averages(metrics) if _translates(file) else _averages(metrics)
+        say(f"score: {file.stem}: {file.parent.name}: {averages}")
     say(f"score: reports in {folder}/<method>/<split>/report.html")
+
+
+def _translates(file: Path) -> bool:
+    """Whether a decode file holds translations."""
+    return METHODS[file.parent.name.partition("@")[0]].translates
 
 
 def _averages(metrics: Metrics) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from masr.config import Config, Vocab
+from masr.data.sampling import translation_of
 from masr.files import file_hash
 from masr.progress import say
 from masr.stages.output import StageOutput, seal_of
@@ -29,6 +30,9 @@ def vocab_folder(config: Config) -> Path:
         "clustered": f"-clustered-{tree.embeddings if tree.embeddings == 'mono-map' else source}-{tree.linkage}",
     }  # fmt: skip
     name += ending[options.output]
+    if options.translation.into:
+        into = options.translation
+        name += f"-into-{into.into}-{into.kind}" + (str(into.size) if into.kind != "char" else "")
     return Path(config.data_dir) / "vocab" / name
 
 
@@ -42,16 +46,31 @@ def run(config: Config, force: bool = False) -> None:
         return
     texts = read_texts(config, config.corpus.train)
     tokenizer = train_tokenizer(texts, config.vocab)
+    tokenizer.translation = _translation_tokenizer(config)
     tokenizer.save(output.folder)
     lines = [(line, code) for code, group in texts.items() for line in group]
     tokens = sum(len(tokenizer.encode(line, code)) for line, code in lines)
     say(
         f"vocab: {len(tokenizer)} tokens, {tokens / len(lines):.1f} a sentence ({config.vocab.kind}) in {output.folder}"
     )
+    if tokenizer.translation is not None:
+        say(f"vocab: {len(tokenizer.translation)} tokens for translations into {config.vocab.translation.into}")
     _warn_of_unknown_characters(texts, config)
     if config.vocab.output != "softmax":
         _write_tree(tokenizer, texts, config, output.folder)
     output.seal()
+
+
+def _translation_tokenizer(config: Config) -> Tokenizer | None:
+    """Tokens of the translations of the training text; ValueError when there are none."""
+    options = config.vocab.translation
+    if options.into is None:
+        return None
+    cuts = read_cuts(manifests(config), config.corpus.train)
+    texts = [text for cut in cuts if (text := translation_of(cut, options.into))]
+    if not texts:
+        raise ValueError(f"vocab.translation.into={options.into}: no recording of {config.corpus.train} is translated")
+    return train_tokenizer({options.into: texts}, Vocab(kind=options.kind, size=options.size))
 
 
 def _write_tree(tokenizer: Tokenizer, texts: dict[str, list[str]], config: Config, folder: Path) -> None:
@@ -86,7 +105,9 @@ def token_counts(ids: Texts, tokens: int) -> np.ndarray:
 
 def options(config: Config) -> dict[str, Any]:
     """What of a config decides the output of this stage."""
-    vocab = config.vocab.model_dump(exclude={"tree", "output"} if config.vocab.output == "softmax" else {"tree"})
+    unused = {"tree", *(["output"] if config.vocab.output == "softmax" else [])}
+    unused |= set() if config.vocab.translation.into else {"translation"}
+    vocab = config.vocab.model_dump(exclude=unused)
     if config.vocab.output == "balanced":
         vocab["tree"] = {"seed": config.vocab.tree.seed}
     if config.vocab.output == "clustered":

@@ -20,6 +20,7 @@ BLANK, UNKNOWN, START_END = 0, 1, 2
 SPECIAL = ("<blank>", "<unk>", "<sos/eos>")
 WORD_START = "▁"
 SHARED = "shared"
+TRANSLATION = "translation"
 
 
 @dataclass
@@ -31,6 +32,8 @@ class Tokenizer:
     models: dict[str, SentencePieceProcessor]
     used: dict[str, list[int]] = field(default_factory=dict)
     """Ids that the training text of each language is made of; what a search for this language may write."""
+    translation: "Tokenizer | None" = None
+    """Tokens of the one language into which speech is translated."""
     pieces: list[str] = field(init=False)
     names: list[str] = field(init=False)
     """The pieces, told apart where several languages have their own of the same letters, e.g. ``cs/a``."""
@@ -97,6 +100,8 @@ class Tokenizer:
         }  # fmt: skip
         (folder / "languages.json").write_text(json.dumps(description))
         (folder / "tokens.txt").write_text("".join(f"{piece} {i}\n" for i, piece in enumerate(self.pieces)), "utf-8")
+        if self.translation is not None:
+            self.translation.save(folder / TRANSLATION)
 
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
@@ -114,6 +119,8 @@ class Tokenizer:
             raise ValueError(
                 f"{folder}: damaged vocabulary; `masr vocab --force` makes a recipe's again: {error}"
             ) from error
+        if (folder / TRANSLATION).is_dir():
+            tokenizer.translation = cls.load(folder / TRANSLATION)
         return tokenizer
 
     def hash(self) -> str:

@@ -9,12 +9,14 @@ import torch
 from accelerate import Accelerator
 from torch.utils.tensorboard import SummaryWriter
 
-from masr.data.batches import Batch
+from masr.data.batches import Batch, Counts
 
 
-def counted(objective: str, tokens: int, utterances: int) -> int:
+def counted(objective: str, counts: Counts) -> int:
     """What an objective's loss sum is divided by: tokens, with the end of each sentence where that is predicted too."""
-    return {"lid": utterances, "attention": tokens + utterances}.get(objective, tokens)
+    tokens, utterances, translation_tokens, translations = counts
+    special = {"lid": utterances, "attention": tokens + utterances, "st": translation_tokens + translations}
+    return special.get(objective, tokens)
 
 
 class Meter:
@@ -26,13 +28,11 @@ class Meter:
 
     def add(self, losses: dict[str, torch.Tensor], batch: Batch) -> None:
         """Adds the loss sums of a batch."""
-        tokens: dict[str, int] = defaultdict(int)
-        for code, length in zip(batch.languages, batch.targets["transcript"].lengths.tolist(), strict=True):
-            tokens[code] += length
+        counts = batch.counts()
         for name, value in zip(losses, torch.stack(list(losses.values())).tolist(), strict=True):
             objective, code = name.split("/")
             self.sums[name][0] += value
-            self.sums[name][1] += counted(objective, tokens[code], batch.languages.count(code))
+            self.sums[name][1] += counted(objective, counts[code])
 
     def reduce(self, accelerator: Accelerator) -> dict[str, float]:
         """Means by name over all processes; also the mean of every objective over all languages. Starts anew."""

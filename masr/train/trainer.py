@@ -21,7 +21,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from masr.config import Config
-from masr.data.batches import TrainingUpdates, Update
+from masr.data.batches import Counts, TrainingUpdates, Update
 from masr.data.rejected import Rejected
 from masr.data.sampling import EpochPlan
 from masr.models.recognizer import WEIGHTS, Recognizer, save_model
@@ -148,10 +148,10 @@ class Trainer:
     def _total(self, losses: dict[str, Tensor], update: Update) -> Tensor:
         """The weighted sum of objectives, each divided by what it counts in the whole update."""
         total = torch.zeros((), device=self.accelerator.device)
+        counts = sum(update.counts.values(), Counts())
         for name, value in losses.items():
             objective = name.split("/")[0]
-            count = counted(objective, update.tokens, update.utterances)
-            total = total + self.weights.get(objective, 0.0) * value / max(count, 1)
+            total = total + self.weights.get(objective, 0.0) * value / max(counted(objective, counts), 1)
         return total
 
     def _update_average(self) -> None:

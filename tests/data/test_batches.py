@@ -10,7 +10,7 @@ from lhotse import MonoCut, Recording, SupervisionSegment
 from lhotse.cut import Cut
 
 from masr.config import SpecAugment
-from masr.data.batches import CutFeatures, TrainingUpdates, Update, collate
+from masr.data.batches import Counts, CutFeatures, TrainingUpdates, Update, collate
 from masr.data.features import UnusableAudio
 from masr.models.recognizer import Recognizer
 from masr.stages.features import load_cuts
@@ -94,7 +94,8 @@ def test_shares_of_the_processes_make_up_the_update(cuts, tokenizer, world_size,
     shares = [updates_of([group], tokenizer, rank=rank, **sizes)[0] for rank in range(world_size)]
     tokens = sum(len(tokenizer.encode(cut.supervisions[0].text, cut.supervisions[0].language)) for cut in group)
     for share in shares:
-        assert (share.tokens, share.utterances) == (tokens, len(group))
+        counts = sum(share.counts.values(), Counts())
+        assert (counts.tokens, counts.utterances) == (tokens, len(group))
         assert share.seconds == pytest.approx(sum(cut.duration for cut in group))
         assert share.rejected == {}
     found = [features_of(share) for share in shares]
@@ -149,7 +150,9 @@ def test_unreadable_audio_is_skipped_and_named(cuts, tokenizer, audio):
     update = updates_of([[*cuts[:2], bad]], tokenizer)[0]
     assert features_of(update).keys() == {cut.id for cut in cuts[:2]}
     assert list(update.rejected) == ["from-audio"] and "cannot be read" in update.rejected["from-audio"]
-    assert update.utterances == 3  # what the others are divided by does not depend on who finds the bad one
+    assert (
+        sum(update.counts.values(), Counts()).utterances == 3
+    )  # what the others are divided by does not depend on who finds the bad one
 
 
 def test_damaged_stored_features_are_named(cuts):
@@ -169,7 +172,7 @@ def test_stored_features_that_are_not_numbers_are_refused(cuts, monkeypatch):
 def test_share_without_utterances_is_silence(prepared, cuts, tokenizer):
     update = updates_of([cuts[:1]], tokenizer, rank=1, world_size=2)[0]
     (batch,) = update.micro_batches
-    assert len(batch) == 0 and batch.languages == [] and update.utterances == 1
+    assert len(batch) == 0 and batch.languages == [] and sum(update.counts.values(), Counts()).utterances == 1
     torch.manual_seed(0)
     losses = Recognizer(prepared.config(), tokenizer)(batch)
     assert [value.item() for value in losses.values()] == [0.0]

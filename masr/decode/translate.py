@@ -1,0 +1,39 @@
+"""Translations of a batch by beam search."""
+
+import torch
+
+from masr.config import Decode
+from masr.decode.attention_beam import attention_beam
+from masr.decode.rescore import NBest
+from masr.decode.utterances import Utterances
+from masr.nn.translation import SHARED, Translator
+from masr.text.tokenizer import START_END
+
+
+@torch.inference_mode()
+def translate(translator: Translator, utterances: Utterances, options: Decode) -> NBest:
+    """The n best translations of every utterance.
+
+    A translator with a decoder for each language has to know which one is spoken: ValueError where a prompt allows
+    several.
+    """
+    results: NBest = [[] for _ in utterances.languages]
+    for part, rows in translator.rows(_spoken(translator, utterances), utterances.frames.device):
+        if len(rows):
+            lengths = utterances.lengths[rows]
+            found = attention_beam(
+                part.decoder, part.memory(utterances.frames[rows], lengths), lengths, beam=options.beam,
+                n_best=options.n_best, sos_eos=START_END, length_bonus=options.length_bonus,
+            )  # fmt: skip
+            for row, nbest in zip(rows.tolist(), found, strict=True):
+                results[row] = nbest
+    return results
+
+
+def _spoken(translator: Translator, utterances: Utterances) -> list[str]:
+    if SHARED not in translator.parts and any(len(codes) > 1 for codes in utterances.languages):
+        raise ValueError(
+            "translation-beam: this model has a decoder for each spoken language (model.translation.per_language), so "
+            "it must be told which one is spoken: decode.prompts=[oracle]"
+        )
+    return [codes[0] for codes in utterances.languages]

@@ -1,0 +1,134 @@
+"""Scores of translations: BLEU and chrF of sacreBLEU (Post 2018, arXiv 1804.08771), with its signatures."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sacrebleu.metrics import BLEU, CHRF
+
+from masr.score.errors import CONFIDENCE, RESAMPLES
+from masr.score.report import title_of
+from masr.text.languages import language_name
+
+Metrics = dict[str, Any]
+
+
+class _FloatScores:
+    """sacreBLEU 2.6 cannot average the resamples of a weak system, some of whose scores are floats and some float32."""
+
+    def _compute_score_from_stats(self, stats: Any) -> Any:
+        score = super()._compute_score_from_stats(stats)  # type: ignore[misc]
+        score.score = float(score.score)
+        return score
+
+
+class _BLEU(_FloatScores, BLEU):
+    pass
+
+
+class _CHRF(_FloatScores, CHRF):
+    pass
+
+
+METRICS = {"bleu": _BLEU, "chrf": _CHRF}
+
+
+def write_translation_report(decode_file: Path, output: Path, *, details: Mapping[str, str]) -> Metrics:
+    """Writes ``metrics.json``, ``report.md`` and ``translations.txt`` into ``output``; returns the first.
+
+    ValueError when the decode file has no lines.
+    """
+    rows = [json.loads(line) for line in decode_file.read_text(encoding="utf-8").splitlines()]
+    if not rows:
+        raise ValueError(f"{decode_file}: no utterances; none of this split has a translation")
+    metrics = compute_metrics(rows, title_of(decode_file), details)
+    output.mkdir(parents=True, exist_ok=True)
+    texts = {
+        "metrics.json": json.dumps(metrics, ensure_ascii=False, indent=1) + "\n",
+        "report.md": markdown_report(metrics),
+        "translations.txt": "".join(f"{row['id']}\n  {row['reference']}\n  {row['hypothesis']}\n" for row in rows),
+    }
+    for name, text in texts.items():
+        (output / name).write_text(text, encoding="utf-8")
+    return metrics
+
+
+def compute_metrics(rows: Sequence[Mapping[str, Any]], title: str, details: Mapping[str, str]) -> Metrics:
+    """Corpus scores (0 to 100) of each spoken language with half of the bootstrap interval, and their mean."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row["language"], []).append(row)
+    languages = {code: _scores(group) for code, group in sorted(groups.items())}
+    audio, computing = (sum(row[name] for row in rows) for name in ("duration", "seconds"))
+    return {
+        "title": title, "details": dict(details), "into": rows[0]["into"], "utterances": len(rows),
+        "real_time_factor": computing / audio if audio else None,
+        "signatures": {name: str(_metric(name, rows)[0].get_signature()) for name in METRICS},
+        "languages": languages, "macro": {name: _macro(languages, name) for name in METRICS},
+    }  # fmt: skip
+
+
+def _scores(group: Sequence[Mapping[str, Any]]) -> Metrics:
+    scores: Metrics = {"utterances": len(group)}
+    for name in METRICS:
+        _, score = _metric(name, group)
+        interval = getattr(score, "_ci", None)
+        scores[name] = {"score": score.score, "half_interval": None if interval is None or interval < 0 else interval}
+    return scores
+
+
+def _metric(name: str, group: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
+    """The metric, which then knows its signature, and the score with a bootstrap interval over sentences."""
+    references = [[row["reference"] for row in group]]
+    metric = METRICS[name](references=references)
+    return metric, metric.corpus_score([row["hypothesis"] for row in group], None, n_bootstrap=RESAMPLES)
+
+
+def _macro(languages: Mapping[str, Metrics], name: str) -> Metrics:
+    """Mean over languages; their intervals are independent."""
+    scores = [row[name]["score"] for row in languages.values()]
+    halves = [row[name]["half_interval"] for row in languages.values()]
+    known = None if None in halves else sum(half**2 for half in halves) ** 0.5 / len(halves)
+    return {"score": sum(scores) / len(scores), "half_interval": known}
+
+
+def markdown_report(metrics: Metrics) -> str:
+    """The report as Markdown."""
+    facts = metrics["details"] | {name: f"`{signature}`" for name, signature in metrics["signatures"].items()}
+    lines = [
+        f"# {metrics['title']}",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in facts.items()),
+    ]
+    return "\n".join([*lines, "", "## Translation", "", main_table(metrics), "", _NOTE]) + "\n"
+
+
+_NOTE = f"± is half the {100 * CONFIDENCE:g} % interval (bootstrap over sentences)."
+
+
+def main_table(metrics: Metrics) -> str:
+    """Markdown: one line a spoken language, then the mean."""
+    lines = ["| spoken | utterances | BLEU | chrF |", "|---|--:|--:|--:|"]
+    for code, row in metrics["languages"].items():
+        lines.append(
+            f"| {language_name(code)} ({code}) | {row['utterances']} | {_cell(row['bleu'])} | {_cell(row['chrf'])} |"
+        )
+    macro = metrics["macro"]
+    return "\n".join(
+        [*lines, f"| *mean* | {metrics['utterances']} | {_cell(macro['bleu'])} | {_cell(macro['chrf'])} |"]
+    )
+
+
+def averages(metrics: Metrics) -> str:
+    """One line of what matters."""
+    macro = metrics["macro"]
+    mean = ", ".join(f"{title} {macro[name]['score']:.2f}" for name, title in (("bleu", "BLEU"), ("chrf", "chrF")))
+    return f"mean {mean}, real-time factor {metrics['real_time_factor']:.4f}"
+
+
+def _cell(score: Metrics) -> str:
+    half = score["half_interval"]
+    return f"{score['score']:.2f}" + ("" if half is None else f" ± {half:.2f}")

@@ -1,0 +1,62 @@
+"""Speech translation through all stages, on the miniature corpus: Greek, Spanish and Romanian into English."""
+
+import json
+import shutil
+
+import pytest
+
+from masr.config_files import load_config
+from masr.models.recognizer import load_model
+from masr.stages import decode, score, train, vocab
+
+OPTIONS = [
+    "vocab.translation={into: en, kind: char}", "decode.beam=2", "decode.methods=[ctc-greedy,translation-beam]",
+    "model.translation={weight: 0.5, layers: 1, width: 16, heads: 2, feedforward: 16, encoder_layers: 1}",
+]  # fmt: skip
+
+
+@pytest.fixture
+def config(prepared, workdir):
+    shutil.copytree(prepared.folder / "data", workdir / "data")
+    return lambda *more: load_config(prepared.conf, [f"data_dir={workdir}/data", *OPTIONS, *more])
+
+
+def test_from_the_vocabulary_to_the_scores(config, workdir, capsys):
+    vocab.run(config())
+    assert "tokens for translations into en" in capsys.readouterr().out
+    train.run(config())
+    model = load_model(workdir / "exp/tiny")
+    assert model.tokenizer.translation.languages == ["en"]
+    log = [json.loads(line) for line in (workdir / "exp/tiny/log.jsonl").read_text().splitlines()]
+    assert {"st", "st/es", "ctc", "ctc/el"} <= log[0].keys() and log[0]["st"] > 2
+    decode.run(config())
+    score.run(config())
+    printed = capsys.readouterr().out
+    assert "score: test: translation-beam: mean BLEU " in printed and "macro CER" in printed
+    lines = [json.loads(line) for line in open("exp/tiny/decode/translation-beam/test.jsonl")]
+    assert {line["into"] for line in lines} == {"en"} and len(lines) == 12
+    assert any(c.isupper() for line in lines for c in line["reference"]), "case and punctuation stay"
+    metrics = json.loads((workdir / "exp/tiny/score/translation-beam/test/metrics.json").read_text())
+    assert metrics["languages"].keys() == {"el", "es", "ro"} and metrics["signatures"]["bleu"].startswith("nrefs:1")
+    report = (workdir / "exp/tiny/score/translation-beam/test/report.md").read_text()
+    assert "| Spanish (es) | 4 | " in report and "tok:13a" in report
+
+
+def test_a_decoder_for_each_language_must_know_what_is_spoken(config):
+    vocab.run(config())
+    train.run(config("model.translation.per_language=true"))
+    with pytest.raises(ValueError, match="must be told which one is spoken"):
+        decode.run(config("model.translation.per_language=true"))
+    decode.run(config("model.translation.per_language=true", "decode.prompts=[oracle]"))
+    score.run(config("model.translation.per_language=true", "decode.prompts=[oracle]"))
+
+
+def test_what_cannot_translate_is_refused(config, workdir):
+    with pytest.raises(ValueError, match="set vocab.translation.into"):
+        train.run(config("vocab.translation.into=null"))
+    with pytest.raises(ValueError, match="no recording of train is translated"):
+        vocab.run(config("vocab.translation.into=is"))
+    plain = ["model.translation.weight=0.0", "vocab.translation.into=null"]
+    train.run(config(*plain, "train.updates=2", "train.validate_every=2"))
+    with pytest.raises(ValueError, match="translation-beam needs a model that translates"):
+        decode.run(config(*plain))
