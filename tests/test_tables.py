@@ -154,7 +154,7 @@ def test_a_row_that_has_changed_is_run_again_and_its_old_figures_are_not_shown(t
     ("old", "new", "message"),
     [
         ("title: Some", "titel: Some", "titel"),
-        ("columns: [cer,", "columns: [bleu,", "columns: bleu; known: cer, wer"),
+        ("columns: [cer,", "columns: [rouge,", "columns: rouge; known: cer, wer"),
         ("columns: [cer,", "columns: [cer@oracle+, cer,", "columns: cer@oracle"),
         ("paper: {cer:", "paper: {cerr:", "columns: cerr; known"),
         ("rows:", "rows: [", "not valid YAML"),

@@ -33,7 +33,8 @@ def test_from_the_vocabulary_to_the_scores(config, workdir, capsys):
     score.run(config())
     printed = capsys.readouterr().out
     assert "score: test: translation-beam: mean BLEU " in printed and "macro CER" in printed
-    lines = [json.loads(line) for line in open("exp/tiny/decode/translation-beam/test.jsonl")]
+    decoded = (workdir / "exp/tiny/decode/translation-beam/test.jsonl").read_text()
+    lines = [json.loads(line) for line in decoded.splitlines()]
     assert {line["into"] for line in lines} == {"en"} and len(lines) == 12
     assert any(c.isupper() for line in lines for c in line["reference"]), "case and punctuation stay"
     metrics = json.loads((workdir / "exp/tiny/score/translation-beam/test/metrics.json").read_text())
