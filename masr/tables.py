@@ -31,7 +31,7 @@ COLUMNS = {
 }  # fmt: skip
 """Macro averages in %, and what a run costs. ``cer/cs`` is the rate of a language, ``cer/*`` those of all, and
 ``cer@oracle`` that for another kind of prompt; ``one`` are the parameters that run for a prompt of one language."""
-COLUMN = re.compile(r"(cer|wer|lid)(@[a-z]+(\+\d+)?)?|(cer|wer)/([a-z-]+|\*)", re.IGNORECASE)
+COLUMN = re.compile(r"(cer|wer|lid)(@(oracle|wrong)(\+[1-9]\d*)?)?|(cer|wer)/([\w-]+|\*)")
 
 
 class Row(Section):
@@ -235,7 +235,8 @@ def _cell(
     text = _figure(column, statistics.mean(figures))
     if len(figures) > 1 and column not in ("parameters", "one"):
         text += f" ± {_figure(column, statistics.stdev(figures))}"
-    means = [statistics.mean(run[column] for run in group) for group in found.values() if group and column in group[0]]
+    each = [[run[column] for run in group if column in run] for group in found.values()]
+    means = [statistics.mean(values) for values in each if values]
     best = max(means) if column.startswith("lid") else min(means)
     is_best = column.startswith(("cer", "wer", "lid")) and len(means) > 1 and statistics.mean(figures) == best
     return (f"**{text}**" if is_best else text) + theirs
