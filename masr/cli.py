@@ -45,7 +45,8 @@ def decode(
     force: Force = False,
     method: Annotated[list[str] | None, typer.Option(help="Instead of decode.methods; may be repeated.")] = None,
     prompt: Annotated[
-        list[str] | None, typer.Option(help="Instead of decode.prompts: all, oracle, oracle+2, wrong; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Instead of decode.prompts: all, oracle, oracle+2, wrong+1, ...; may be repeated."),
     ] = None,
     bias_file: BiasFile = None,
 ) -> None:
@@ -108,7 +109,7 @@ def transcribe(
         raise ValueError("name a model and at least one audio file: masr transcribe exp/demo a.wav")
     options: dict[str, Any] = {"methods": [method] if method else None, "bias_file": bias_file}
     recognizer = masr.load(folder, **{name: value for name, value in options.items() if value is not None})
-    expected = languages.split(",") if languages else None
+    expected = _codes(languages)
     if stream:
         from masr.stream import print_stream
 
@@ -156,7 +157,12 @@ def export(
 ) -> None:
     from masr.models.export import export_model
 
-    print(f"wrote {export_model(folder, output, method, languages.split(',') if languages else None)}")
+    print(f"wrote {export_model(folder, output, method, _codes(languages))}")
+
+
+def _codes(languages: str | None) -> list[str] | None:
+    """The languages of ``cs, nl``; no language at all is a prompt, too, which the model refuses."""
+    return None if languages is None else [code.strip() for code in languages.split(",") if code.strip()]
 
 
 def main() -> None:

@@ -8,9 +8,9 @@ A model that was saved before an option existed gets its default. So the default
 without it, and a default of ``model`` or ``features`` never changes.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=0)]
@@ -130,6 +130,12 @@ class Prompts(Section):
     wrong: Fraction = 0.5
     """Probability of each wrong language in the prompts of the rest."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.all + self.one > 1:
+            raise ValueError(f"all={self.all:g} and one={self.one:g} are more than all utterances")
+        return self
+
 
 class Data(Section):
     batch_seconds: PositiveFloat = 60.0
@@ -149,6 +155,8 @@ class Data(Section):
     max_bad_fraction: Fraction = 0.01
     """More unusable recordings than this stop the stage."""
     prompts: Prompts = Prompts()
+    dev_prompt: Prompt = "all"
+    """Languages that are allowed where dev chooses the best weights, as in decode.prompts."""
     workers: Count = 1
     """Processes that load batches; 0 loads in the training process."""
 
@@ -176,8 +184,8 @@ class LanguageAdapters(Section):
     """Only the language loss teaches the weights."""
     summary_start: Literal["learned", "zeros", "mean"] = "learned"
     """Summary vector before the first block: learned, zero, or the mean of the frames."""
-    summary_heard: bool = True
-    """Frames attend to the summary vector, not only it to them; if not, new adapters change nothing in a model."""
+    summary_heard: bool = False
+    """Frames attend to the summary vector, too, not only it to them; then new adapters change a trained model."""
     summary_adapted: bool = False
     """Adapters act on the summary vector, too."""
     language_loss: Literal["all", "last"] = "all"
@@ -291,8 +299,10 @@ class Train(Section):
     """Optimiser steps."""
     init_from: str | None = None
     """Folder of a trained model to start from, e.g. exp/conformer; what it does not have starts at random."""
-    frozen: list[Literal["encoder", "ctc", "attention_decoder", "translator", "language_classifier"]] = []
-    """Parts of the model that do not learn."""
+    frozen: list[
+        Literal["encoder", "language_adapters", "ctc", "attention_decoder", "translator", "language_classifier"]
+    ] = []
+    """Parts of the model that do not learn; encoder is all of it but its language adapters."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """Muon: orthogonalised momentum for the matrices of the blocks, AdamW for the rest; or AdamW for all."""
     learning_rate: PositiveFloat = 1e-3
@@ -378,8 +388,8 @@ class Decode(Section):
     methods: Annotated[list[Method], Field(min_length=1)] = ["ctc-greedy"]
     """Search methods of stage 4; the first one is the headline."""
     prompts: Annotated[list[Prompt], Field(min_length=1)] = ["all"]
-    """Languages that are allowed: all, the right one (oracle), or a wrong one; oracle+2 is the right one and two wrong
-    ones. Results stand in <method>, and in <method>@<prompt> for prompts other than all; dev gets the first one."""
+    """Languages that are allowed: all, the right one (oracle), or a wrong one (wrong); oracle+2 and wrong+2 allow two
+    more wrong ones. Results stand in <method>, and in <method>@<prompt> for prompts other than all."""
     batch_seconds: PositiveFloat = 120.0
     """Audio decoded at once."""
     beam: Positive = 10

@@ -32,7 +32,7 @@ COLUMNS = {
 }  # fmt: skip
 """Macro averages in %, and what a run costs. ``cer/cs`` is the rate of a language, ``cer/*`` those of all, and
 ``cer@oracle`` that for another kind of prompt; ``one`` are the parameters that run for a prompt of one language."""
-COLUMN = re.compile(r"(cer|wer|lid)(@[a-z]+(\+\d+)?)?|(cer|wer|bleu|chrf)/([a-z-]+|\*)", re.IGNORECASE)
+COLUMN = re.compile(r"(cer|wer|lid)(@(oracle|wrong)(\+[1-9]\d*)?)?|(cer|wer|bleu|chrf)/([\w-]+|\*)")
 TRANSLATION = "translation-beam"
 """Method whose scores are shown as BLEU and chrF."""
 
@@ -245,7 +245,8 @@ def _cell(
     text = _figure(column, statistics.mean(figures))
     if len(figures) > 1 and column not in ("parameters", "one"):
         text += f" ± {_figure(column, statistics.stdev(figures))}"
-    means = [statistics.mean(run[column] for run in group) for group in found.values() if group and column in group[0]]
+    each = [[run[column] for run in group if column in run] for group in found.values()]
+    means = [statistics.mean(values) for values in each if values]
     higher_is_better = column.startswith(("lid", "bleu", "chrf"))
     compared = higher_is_better or column.startswith(("cer", "wer"))
     best = (max if higher_is_better else min)(means)

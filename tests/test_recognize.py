@@ -300,6 +300,8 @@ def test_the_command_prints_json_that_parses(folder, wav, monkeypatch, capsys):
         (["{folder}", "missing.wav"], "masr: missing.wav: no such file"),
         (["nothing", "{wav}"], "masr: nothing is neither a folder nor a shipped model"),
         (["--languages", "xx", "{folder}", "{wav}"], "masr: languages: unknown: xx; this model knows el, es"),
+        (["--languages", "el, xx", "{folder}", "{wav}"], "masr: languages: unknown: xx; this model knows el, es"),
+        (["--languages", "", "{folder}", "{wav}"], "masr: languages: none given; this model knows el, es"),
     ],
 )
 def test_the_command_explains_what_it_cannot_do(folder, wav, monkeypatch, arguments, message):

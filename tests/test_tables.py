@@ -124,6 +124,17 @@ def test_prompts_languages_recognised_and_what_runs_have_columns(table):
     assert lines[4].startswith("| The first | 22.00 ± 1.41 (21.50) | 12.00 ± 1.41 | 90.00 ± 0.00 | 2.00 | 1.50 |")
 
 
+def test_a_run_without_a_prompt_is_left_out_of_its_mean(table):
+    table.write_text(TABLE.replace("[cer, cer/*,", "[cer@oracle, cer/es-419,"))
+    run_table(table, rows=["a"])
+    assert print_table(table).splitlines()[4].startswith("| The first | - | - |")
+    source = table.parents[1] / "exp/some/a-3/score/ctc-greedy/test/metrics.json"
+    target = table.parents[1] / "exp/some/a-3/score/ctc-greedy@oracle/test/metrics.json"
+    target.parent.mkdir(parents=True)
+    target.write_text(source.read_text())
+    assert print_table(table).splitlines()[4].startswith("| The first | 23.00 | - |")
+
+
 def test_a_scale_is_a_table_of_its_own(table):
     run_table(table, scale="mini", rows=["b"])
     assert (
@@ -156,6 +167,8 @@ def test_a_row_that_has_changed_is_run_again_and_its_old_figures_are_not_shown(t
         ("title: Some", "titel: Some", "titel"),
         ("columns: [cer,", "columns: [rouge,", "columns: rouge; known: cer, wer"),
         ("columns: [cer,", "columns: [cer@oracle+, cer,", "columns: cer@oracle"),
+        ("columns: [cer,", "columns: [cer@orcale, cer,", "columns: cer@orcale"),
+        ("columns: [cer,", "columns: [CER@oracle, cer,", "columns: CER@oracle"),
         ("paper: {cer:", "paper: {cerr:", "columns: cerr; known"),
         ("rows:", "rows: [", "not valid YAML"),
         ("seeds: [1, 3]", "seeds: []", "seeds"),

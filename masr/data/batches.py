@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from masr.config import Prompts, SpecAugment
 from masr.data.augment import spec_augment
 from masr.data.features import LogMel, UnusableAudio, load_audio
-from masr.data.prompts import Prompter, everything, training_prompts
+from masr.data.prompts import Everything, Prompter, TrainingPrompts
 from masr.data.sampling import language_of, split_by_duration, translation_of
 from masr.text.tokenizer import Tokenizer
 
@@ -98,7 +98,7 @@ def collate(
     features: Sequence[Tensor], cuts: Sequence[Cut], tokenizer: Tokenizer, prompt: Prompter | None = None
 ) -> Batch:
     """Pads (T, F) features and the transcripts of their cuts; without a ``prompt`` all languages are allowed."""
-    prompt = prompt or everything(tokenizer.languages)
+    prompt = prompt or Everything(tokenizer.languages)
     targets = {"transcript": pad_tokens([tokenizer.encode(cut.supervisions[0].text, language_of(cut)) for cut in cuts])}
     if tokenizer.translation is not None:
         targets["translation"] = pad_tokens([translation_tokens(cut, tokenizer) for cut in cuts])
@@ -165,7 +165,7 @@ class TrainingUpdates(Dataset):
         self.updates, self.tokenizer, self.augment, self.seed = updates, tokenizer, augment, seed
         self.device_seconds, self.rank, self.world_size = device_seconds, rank, world_size
         self.mel_bins, self.load = mel_bins, CutFeatures(mel_bins)
-        self.prompt = training_prompts(prompts or Prompts(), tokenizer.languages, seed)
+        self.prompt = TrainingPrompts(prompts or Prompts(), tokenizer.languages, seed)
 
     def __len__(self) -> int:
         return len(self.updates)

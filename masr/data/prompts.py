@@ -6,6 +6,7 @@ wrong ones at random, because users are not sure.
 
 import zlib
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,46 +20,58 @@ Prompter = Callable[[Cut], Tensor]
 """The languages (K,) bool that a cut may be in."""
 
 
-def everything(languages: Sequence[str]) -> Prompter:
+@dataclass
+class Everything:
     """All languages for every cut."""
-    return lambda cut: torch.ones(len(languages), dtype=torch.bool)
+
+    languages: Sequence[str]
+
+    def __call__(self, cut: Cut) -> Tensor:
+        return torch.ones(len(self.languages), dtype=torch.bool)
 
 
-def training_prompts(options: Prompts, languages: Sequence[str], seed: int) -> Prompter:
-    """Prompts as ``data.prompts`` wants them; a cut and a seed always get the same one.
+@dataclass
+class TrainingPrompts:
+    """Prompts as ``data.prompts`` wants them; a cut and a seed always get the same one."""
 
-    ValueError when the shares exceed one.
-    """
-    if options.all + options.one > 1:
-        raise ValueError(f"data.prompts: all={options.all:g} and one={options.one:g} are more than all utterances")
+    options: Prompts
+    languages: Sequence[str]
+    seed: int
 
-    def prompt(cut: Cut) -> Tensor:
-        random = np.random.default_rng([seed, zlib.crc32(cut.id.encode()), 1])
-        kind, wrong = random.random(), random.random(len(languages)) < options.wrong
-        if kind < options.all:
-            wrong[:] = True
-        elif kind < options.all + options.one:
-            wrong[:] = False
-        wrong[languages.index(language_of(cut))] = True
-        return torch.from_numpy(wrong)
-
-    return prompt
+    def __call__(self, cut: Cut) -> Tensor:
+        random = np.random.default_rng([self.seed, zlib.crc32(cut.id.encode()), 1])
+        kind, chosen = random.random(), random.random(len(self.languages)) < self.options.wrong
+        if kind < self.options.all:
+            chosen[:] = True
+        elif kind < self.options.all + self.options.one:
+            chosen[:] = False
+        chosen[self.languages.index(language_of(cut))] = True
+        return torch.from_numpy(chosen)
 
 
-def decoding_prompts(kind: str, languages: Sequence[str]) -> Prompter:
-    """Prompts of a kind that ``decode.prompts`` knows; the wrong languages of a cut are drawn at random, but always
-    the same ones. ValueError when there are not so many."""
+@dataclass
+class DrawnPrompts:
+    """The right language or not, and so many wrong ones: drawn at random, but for a cut always the same ones."""
+
+    languages: Sequence[str]
+    right: bool
+    wrong: int
+
+    def __call__(self, cut: Cut) -> Tensor:
+        others = [code for code in self.languages if code != language_of(cut)]
+        drawn = np.random.default_rng(zlib.crc32(cut.id.encode())).permutation(others)[: self.wrong]
+        chosen = {*drawn, *([language_of(cut)] if self.right else [])}
+        return torch.tensor([code in chosen for code in self.languages])
+
+
+def prompts_of(kind: str, languages: Sequence[str]) -> Prompter:
+    """Prompts of a kind that ``decode.prompts`` knows; ValueError when there are not so many languages."""
     name, _, more = kind.partition("+")
     if name == "all":
-        return everything(languages)
+        return Everything(languages)
     wrong = int(more or 0) + (name == "wrong")
     if wrong >= len(languages):
-        raise ValueError(f"decode.prompts: {kind} needs {wrong} wrong languages; the model knows {len(languages)}")
-
-    def prompt(cut: Cut) -> Tensor:
-        others = [code for code in languages if code != language_of(cut)]
-        drawn = np.random.default_rng(zlib.crc32(cut.id.encode())).permutation(others)[:wrong]
-        chosen = {*drawn, *([language_of(cut)] if name == "oracle" else [])}
-        return torch.tensor([code in chosen for code in languages])
-
-    return prompt
+        raise ValueError(
+            f"prompt {kind}: there are not {wrong} wrong languages; the model knows {', '.join(languages)}"
+        )
+    return DrawnPrompts(languages, name == "oracle", wrong)

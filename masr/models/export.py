@@ -30,7 +30,7 @@ def export_model(folder: Path, output: Path, method: str | None = None, language
     copy_search(folder, output, options.methods[0], options)
     weights = {name: tensor.half() for name, tensor in model.state_dict().items()}
     save_model(output, model, weights)
-    card = _model_card(folder, model.languages, parameter_count(model), options.methods[0])
+    card = _model_card(folder, model, options.methods[0])
     (output / "README.md").write_text(card, "utf-8")
     return output
 
@@ -52,15 +52,17 @@ def _with_languages(model: Recognizer, languages: Sequence[str]) -> Recognizer:
     return smaller.eval()
 
 
-def _model_card(folder: Path, languages: list[str], parameters: int, method: str) -> str:
+def _model_card(folder: Path, model: Recognizer, method: str) -> str:
+    names = ", ".join(language_name(code) for code in model.languages)
     lines = [
         f"# {folder.name}", "",
-        f"A masr recogniser of {parameters / 1e6:.2f} M parameters (float16 here) for "
-        f"{', '.join(language_name(code) for code in languages)}.", "",
+        f"A masr recogniser of {parameter_count(model) / 1e6:.2f} M parameters (float16 here) for {names}.", "",
         "```", "masr transcribe THIS_FOLDER a.wav", "```", "",
-        *_training(folder), *_results(folder, method),
     ]  # fmt: skip
-    return "\n".join(lines) + "\n"
+    if len(model.languages) < len(model.tokenizer.languages):
+        lines += [f"Part of {folder}, where training and error rates are; it lacks other languages' adapters.", ""]
+        return "\n".join(lines)
+    return "\n".join([*lines, *_training(folder), *_results(folder, method)]) + "\n"
 
 
 def _training(folder: Path) -> list[str]:

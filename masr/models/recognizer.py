@@ -65,10 +65,20 @@ class Recognizer(nn.Module):
             if options.language_classifier.weight and not classified
             else None
         )
-        if adapters is not None and adapters.options.previous and not options.language_classifier.weight:
+        self._check_adapters()
+
+    def _check_adapters(self) -> None:
+        options, adapters = self.config.model, self.config.model.encoder.language_adapters
+        for name in ("previous", "detached"):
+            if adapters.layers and getattr(adapters, name) and not options.language_classifier.weight:
+                raise ValueError(
+                    f"model.encoder.language_adapters.{name}: a classifier that learns only from "
+                    "model.language_classifier.weight, which is 0"
+                )
+        if adapters.decoder and not (adapters.layers and options.attention_decoder.weight):
             raise ValueError(
-                "model.encoder.language_adapters.previous: the last classifier learns only from "
-                "model.language_classifier.weight, which is 0"
+                "model.encoder.language_adapters.decoder: needs adapters in the encoder (layers), whose weights it "
+                "uses, and model.attention_decoder.weight"
             )
 
     @property
@@ -138,9 +148,17 @@ class Recognizer(nn.Module):
     def predict_languages(
         self, encoded: EncoderOutput, found: list[list[Hypothesis]], allowed_languages: Tensor
     ) -> list[str | None]:
-        """The language of each utterance as the classifier, among the allowed ones (B, K), the text or the search names
+        """The language of each utterance: the one allowed (B, K), or as the classifier, the text or the search names
         it."""
-        logits = encoded.language_logits
+        named = self._named_languages(encoded, found, allowed_languages)
+        known = self.tokenizer.languages
+        only = [row.index(True) if sum(row) == 1 else None for row in allowed_languages.tolist()]
+        return [name if one is None else known[one] for name, one in zip(named, only, strict=True)]
+
+    def _named_languages(
+        self, encoded: EncoderOutput, found: list[list[Hypothesis]], allowed_languages: Tensor
+    ) -> list[str | None]:
+        logits = encoded.language_logits if self.config.model.language_classifier.weight else None
         if self.language_classifier is not None:
             logits = self.language_classifier.log_probs(encoded.frames, encoded.lengths)
         if logits is not None:
@@ -204,9 +222,15 @@ def parameter_count(model: nn.Module) -> int:
 
 
 def parameter_count_for_one_language(model: Recognizer) -> int:
-    """Parameters that run when a prompt allows one language: those of the other languages' adapters do not."""
-    parts = [module for module in model.modules() if isinstance(module, MixedAdapters)]
-    return parameter_count(model) - sum(parameter_count(p) * (p.languages - 1) // p.languages for p in parts)
+    """Parameters that are left when the adapters of one language alone are exported."""
+    if model.encoder.language_adapters is None:
+        return parameter_count(model)
+    parts: list[nn.Module] = [p for p in model.modules() if isinstance(p, MixedAdapters | LanguageClassifier)]
+    parts += [*model.encoder.language_adapters.classifiers.values()]
+    number = sum(parameter_count(part) for part in parts)
+    if (vectors := model.encoder.language_adapters.prompt_vectors) is not None:
+        number += vectors.numel()
+    return parameter_count(model) - number * (len(model.languages) - 1) // len(model.languages)
 
 
 def save_model(folder: Path, model: Recognizer, weights: dict[str, Tensor] | None = None) -> None:

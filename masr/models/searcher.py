@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from masr.config import Decode
 from masr.decode.language_models import LanguageModels
-from masr.decode.search import METHODS, Searcher, Setting, check_methods
+from masr.decode.search import METHODS, Searcher, Setting, check_methods, result_name
 from masr.files import written_beside
 from masr.models.recognizer import Recognizer
 from masr.nn.language_model import LSTMLanguageModel
@@ -62,16 +62,22 @@ def load_scales(folder: Path, method: str, options: Decode) -> Setting:
     """The scales that dev chose for a method."""
     if not METHODS[method].has_scales(options):
         return METHODS[method].scales(options)[0]
-    path = folder / "decode" / method / SCALES
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: the scales of {method} have not been chosen yet; run `masr decode`")
-    return json.loads(path.read_text())["scales"]
+    return json.loads(_scales_file(folder, method, options).read_text())["scales"]
+
+
+def _scales_file(folder: Path, method: str, options: Decode) -> Path:
+    """Those for all languages, or for the first prompt for which there are any."""
+    names = dict.fromkeys(result_name(method, prompt) for prompt in ("all", *options.prompts))
+    files = [folder / "decode" / name / SCALES for name in names]
+    found = [file for file in files if file.is_file()]
+    if not found:
+        raise FileNotFoundError(f"{files[0]}: the scales of {method} have not been chosen yet; run `masr decode`")
+    return found[0]
 
 
 def copy_search(folder: Path, output: Path, method: str, options: Decode) -> None:
     """Gives another folder what a method needs beside the model."""
     wanted = [(METHODS[method].ngrams, f"lm/{NGRAMS}"), (METHODS[method].neural, f"lm/{NEURAL}")]
-    wanted.append((METHODS[method].has_scales(options), f"decode/{method}/{SCALES}"))
     for name in [name for needed, name in wanted if needed]:
         if not (folder / name).exists():
             raise FileNotFoundError(
@@ -80,3 +86,6 @@ def copy_search(folder: Path, output: Path, method: str, options: Decode) -> Non
         (output / name).parent.mkdir(parents=True, exist_ok=True)
         copy = shutil.copytree if (folder / name).is_dir() else shutil.copy
         copy(folder / name, output / name)
+    if METHODS[method].has_scales(options):
+        (output / "decode" / method).mkdir(parents=True, exist_ok=True)
+        shutil.copy(_scales_file(folder, method, options), output / "decode" / method / SCALES)

@@ -76,9 +76,9 @@ class Mixing:
 class LanguageAdapters(nn.Module):
     """The adapters of an encoder, the classifiers that weight them, and the summary vector that these look at.
 
-    A Conformer carries a summary vector through its blocks up to the last adapters: it attends to frames and they to
-    it, and the convolutions do not see it. A Mamba encoder has nothing by which frames could reach such a vector at
-    once; its summary is the mean of the frames.
+    A Conformer carries a summary vector through its blocks up to the last adapters: it attends to the frames (and they
+    to it, if ``summary_heard``), and the convolutions do not see it. A Mamba encoder has nothing by which frames could
+    reach such a vector at once; its summary is the mean of the frames.
     """
 
     def __init__(self, options: EncoderOptions, languages: Sequence[str]):
@@ -99,10 +99,10 @@ class LanguageAdapters(nn.Module):
         self.prefix = int(mine.weights == "summary" and options.type == "conformer")
         start = torch.zeros(1, 1, width)
         if self.prefix and mine.summary_start == "learned":
-            self.summary = nn.Parameter(start.normal_(std=0.02))
+            self.summary = without_decay(start.normal_(std=0.02))
         else:
             self.register_buffer("summary", start, persistent=False)
-        self.prompt_vectors = nn.Parameter(torch.zeros(number, width)) if mine.prompt_vectors else None
+        self.prompt_vectors = without_decay(torch.zeros(number, width)) if mine.prompt_vectors else None
 
     @property
     def classified(self) -> bool:
@@ -164,8 +164,10 @@ class LanguageAdapters(nn.Module):
         else:
             seen = frames[:, :1] if mixing.prefix else masked_mean(frames, mixing.frame_mask)
         logits = self.classifiers["all" if self.options.shared_classifier else str(layer)](seen).float()
-        each = F.log_softmax(logits, -1) if self.options.gate == "softmax" else F.logsigmoid(logits)
-        pooled = masked_mean(each, mixing.frame_mask) if self.options.weights == "frame" else logits
+        pooled = logits
+        if self.options.weights == "frame":
+            each = F.log_softmax(logits, -1) if self.options.gate == "softmax" else logits
+            pooled = masked_mean(each, mixing.frame_mask)
         mixing.logits.append(pooled[:, 0])
         before = len(mixing.logits) > 1 and self.options.previous
         return mixing.logits[-2][:, None] if before else logits
@@ -210,5 +212,21 @@ def _check(options: EncoderOptions, languages: Sequence[str]) -> None:
             f"{name}.weights: {mine.weights} needs the whole recording, which directions=forward does not see; use sum "
             "or average"
         )
-    if mine.previous and (len(mine.layers) < 2 or mine.weights not in ("summary", "mean")):
-        raise ValueError(f"{name}.previous: needs adapters behind two blocks or more, and weights=summary or mean")
+    if mine.previous and len(mine.layers) < 2:
+        raise ValueError(f"{name}.previous: needs adapters behind two blocks or more")
+    if mine.detached and mine.language_loss == "last" and len(mine.layers) > 1 and not mine.shared_classifier:
+        raise ValueError(f"{name}: detached with language_loss=last: nothing teaches the classifiers before the last")
+    if idle := sorted(_idle(options)):
+        raise ValueError(f"{name}: {', '.join(idle)}: without effect with weights={mine.weights}, type={options.type}")
+
+
+def _idle(options: EncoderOptions) -> set[str]:
+    """Options that are set although nothing looks at them."""
+    mine, idle = options.language_adapters, set()
+    if mine.weights not in LEARNT:
+        idle |= {"gate", "shared_classifier", "previous", "detached", "language_loss"}
+    if mine.weights == "frame":
+        idle |= {"previous"}
+    if mine.weights != "summary" or options.type != "conformer":
+        idle |= {name for name in type(mine).model_fields if name.startswith("summary_")}
+    return {name for name in idle if getattr(mine, name) != type(mine).model_fields[name].default}

@@ -259,7 +259,7 @@ def _languages(metrics: Metrics) -> str:
     ]
     pairs.sort(key=lambda pair: -pair["count"])
     named = [pair | {side: language_name(pair[side]) for side in ("reference", "hypothesis")} for pair in pairs]
-    plot = heat_map(confusion["counts"], "Language confusion")
+    plot = heat_map(_shares(confusion["counts"]), "Language confusion")
     parts = f"{plot}<div><h3>Most often confused</h3>{_counts(named)}</div>"
     note = f"Rows: spoken; columns: recognised; in % of the row. {confusion['utterances']:,} utterances."
     return _section("Language confusion", f'<div class="card"><div class="beside">{parts}</div></div>', note)
@@ -269,14 +269,18 @@ def _language_weights(metrics: Metrics) -> str:
     if not metrics["language_weights"]:
         return ""
     card = f'<div class="card">{heat_map(metrics["language_weights"], "Weights of adapters")}</div>'
-    return _section("Weights of the languages' adapters", card, "Rows: spoken; columns: adapters; in % of the row.")
+    return _section("Weights of the languages' adapters", card, "Rows: spoken; columns: adapters; means in %.")
+
+
+def _shares(counts: Mapping[str, Mapping[str, int]]) -> dict[str, dict[str, float]]:
+    return {code: {other: count / sum(row.values()) for other, count in row.items()} for code, row in counts.items()}
 
 
 def pictures(metrics: Metrics) -> dict[str, str]:
     """The heat maps of the page as files of their own, by name."""
     confusion = metrics["language_confusion"]
     found = {
-        "language_confusion": (confusion and confusion["counts"], "Language confusion"),
+        "language_confusion": (confusion and _shares(confusion["counts"]), "Language confusion"),
         "language_weights": (metrics["language_weights"], "Weights of adapters"),
     }
     alone = f"><style>{_COLOURS}{_PICTURE}</style>"

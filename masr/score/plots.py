@@ -115,8 +115,8 @@ def scatter(points: Sequence[tuple[float, float]], curve: Sequence[tuple[float, 
     return _svg(width, margin + height + _AXIS, title, body)
 
 
-def heat_map(matrix: Mapping[str, Mapping[str, int]], title: str) -> str:
-    """Rows are true, columns predicted languages; a cell is as dark as its share (in %) of the row."""
+def heat_map(matrix: Mapping[str, Mapping[str, float]], title: str) -> str:
+    """Rows are true, columns predicted languages; a cell is as dark as its share (0 to 1, shown in %)."""
     columns = sorted(set(matrix) | {predicted for row in matrix.values() for predicted in row})
     cell = max(11, min(38, 2 * WIDTH // (len(columns) + 2)))
     small = cell < 24  # then column labels stand upright and cells carry no number
@@ -130,8 +130,7 @@ def heat_map(matrix: Mapping[str, Mapping[str, int]], title: str) -> str:
         y = head + index * cell
         body.append(_text(left - 10, y + cell / 2 + 4, language, "tiny" if small else "label", "end"))
         for column, predicted in enumerate(columns):
-            share = row.get(predicted, 0) / sum(row.values())
-            body += _cell(left + column * cell, y, cell, share, predicted == language)
+            body += _cell(left + column * cell, y, cell, row.get(predicted, 0.0), predicted == language)
     return _svg(left + cell * len(columns) + 2, head + cell * len(matrix) + 2, title, body)
 
 

@@ -13,13 +13,13 @@ from lhotse.cut import Cut
 
 from masr.config import Config
 from masr.data.batches import Batch, CutFeatures, collate, load_usable
-from masr.data.prompts import decoding_prompts
+from masr.data.prompts import Prompter, prompts_of
 from masr.data.rejected import Rejected
 from masr.data.sampling import split_by_duration, translation_of
 from masr.decode.alignment import add_times, timed_words
 from masr.decode.hypothesis import Hypothesis
 from masr.decode.rescore import NBest, ScaleChoice
-from masr.decode.search import METHODS, Searcher, Setting, check_methods, result_name, result_names
+from masr.decode.search import METHODS, Searcher, Setting, check_methods, result_names
 from masr.decode.utterances import Utterances, utterances_of
 from masr.files import file_hash, written_beside
 from masr.models.recognizer import WEIGHTS, Recognizer, load_model
@@ -42,6 +42,7 @@ def run(config: Config, force: bool = False) -> None:
     check_methods(config.decode, model)
     lm.run(config)
     results = result_names(config.decode)
+    prompters = {prompt: prompts_of(prompt, model.tokenizer.languages) for prompt in config.decode.prompts}
     outputs = {
         name: StageOutput("decode", folder / "decode" / name, _inputs(config, *results[name])) for name in results
     }
@@ -54,12 +55,12 @@ def run(config: Config, force: bool = False) -> None:
     lm.copy_to(folder, config)
     searcher = load_searcher(folder, model, config.decode)
     for prompt in dict.fromkeys(results[name][1] for name in outputs):
-        methods = [results[name][0] for name in outputs if results[name][1] == prompt]
-        settings = _choose_scales(methods, prompt, searcher, model, config)
+        names = {results[name][0]: name for name in outputs if results[name][1] == prompt}
+        settings = _choose_scales(names, prompters[prompt], searcher, model, config)
         for split in config.corpus.test:
-            _decode_split(split, prompt, searcher, model, settings, config)
-    for output in outputs.values():
-        output.seal()
+            _decode_split(split, names, prompters[prompt], searcher, model, settings, config)
+        for name in names.values():
+            outputs[name].seal()
 
 
 def _inputs(config: Config, method: str, prompt: str) -> dict[str, Any]:
@@ -73,53 +74,49 @@ def _inputs(config: Config, method: str, prompt: str) -> dict[str, Any]:
 
 @torch.no_grad()
 def _choose_scales(
-    methods: list[str], prompt: str, searcher: Searcher, model: Recognizer, config: Config
+    results: dict[str, str], prompter: Prompter, searcher: Searcher, model: Recognizer, config: Config
 ) -> dict[str, Setting]:
-    """The best setting of every method on dev; what has no scales has one setting."""
-    choices = {name: ScaleChoice(METHODS[name].scales(config.decode)) for name in methods}
+    """The best setting of every method on dev; what has no scales has one setting. ``results`` are their folders."""
+    choices = {name: ScaleChoice(METHODS[name].scales(config.decode)) for name in results}
     undecided = {name: choice for name, choice in choices.items() if len(choice.settings) > 1}
-    for cuts, batch in _batches(config.corpus.dev, prompt, model, config, "scales") if undecided else ():
+    for cuts, batch in _batches(config.corpus.dev, prompter, model, config, "scales") if undecided else ():
         _, utterances = _listen(model, batch)
         for name, choice in undecided.items():
-            results = searcher(name, utterances, choice.settings)
+            each = searcher(name, utterances, choice.settings)
             for row, cut in enumerate(cuts):
                 supervision = cut.supervisions[0]
-                choice.add(supervision.language, supervision.text, [found[row][0].text for found in results])
+                choice.add(supervision.language, supervision.text, [found[row][0].text for found in each])
     for name, choice in undecided.items():
-        result = result_name(name, prompt)
-        save_scales(experiment_folder(config), result, choice.best(), choice.macro_cer.min())
+        save_scales(experiment_folder(config), results[name], choice.best(), choice.macro_cer.min())
         scales = ", ".join(f"{part} {value:g}" for part, value in choice.best().items())
-        say(
-            f"decode: {result}: {scales}, best of {len(choice.settings)} on dev: macro CER {choice.macro_cer.min():.2%}"
-        )
+        best = f"best of {len(choice.settings)} on dev: macro CER {choice.macro_cer.min():.2%}"
+        say(f"decode: {results[name]}: {scales}, {best}")
     return {name: choice.best() if name in undecided else choice.settings[0] for name, choice in choices.items()}
 
 
 @torch.no_grad()
 def _decode_split(
-    split: str, prompt: str, searcher: Searcher, model: Recognizer, settings: dict[str, Setting], config: Config
-) -> None:
+    split: str, results: dict[str, str], prompter: Prompter, searcher: Searcher, model: Recognizer,
+    settings: dict[str, Setting], config: Config,
+) -> None:  # fmt: skip
     lines: dict[str, list[dict]] = {method: [] for method in settings}
-    for number, (cuts, batch) in enumerate(_batches(split, prompt, model, config, "decode")):
+    for number, (cuts, batch) in enumerate(_batches(split, prompter, model, config, "decode")):
         if number == 0:  # not timed: decoding graphs are compiled, and a GPU has to wake up
             _decode_batch(cuts, batch, searcher, model, settings)
         for method, rows in _decode_batch(cuts, batch, searcher, model, settings).items():
             lines[method] += rows
     for method, rows in lines.items():
-        result = result_name(method, prompt)
-        _write_lines(
-            sorted(rows, key=lambda row: row["id"]), experiment_folder(config) / "decode" / result / f"{split}.jsonl"
-        )
+        path = experiment_folder(config) / "decode" / results[method] / f"{split}.jsonl"
+        _write_lines(sorted(rows, key=lambda row: row["id"]), path)
         seconds, audio = sum(row["seconds"] for row in rows), sum(row["duration"] for row in rows)
-        say(f"decode: {split}: {result}: {len(rows)} utterances at real-time factor {seconds / audio:.4f}")
+        say(f"decode: {split}: {results[method]}: {len(rows)} utterances at real-time factor {seconds / audio:.4f}")
 
 
 def _batches(
-    split: str, prompt: str, model: Recognizer, config: Config, what: str
+    split: str, prompter: Prompter, model: Recognizer, config: Config, what: str
 ) -> Iterator[tuple[list[Cut], Batch]]:
     """The usable recordings of a split, with progress; the others are listed in the end."""
     cuts, load = load_cuts(config, split), CutFeatures(model.config.features.mel_bins)
-    prompter = decoding_prompts(prompt, model.tokenizer.languages)
     rejected = Rejected(experiment_folder(config) / "decode" / f"{split}.rejected.tsv")
     parts = split_by_duration(cuts, config.decode.batch_seconds)
     total = sum(cut.duration for cut in cuts)

@@ -101,10 +101,10 @@ def _build_trainer(config: Config, folder: Path, accelerator: Accelerator) -> Tr
     model.set_statistics(*load_statistics(config).tensors())
     if config.train.init_from:
         start_from(Path(config.train.init_from), model, quiet=not accelerator.is_main_process)
-    for part in config.train.frozen:
-        if getattr(model, part) is None:
-            raise ConfigError(f"train.frozen: this model has no {part}")
-        getattr(model, part).requires_grad_(False)
+    if config.model.encoder.language_adapters.languages:
+        raise ConfigError("model.encoder.language_adapters.languages: training has all of them; use masr export")
+    for name in config.train.frozen:
+        _freeze(model, name)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError(f"train.frozen: {', '.join(config.train.frozen)}: nothing is left to learn")
     cuts = load_cuts(config, config.corpus.train)
@@ -114,6 +114,17 @@ def _build_trainer(config: Config, folder: Path, accelerator: Accelerator) -> Tr
         say(f"train: {parameter_count(model) / 1e6:.2f} M parameters, {len(tokenizer)} tokens, in {folder}")
         say(f"train: {plan.describe()}")
     return Trainer(model, plan, load_cuts(config, config.corpus.dev), config, folder, accelerator)
+
+
+def _freeze(model: Recognizer, name: str) -> None:
+    """Stops a part of the model from learning; its encoder is all but the adapters, which may be added to it."""
+    adapters = model.encoder.language_adapters
+    part = adapters if name == "language_adapters" else getattr(model, name)
+    if part is None:
+        raise ConfigError(f"train.frozen: this model has no {name}")
+    ours = set() if adapters is None or name != "encoder" else set(adapters.parameters())
+    for parameter in part.parameters():
+        parameter.requires_grad_(parameter in ours)
 
 
 def start_from(folder: Path, model: Recognizer, quiet: bool = False) -> None:

@@ -7,12 +7,12 @@ from accelerate import Accelerator
 from kaldialign import edit_distance
 from lhotse.cut import Cut
 
-from masr.config import Decode
 from masr.data.batches import CutFeatures, collate, load_usable
-from masr.data.prompts import Prompter, decoding_prompts
+from masr.data.prompts import Prompter
 from masr.data.sampling import language_of, split_by_duration
 from masr.decode.attention_beam import attention_beam
 from masr.decode.greedy import ctc_greedy
+from masr.decode.utterances import utterances_of
 from masr.models.recognizer import Recognizer
 from masr.text.tokenizer import START_END
 
@@ -30,17 +30,18 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(model: Recognizer, cuts: list[Cut], options: Decode, accelerator: Accelerator) -> Evaluation:
+def evaluate(
+    model: Recognizer, cuts: list[Cut], batch_seconds: float, prompt: Prompter, accelerator: Accelerator
+) -> Evaluation:
     """Greedy CER of ``cuts`` with a model in eval mode: of CTC or, if it has no weight, of the attention decoder.
 
-    Prompts are the first of ``decode.prompts``.
+    A prompt allows languages, and so tokens, as in decoding.
     """
-    prompt = decoding_prompts(options.prompts[0], model.tokenizer.languages)
     codes = model.tokenizer.languages
     counts = torch.zeros(len(codes), 2, dtype=torch.float64)
     examples: list[tuple[str, str, str]] = []
     rejected: dict[str, str] = {}
-    for part in split_by_duration(cuts[accelerator.process_index :: accelerator.num_processes], options.batch_seconds):
+    for part in split_by_duration(cuts[accelerator.process_index :: accelerator.num_processes], batch_seconds):
         for cut, hypothesis in _recognize(model, part, prompt, accelerator.device, rejected):
             code, reference = language_of(cut), cut.supervisions[0].text
             edits = edit_distance(list(reference), list(hypothesis))["total"]
@@ -63,12 +64,14 @@ def _recognize(
         return []
     batch = collate(features, usable, model.tokenizer, prompt).to(device)
     encoded = model.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
+    utterances = utterances_of(model, encoded, batch.allowed_languages)
     if model.config.model.ctc.weight:
-        found = ctc_greedy(*model.ctc.log_probs(encoded.frames, encoded.lengths))
+        found = ctc_greedy(utterances.log_probs, utterances.ctc_lengths)
     else:
         assert model.attention_decoder is not None
         found = attention_beam(
             model.attention_decoder, encoded.frames, encoded.lengths, beam=1, sos_eos=START_END,
-            max_length_ratio=model.ctc.upsampling, language_weights=encoded.language_weights,
+            max_length_ratio=model.ctc.upsampling, allowed=utterances.allowed,
+            language_weights=encoded.language_weights,
         )  # fmt: skip
     return [(cut, model.tokenizer.decode(best[0].tokens)) for cut, best in zip(usable, found, strict=True)]

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 
 from masr.config import Config
 from masr.data.batches import Counts, TrainingUpdates, Update
+from masr.data.prompts import prompts_of
 from masr.data.rejected import Rejected
 from masr.data.sampling import EpochPlan
 from masr.models.recognizer import WEIGHTS, Recognizer, save_model
@@ -44,6 +45,7 @@ class Trainer:
     ):
         self.config, self.options, self.folder, self.accelerator = config, config.train, folder, accelerator
         self.recognizer, self.plan, self.dev = model.to(accelerator.device), plan, dev
+        self.dev_prompt = prompts_of(config.data.dev_prompt, model.tokenizer.languages)
         self.averaged = copy.deepcopy(self.recognizer).eval().requires_grad_(False)
         optimizer = build_optimizer(model, self.options)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
@@ -218,7 +220,7 @@ class Trainer:
 
     def _evaluate_and_save(self) -> None:
         self._check_recordings()
-        result = evaluate(self.averaged, self.dev, self.config.decode, self.accelerator)
+        result = evaluate(self.averaged, self.dev, self.config.decode.batch_seconds, self.dev_prompt, self.accelerator)
         better = result.macro_cer < self.progress["best_cer"]
         if better:
             self.progress |= {"best_cer": result.macro_cer, "best_update": self.progress["update"]}

@@ -1,5 +1,6 @@
 """Prompts: the right language is in them as often as it should, wrong ones as drawn."""
 
+import pickle
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from masr.config import Decode, Prompts
-from masr.data.prompts import decoding_prompts, training_prompts
+from masr.data.prompts import TrainingPrompts, prompts_of
 
 LANGUAGES = ["be", "cs", "nl", "ru"]
 
@@ -27,7 +28,7 @@ RIGHT = torch.tensor([[code == cut.language for code in LANGUAGES] for cut in CU
 
 
 def prompts(seed: int = 1, **options) -> torch.Tensor:
-    prompt = training_prompts(Prompts(**options), LANGUAGES, seed)
+    prompt = TrainingPrompts(Prompts(**options), LANGUAGES, seed)
     return torch.stack([prompt(cut) for cut in CUTS])
 
 
@@ -56,23 +57,29 @@ def test_only_the_right_language():
 
 def test_shares_above_one_are_refused():
     with pytest.raises(ValueError, match="all=0.7 and one=0.4 are more than all"):
-        training_prompts(Prompts(all=0.7, one=0.4), LANGUAGES, 1)
+        Prompts(all=0.7, one=0.4)
 
 
 @pytest.mark.parametrize(("kind", "right", "number"), [("all", True, 4), ("oracle", True, 1), ("oracle+2", True, 3),
                                                        ("wrong", False, 1), ("wrong+1", False, 2)])  # fmt: skip
 def test_prompts_of_decoding(kind, right, number):
-    prompt = decoding_prompts(kind, LANGUAGES)
+    prompt = prompts_of(kind, LANGUAGES)
     found = torch.stack([prompt(cut) for cut in CUTS])
     assert (found.sum(1) == number).all() and (found[RIGHT] == right).all()
-    assert torch.equal(found, torch.stack([decoding_prompts(kind, LANGUAGES)(cut) for cut in CUTS]))
+    assert torch.equal(found, torch.stack([prompts_of(kind, LANGUAGES)(cut) for cut in CUTS]))
     if number > right:  # each wrong language has its turn
         assert found[~RIGHT].float().mean().item() == pytest.approx((number - right) / 3, abs=0.03)
 
 
+@pytest.mark.parametrize("prompt", [TrainingPrompts(Prompts(all=0.3), LANGUAGES, 1), prompts_of("oracle+2", LANGUAGES)])
+def test_prompts_reach_processes_that_are_started_anew(prompt):
+    again = pickle.loads(pickle.dumps(prompt))
+    assert all(torch.equal(again(cut), prompt(cut)) for cut in CUTS[:50])
+
+
 def test_more_wrong_languages_than_there_are():
-    with pytest.raises(ValueError, match="oracle\\+4 needs 4 wrong languages; the model knows 4"):
-        decoding_prompts("oracle+4", LANGUAGES)
+    with pytest.raises(ValueError, match="oracle\\+4: there are not 4 wrong languages; the model knows be, cs"):
+        prompts_of("oracle+4", LANGUAGES)
 
 
 @pytest.mark.parametrize("kind", ["one", "oracle+", "oracle+0", "all+1", ""])

@@ -122,14 +122,15 @@ def test_only_the_adapters_of_some_languages_are_exported(adapted, tmp_path):
     assert (found.text, found.language) == (expected.text, expected.language)
     assert found.score == pytest.approx(expected.score, rel=0.005)
     assert found.score != pytest.approx(masr.load(adapted).transcribe(audio, languages=["pt"]).score, rel=0.005)
-    assert "Spanish, Romanian." in (output / "README.md").read_text()
+    card = (output / "README.md").read_text()
+    assert "Spanish, Romanian." in card and "lacks other languages' adapters" in card
     with pytest.raises(ValueError, match="unknown: pt; this model knows es, ro"):
         masr.load(output).transcribe(audio, languages=["pt"])
 
 
 def test_one_language_is_what_runs_in_the_whole_model(adapted, tmp_path):
     small = load_model(export_model(adapted, tmp_path / "model", languages=["pt"]))
-    assert parameter_count(small) == pytest.approx(parameter_count_for_one_language(load_model(adapted)), abs=110)
+    assert parameter_count(small) == parameter_count_for_one_language(load_model(adapted))
     again = load_model(export_model(tmp_path / "model", tmp_path / "again", languages=["pt"]))
     assert again.languages == ["pt"]
 

@@ -1,6 +1,8 @@
 """Shapes: B batch, T frames, F mel bins, U tokens, K languages."""
 
+import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from masr.config import Config, Decode, LanguageModel, Vocab
 from masr.data.batches import Batch, Tokens
 from masr.decode.alignment import add_times
+from masr.decode.hypothesis import Hypothesis
 from masr.decode.language_models import estimate_models
 from masr.decode.search import METHODS, Searcher
 from masr.decode.utterances import utterances_of
@@ -318,3 +321,58 @@ def test_trees_need_a_tree_and_something_must_be_trained(tokenizer):
         build(tokenizer, balanced(tokenizer.pieces, seed=1))
     with pytest.raises(ValueError, match="both 0: nothing learns to recognise"):
         build(tokenizer, ctc={"weight": 0.0})
+
+
+ADAPTERS = {"layers": [1, 2], "bottleneck": 3}
+
+
+def with_adapters(tokenizer: Tokenizer, weight: float = 0.1, decoder: dict | None = None, **adapters) -> Recognizer:
+    encoder = ENCODER | {"language_adapters": ADAPTERS | adapters}
+    given = {"encoder": encoder, "language_classifier": {"weight": weight}}
+    return build(tokenizer, **given, **({"attention_decoder": decoder} if decoder else {}))
+
+
+def choices() -> Iterator[dict]:
+    """Every combination of what decides who learns from what."""
+    names = ("gate", "shared_classifier", "previous", "detached", "language_loss", "summary_heard")
+    values = (["softmax", "sigmoid"], [False, True], [False, True], [False, True], ["all", "last"], [False, True])
+    for weights in ("summary", "mean", "frame", "sum", "average"):
+        for chosen in itertools.product(*values):
+            yield {"weights": weights, **dict(zip(names, chosen, strict=True))}
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.1])
+def test_what_is_not_refused_learns_in_all_its_parts(tokenizer, weight):
+    """A parameter without a gradient would stop a run of several processes, and never learn in one."""
+    built = 0
+    for options in choices():
+        try:
+            recognizer = with_adapters(tokenizer, weight, **options)
+        except ValueError:
+            continue
+        built += 1
+        losses = recognizer.train().objectives(make_batch(tokenizer, [0, 1, 2, 3]))
+        sum(losses.values()).backward()
+        unused = [name for name, p in recognizer.named_parameters() if p.requires_grad and p.grad is None]
+        assert not unused, options
+    assert built >= (20 if weight == 0 else 40)
+
+
+def test_adapters_that_cannot_learn_are_refused(tokenizer):
+    for name in ("previous", "detached"):
+        with pytest.raises(ValueError, match=f"{name}: a classifier that learns only from"):
+            with_adapters(tokenizer, weight=0.0, **{name: True})
+    with pytest.raises(ValueError, match="decoder: needs adapters in the encoder"):
+        build(tokenizer, encoder=ENCODER | {"language_adapters": {"decoder": True}}, attention_decoder=DECODER)
+    with pytest.raises(ValueError, match="and model.attention_decoder.weight"):
+        build(tokenizer, encoder=ENCODER | {"language_adapters": ADAPTERS | {"decoder": True}})
+
+
+def test_languages_are_named_by_the_prompt_or_by_what_was_taught_to(tokenizer):
+    one, two = torch.tensor([[False, True, False]]), torch.tensor([[False, True, True]])
+    features, lengths = torch.randn(1, 60, 20), torch.tensor([60])
+    found = [[Hypothesis([3], 0.0)]]
+    for weight, expected in ((0.0, {None}), (0.1, {"es", "ro"})):
+        recognizer = with_adapters(tokenizer, weight)
+        assert recognizer.predict_languages(recognizer.encode(features, lengths, one), found, one) == ["es"]
+        assert recognizer.predict_languages(recognizer.encode(features, lengths, two), found, two)[0] in expected

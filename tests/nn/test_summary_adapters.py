@@ -109,7 +109,7 @@ def test_padding_changes_nothing(kind, weights):
 
 @pytest.mark.parametrize(("kind", "weights"), KINDS)
 def test_new_adapters_change_nothing(kind, weights):
-    model = encoder(kind, weights, random=False, summary_heard=False, prompt_vectors=True)
+    model = encoder(kind, weights, random=False, prompt_vectors=True)
     model.load_state_dict(plain(kind).state_dict(), strict=False)
     with_adapters, without = model(speech(), LENGTHS), plain(kind)(speech(), LENGTHS)
     # Products of matrices with one row more may be rounded otherwise.
@@ -120,7 +120,7 @@ def test_new_adapters_change_nothing(kind, weights):
 
 
 def test_a_summary_that_is_heard_changes_frames_through_attention_alone():
-    model = encoder()
+    model = encoder(summary_heard=True)
     before = model(speech(), LENGTHS).frames
     model.language_adapters.summary.data += 1
     assert not torch.allclose(model(speech(), LENGTHS).frames, before)
@@ -183,6 +183,16 @@ def test_gates_of_their_own():
     assert losses.shape == (3,) and losses.isfinite().all()
 
 
+def test_a_perfect_classifier_of_frames_has_no_loss():
+    for gate in ("softmax", "sigmoid"):
+        model = encoder(weights="frame", gate=gate)
+        for classifier in model.language_adapters.classifiers.values():
+            classifier.weight.data.zero_()
+            classifier.bias.data.copy_(torch.tensor([50.0, -50, -50, -50]))
+        logits = model(speech(), LENGTHS).layer_language_logits
+        assert model.language_adapters.loss(logits, torch.tensor([0, 0, 0])).max() < 1e-3
+
+
 def test_weights_of_the_adapters_before():
     model = encoder(previous=True)
     output = model(speech(), LENGTHS)
@@ -231,6 +241,16 @@ def test_errors_name_the_way_out():
         encoder(layers=[2, 1])
     with pytest.raises(ValueError, match="unknown: da; the vocabulary has be, cs, nl, ru"):
         encoder(languages=["be", "da"])
+    for options, message in [
+        ({"weights": "sum", "gate": "sigmoid"}, "gate: without effect with weights=sum"),
+        ({"weights": "mean", "summary_start": "mean"}, "summary_start: without effect"),
+        ({"weights": "frame", "previous": True}, "previous: without effect"),
+        ({"detached": True, "language_loss": "last"}, "nothing teaches"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            encoder(**options)
+    with pytest.raises(ValueError, match="summary_heard: without effect with weights=summary, type=mamba"):
+        encoder("mamba", summary_heard=True)
     with pytest.raises(ValueError, match="needs the whole recording"):
         mine = {"layers": [1], "weights": "mean"}
         Encoder(MELS, Options(type="mamba", directions="forward", **SIZES, language_adapters=mine), (), LANGUAGES)

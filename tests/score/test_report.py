@@ -232,6 +232,10 @@ def test_weights_of_adapters_are_averaged_and_drawn(tmp_path):
         assert picture.tag == "{http://www.w3.org/2000/svg}svg" and "--accent" in "".join(picture.itertext())
 
 
+def test_weights_of_zero_and_of_more_than_one_can_be_drawn():
+    assert plots.heat_map({"cs": {"cs": 0.0, "nl": 0.0}, "nl": {"cs": 1.0, "nl": 1.0}}, "Weights").count(">100<") == 2
+
+
 def test_a_model_without_adapters_has_no_weights_to_show(tmp_path):
     metrics, files = score(tmp_path)
     assert metrics["language_weights"] is None and "adapters" not in files["report.md"]

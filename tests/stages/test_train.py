@@ -1,13 +1,17 @@
 """Stage 3: what it trains on, when it runs, and what it refuses. How it trains is tested in tests/train."""
 
+from pathlib import Path
+
 import miniatures
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
 
 import masr
 from masr.config_files import ConfigError, load_config
 from masr.data.rejected import TooManyRejected
+from masr.models.recognizer import load_model
 from masr.stages import decode, features, prepare, train, vocab
 
 
@@ -180,3 +184,35 @@ def test_vectors_of_another_tree_are_not_taken_over(ready, capsys):
     printed = capsys.readouterr().out
     assert printed.count("starts from exp/first; at random: attention_decoder.output\n") == 1
     assert printed.count("starts from exp/first; at random: nothing\n") == 1
+
+
+ADAPTERS = "model.encoder.language_adapters={layers: [1], bottleneck: 2}"
+
+
+def test_adapters_can_learn_in_a_frozen_encoder_or_stay_with_it(ready):
+    train.run(ready.config("name=plain"))
+    adapted = ready.config("train.init_from=exp/plain", "train.frozen=[encoder,ctc,attention_decoder]", ADAPTERS)
+    train.run(adapted)
+    before, after = (load_model(Path(f"exp/{name}")).state_dict() for name in ("plain", "small"))
+    changed = {name for name, weight in after.items() if name not in before or not torch.equal(weight, before[name])}
+    assert changed and all("language_adapters" in name for name in changed)
+    everything = "train.frozen=[encoder,language_adapters,ctc,attention_decoder]"
+    with pytest.raises(ConfigError, match="nothing is left to learn"):
+        train.run(ready.config("name=x", "train.init_from=exp/plain", everything, ADAPTERS))
+    with pytest.raises(ConfigError, match="this model has no language_adapters"):
+        train.run(ready.config("name=y", "train.frozen=[language_adapters]"))
+
+
+def test_a_part_of_the_languages_is_what_export_makes(ready):
+    with pytest.raises(ConfigError, match="training has all of them; use masr export"):
+        train.run(ready.config("model.encoder.language_adapters={layers: [1], languages: [es]}"))
+
+
+def test_an_impossible_prompt_is_found_before_anything_is_trained_or_thrown_away(ready):
+    with pytest.raises(ValueError, match="prompt oracle\\+4: there are not 4 wrong languages"):
+        train.run(ready.config("data.dev_prompt=oracle+4"))
+    train.run(ready.config("name=other"))
+    decode.run(ready.config("name=other"))
+    with pytest.raises(ValueError, match="there are not 4 wrong languages"):
+        decode.run(ready.config("name=other", "decode.prompts=[all,oracle+4]", "decode.beam=3"))
+    assert Path("exp/other/decode/joint-beam/complete.json").exists()
