@@ -294,6 +294,53 @@ class Model(Section):
     spec_augment: SpecAugment = SpecAugment()
 
 
+class Penalty(Section):
+    """Factor of a level below the top one, and of all levels below it: min(start + rate x epoch, cap)."""
+
+    start: Annotated[float, Field(ge=0.0)] = 1.0
+    """At the beginning."""
+    rate: Annotated[float, Field(ge=0.0)] = 0.0
+    """Added every epoch."""
+    cap: Annotated[float, Field(ge=0.0)] = 1.5
+    """Largest value."""
+
+
+class Level(Section):
+    """Objectives that share one vector of weights, which are not negative and sum to one."""
+
+    objectives: Annotated[list[str], Field(min_length=1)]
+    """<task>/<language> with * for any: asr (CTC and attention together), st (translation), lid; or cpc, best-rq."""
+    weights: str = "uniform"
+    """uniform, static, modo (arXiv 2305.20057), mgda, or an aggregator of torchjd, e.g. UPGrad."""
+    static: dict[str, Annotated[float, Field(ge=0.0)]] = {}
+    """Weights of objectives, by the patterns above (weights=static); they are scaled to sum to one."""
+    penalty: Penalty = Penalty()
+
+
+class Soup(Section):
+    """Objectives in levels, the most important first (Objective Soups, Saif et al. 2025, arXiv 2508.09228).
+
+    The encoder follows the sum of all levels, weighted; every head follows its own loss alone. Without levels training
+    is plain: one sum of losses with the weights of ``model``.
+    """
+
+    levels: list[Level] = []
+    """From the top level, which has no penalty, down."""
+    step: PositiveFloat = 0.01
+    """MoDo: size of a step of the weights."""
+    pull: Annotated[float, Field(ge=0.0)] = 0.001
+    """MoDo: pull towards equal weights."""
+    every: Positive = 1
+    """Updates between two steps of the weights."""
+    detect_epochs: Annotated[float, Field(ge=0.0)] = 0.0
+    """Epochs in which conflicts between objectives are measured in every layer; then only the gradients of conflicting
+    layers decide on weights. 0: those of all layers do, and nothing is measured."""
+    detect_every: Positive = 20
+    """Updates between two measurements."""
+    conflict: Literal["mean", "any"] = "mean"
+    """A layer is in conflict if the cosines of all pairs are negative on average; or if any is (the paper's text)."""
+
+
 class Train(Section):
     updates: Positive = 10000
     """Optimiser steps."""
@@ -307,6 +354,9 @@ class Train(Section):
     """Muon: orthogonalised momentum for the matrices of the blocks, AdamW for the rest; or AdamW for all."""
     learning_rate: PositiveFloat = 1e-3
     """Peak learning rate."""
+    encoder_factor: PositiveFloat = 1.0
+    """Learning rate of the encoder as a share of the learning rate."""
+    soup: Soup = Soup()
     schedule: Literal["linear", "cosine", "noam"] = "cosine"
     """Decay after the warm-up: to zero linearly or as a cosine, or with the inverse square root of the update."""
     warmup: Count = 1000

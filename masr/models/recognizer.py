@@ -109,7 +109,13 @@ class Recognizer(nn.Module):
 
     def objectives(self, batch: Batch) -> dict[str, Tensor]:
         """Loss sums over the batch, named ``<objective>/<language>``: ctc, intermediate-ctc, attention, st, lid."""
-        encoded = self.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
+        losses = self.losses(self.encode(batch.features, batch.feature_lengths, batch.allowed_languages), batch)
+        if not batch.languages:  # nothing to learn from, but every parameter must have its (zero) gradient
+            return {f"{next(iter(losses))}/": 0.0 * torch.cat(list(losses.values())).sum()}
+        return _by_language(losses, batch.languages)
+
+    def losses(self, encoded: EncoderOutput, batch: Batch) -> dict[str, Tensor]:
+        """Losses of all heads on what the encoder made of a batch: (B,) by objective."""
         frames, lengths = encoded.frames, encoded.lengths
         ids, id_lengths = batch.targets["transcript"]
         losses = {}
@@ -126,9 +132,7 @@ class Recognizer(nn.Module):
             losses["st"] = self.translator.loss(frames, lengths, *batch.targets["translation"], batch.languages)
         if self.config.model.language_classifier.weight:
             losses["lid"] = self._language_loss(encoded, self._language_numbers(batch))
-        if not batch.languages:  # nothing to learn from, but every parameter must have its (zero) gradient
-            return {f"{next(iter(losses))}/": 0.0 * torch.cat(list(losses.values())).sum()}
-        return _by_language(losses, batch.languages)
+        return losses
 
     def _language_numbers(self, batch: Batch) -> Tensor:
         numbers = [self.languages.index(code) for code in batch.languages] or [0]

@@ -9,6 +9,7 @@ stream gives the very numbers that the whole recording gives.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,6 +44,25 @@ class EncoderOutput:
     """(B, T', D) outputs of the blocks that were asked for."""
     layer_language_logits: list[Tensor] = field(default_factory=list)
     """(B, K) of each layer with adapters."""
+
+    def cut(self) -> tuple["EncoderOutput", list[Tensor], list[Tensor]]:
+        """The same without the encoder's graph; its tensors with the graph, and their copies without.
+
+        A gradient of a copy, handed to its tensor, goes on through the encoder.
+        """
+        found = [self.frames, *self.intermediate, *self.layer_language_logits]
+        found += [self.language_weights] if self.language_weights is not None else []
+        found = [tensor for tensor in found if tensor.requires_grad]
+        leaves = {id(tensor): tensor.detach().requires_grad_() for tensor in found}
+
+        def leaf(tensor: Tensor | None) -> Any:
+            return tensor if tensor is None else leaves.get(id(tensor), tensor)
+
+        output = EncoderOutput(
+            leaf(self.frames), self.lengths, leaf(self.language_logits), leaf(self.language_weights),
+            [leaf(tensor) for tensor in self.intermediate], [leaf(tensor) for tensor in self.layer_language_logits],
+        )  # fmt: skip
+        return output, found, [leaves[id(tensor)] for tensor in found]
 
 
 class Encoder(nn.Module):

@@ -1,0 +1,87 @@
+"""Gradients of what objectives share, through the output of the encoder. B utterances, M objectives, P parameters.
+
+An utterance has one language and its output depends on nothing but itself. So one backward pass through the heads
+gives the gradients of the losses of all languages, each in its own rows of the encoder's output, and one more through
+the encoder, with rows scaled, their weighted sum: many languages cost no more than one.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class Cotangents:
+    """Gradients of losses with respect to the tensors that an encoder gave out, by kind of loss."""
+
+    def __init__(self, outputs: Sequence[Tensor], leaves: Sequence[Tensor]):
+        """``outputs`` have the encoder's graph, ``leaves`` are their copies on which losses are computed."""
+        self.outputs, self.leaves = list(outputs), list(leaves)
+        self.gradients: dict[str, list[Tensor]] = {}
+
+    def add(self, kind: str, loss: Tensor) -> None:
+        """Backward through the heads, whose gradients are added to those that they have; ``loss`` is one number."""
+        loss.backward(retain_graph=True)
+        self.gradients[kind] = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in self.leaves]
+        for leaf in self.leaves:
+            leaf.grad = None
+
+    def weighted(self, rows: dict[str, Tensor]) -> list[Tensor]:
+        """Their sum over kinds, every utterance scaled as ``rows`` (B,) say for the kind."""
+        total = [torch.zeros_like(leaf) for leaf in self.leaves]
+        for kind, weights in rows.items():
+            for sums, gradient in zip(total, self.gradients[kind], strict=True):
+                sums += gradient * _along_rows(weights, gradient)
+        return total
+
+    def backward(self, rows: dict[str, Tensor], retain_graph: bool = False) -> None:
+        """Adds the gradient of the weighted losses to those of the encoder."""
+        torch.autograd.backward(self.outputs, self.weighted(rows), retain_graph=retain_graph)
+
+    def gradient(self, rows: dict[str, Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
+        """The gradient of the weighted losses with respect to some parameters of the encoder; the graph stays."""
+        given = torch.autograd.grad(self.outputs, parameters, self.weighted(rows), retain_graph=True, allow_unused=True)
+        return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, given, strict=True)]
+
+    def products(self, kind: str, change: Sequence[Tensor]) -> Tensor:
+        """(B,) inner products of each utterance's gradient with a change of the outputs."""
+        each = [(g * c).flatten(1).sum(1) for g, c in zip(self.gradients[kind], change, strict=True)]
+        return torch.stack(each).sum(0)
+
+
+def _along_rows(weights: Tensor, like: Tensor) -> Tensor:
+    return weights.to(like.dtype).view(-1, *[1] * (like.dim() - 1))
+
+
+def directional_change(
+    outputs: Callable[[], list[Tensor]],
+    parameters: Sequence[nn.Parameter],
+    direction: Sequence[Tensor],
+    step: float = 1e-3,
+) -> list[Tensor]:
+    """Derivative of ``outputs()`` as the parameters move along ``direction``, by a central difference.
+
+    ``step`` is the size of the movement as a share of the parameters' norm. The inner product of any gradient with
+    ``direction`` is that of the gradient of the outputs with this: one pass serves all objectives.
+    """
+    norm = torch.stack([d.norm() for d in direction]).norm()
+    size = step * torch.stack([p.detach().norm() for p in parameters]).norm() / norm.clamp(min=1e-30)
+    if not torch.isfinite(size) or norm == 0:
+        return [torch.zeros_like(output) for output in outputs()]
+    with torch.no_grad():
+        with _moved(parameters, direction, float(size)):
+            ahead = outputs()
+        with _moved(parameters, direction, -float(size)):
+            behind = outputs()
+        return [(one - other) / (2 * size) for one, other in zip(ahead, behind, strict=True)]
+
+
+@contextmanager
+def _moved(parameters: Sequence[nn.Parameter], direction: Sequence[Tensor], size: float) -> Iterator[None]:
+    before = [parameter.detach().clone() for parameter in parameters]
+    torch._foreach_add_(list(parameters), list(direction), alpha=size)
+    try:
+        yield
+    finally:
+        torch._foreach_copy_(list(parameters), before)

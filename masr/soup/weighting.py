@@ -1,0 +1,58 @@
+"""Weights of objectives: not negative, summing to one. M objectives.
+
+MoDo (Chen et al. 2023, arXiv 2305.20057), MGDA (Désidéri 2012; Sener & Koltun 2018, arXiv 1810.04650), and through
+torchjd what else works on inner products of gradients.
+"""
+
+import torch
+from torch import Tensor
+
+
+def project_to_simplex(point: Tensor) -> Tensor:
+    """The closest (M,) whose entries are not negative and sum to one (Duchi et al. 2008, figure 1)."""
+    ordered = point.sort(descending=True).values
+    excess = (ordered.cumsum(0) - 1) / torch.arange(1, len(point) + 1, dtype=point.dtype, device=point.device)
+    kept = int((ordered > excess).nonzero().max())
+    return (point - excess[kept]).clamp(min=0.0)
+
+
+def modo_step(weights: Tensor, products: Tensor, step: float, pull: float) -> Tensor:
+    """The next weights (M,) (Objective Soups, equation 4).
+
+    ``products`` (M,) are those of each objective's gradient in one sample with the weighted sum of all gradients in
+    another, independent one; ``pull`` is the regulariser's share, towards equal weights.
+    """
+    return project_to_simplex(weights - step * (products + pull * (weights - 1 / len(weights))))
+
+
+def mgda_weights(gramian: Tensor, steps: int = 1000) -> Tensor:
+    """Weights (M,) of the shortest vector between gradients with inner products (M, M): min w^T G w.
+
+    Accelerated projected gradient, on the CPU in float64.
+    """
+    gramian = gramian.double().cpu()
+    rate = 1 / gramian.abs().sum(1).max().clamp(min=1e-30)  # at most 1 / the largest eigenvalue
+    weights = ahead = torch.full((len(gramian),), 1 / len(gramian), dtype=torch.float64)
+    momentum = 1.0
+    for _ in range(steps):
+        before, weights = weights, project_to_simplex(ahead - rate * gramian @ ahead)
+        momentum, last = (1 + (1 + 4 * momentum**2) ** 0.5) / 2, momentum
+        ahead = weights + (last - 1) / momentum * (weights - before)
+    return weights
+
+
+def torchjd_weights(name: str, gramian: Tensor) -> Tensor:
+    """Weights (M,) by an aggregator of torchjd, scaled to sum to one; ValueError when it has no such, or is missing."""
+    try:
+        from torchjd import aggregation
+    except ImportError as error:
+        raise ValueError(f"train.soup: weights={name} needs torchjd: pip install masr[soup]") from error
+    known = [word.removesuffix("Weighting") for word in dir(aggregation) if word.endswith("Weighting")]
+    if name not in filter(None, known):
+        names = ", ".join(["uniform", "static", "modo", "mgda", *filter(None, known)])
+        raise ValueError(f"train.soup: weights={name}: unknown; there are {names}")
+    try:
+        weights = getattr(aggregation, f"{name}Weighting")()(gramian.double().cpu())
+    except ImportError as error:
+        raise ValueError(f"train.soup: weights={name}: {error}; or pip install masr[soup]") from error
+    return weights / weights.sum().clamp(min=1e-12)

@@ -1,0 +1,79 @@
+"""Levels of objectives: what each counts, and what is refused."""
+
+import pytest
+import torch
+
+from masr.config import Soup as Options
+from masr.soup.levels import Soup
+
+OBJECTIVES = ["asr/cs", "asr/nl", "st/cs", "st/nl", "cpc"]
+PENALTIES = {"mid": {"start": 0.1, "rate": 0.02, "cap": 1.5}, "low": {"start": 0.0, "rate": 0.02, "cap": 1.5}}
+
+
+def soup(*levels: dict, objectives=OBJECTIVES) -> Soup:
+    return Soup(Options.model_validate({"levels": list(levels)}), objectives)
+
+
+def multilevel(top: str, middle: str) -> Soup:
+    return soup(
+        {"objectives": [top], "weights": "modo"},
+        {"objectives": [middle], "weights": "modo", "penalty": PENALTIES["mid"]},
+        {"objectives": ["cpc"], "penalty": PENALTIES["low"]},
+    )
+
+
+def test_levels_have_weights_of_their_own_and_penalties_multiply():
+    found = multilevel("asr/*", "st/*").coefficients(epoch=10)
+    assert found == pytest.approx({"asr/cs": 0.5, "asr/nl": 0.5, "st/cs": 0.15, "st/nl": 0.15, "cpc": 0.3 * 0.2})
+    assert multilevel("asr/*", "st/*").coefficients(0)["cpc"] == 0, "eta = 0 removes what it is the penalty of"
+    assert multilevel("asr/*", "st/*").coefficients(1000)["st/cs"] == 0.75, "1.5 is the cap"
+
+
+def test_the_orders_of_the_paper_swap_the_two_tasks():
+    """USA: recognition on top, translation is penalised. UAS: the other way round (table 4)."""
+    usa, uas = (multilevel(*order).coefficients(7) for order in (("asr/*", "st/*"), ("st/*", "asr/*")))
+    other = {"asr": "st", "st": "asr"}
+    for name, value in usa.items():
+        task, _, language = name.partition("/")
+        assert value == uas[f"{other.get(task, task)}{'/' * bool(language)}{language}"]
+
+
+def test_levels_by_language():
+    found = soup(
+        {"objectives": ["*/cs"]}, {"objectives": ["*/nl"], "penalty": {"start": 0.5}},
+        {"objectives": ["cpc"], "penalty": {"start": 0.0}},
+    ).coefficients(0)  # fmt: skip
+    assert found == {"asr/cs": 0.5, "st/cs": 0.5, "asr/nl": 0.25, "st/nl": 0.25, "cpc": 0.0}
+
+
+def test_static_weights_are_scaled_to_one():
+    static = {"asr/cs": 3.0, "*/nl": 1.0, "st/cs": 0.0, "cpc": 5.0}
+    found = soup({"objectives": ["*"], "weights": "static", "static": static}).coefficients(0)
+    assert found == pytest.approx({"asr/cs": 0.3, "asr/nl": 0.1, "st/cs": 0.0, "st/nl": 0.1, "cpc": 0.5})
+
+
+def test_a_step_of_modo_favours_what_the_others_are_against():
+    found = multilevel("asr/*", "st/*")
+    found.step(found.levels[0], torch.tensor([3.0, -3.0]))
+    assert found.levels[0].weights[1] > 0.5 > found.levels[0].weights[0]
+    assert found.levels[1].weights.tolist() == [0.5, 0.5]
+    again = multilevel("asr/*", "st/*")
+    again.load_state_dict(found.state_dict())
+    assert again.coefficients(3) == found.coefficients(3)
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        ([{"objectives": ["asr/*", "st/*"]}], "no level has cpc"),
+        ([{"objectives": ["*"]}, {"objectives": ["cpc"]}], "cpc in more than one level"),
+        ([{"objectives": ["*", "mt/*"]}], "mt/\\* fits none of asr/cs"),
+        ([{"objectives": ["*"], "weights": "Modo"}], "weights=Modo: unknown"),
+        ([{"objectives": ["*"], "weights": "static", "static": {"asr/*": 1.0}}], "0 patterns fit st/cs"),
+        ([{"objectives": ["*"], "weights": "static", "static": {"*": 0.0}}], "are 0"),
+        ([{"objectives": ["*"], "static": {"*": 1.0}}], "without effect"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(levels, message):
+    with pytest.raises(ValueError, match=message):
+        soup(*levels)
