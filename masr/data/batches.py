@@ -88,10 +88,16 @@ class Update(NamedTuple):
     losses alike without asking the others.
     """
 
-    micro_batches: list[Batch]
+    samples: list[list[Batch]]
+    """Micro-batches; of two samples where a soup multiplies the gradients of one with those of the other."""
     counts: dict[str, Counts]
     seconds: float
     rejected: dict[str, str]
+
+    @property
+    def micro_batches(self) -> list[Batch]:
+        """Those of all samples."""
+        return [batch for sample in self.samples for batch in sample]
 
 
 def collate(
@@ -161,10 +167,11 @@ class TrainingUpdates(Dataset):
     def __init__(
         self, updates: list[list[Cut]], tokenizer: Tokenizer, mel_bins: int, augment: SpecAugment | None, seed: int,
         device_seconds: float, rank: int = 0, world_size: int = 1, prompts: Prompts | None = None,
+        samples: int = 1,
     ):  # fmt: skip
         self.updates, self.tokenizer, self.augment, self.seed = updates, tokenizer, augment, seed
         self.device_seconds, self.rank, self.world_size = device_seconds, rank, world_size
-        self.mel_bins, self.load = mel_bins, CutFeatures(mel_bins)
+        self.mel_bins, self.load, self.samples = mel_bins, CutFeatures(mel_bins), samples
         self.prompt = TrainingPrompts(prompts or Prompts(), tokenizer.languages, seed)
 
     def __len__(self) -> int:
@@ -173,11 +180,14 @@ class TrainingUpdates(Dataset):
     def __getitem__(self, index: int) -> Update:
         cuts = sorted(self.updates[index], key=lambda cut: (-cut.duration, cut.id))
         rejected: dict[str, str] = {}
-        parts = split_by_duration(cuts[self.rank :: self.world_size], self.device_seconds)
-        micro_batches = [batch for part in parts if (batch := self._batch(part, rejected))]
+        samples = [self._sample(part, rejected) for part in _samples(cuts, self.samples)]
         seconds = sum(cut.duration for cut in cuts)
         rejected = {name.split("#")[0]: reason for name, reason in rejected.items()}  # the draw's number is not theirs
-        return Update(micro_batches or [self._silence()], self._counts(cuts), seconds, rejected)
+        return Update(samples, self._counts(cuts), seconds, rejected)
+
+    def _sample(self, cuts: list[Cut], rejected: dict[str, str]) -> list[Batch]:
+        parts = split_by_duration(cuts[self.rank :: self.world_size], self.device_seconds)
+        return [batch for part in parts if (batch := self._batch(part, rejected))] or [self._silence()]
 
     def _counts(self, cuts: list[Cut]) -> dict[str, Counts]:
         counts: dict[str, Counts] = defaultdict(Counts)
@@ -207,6 +217,14 @@ class TrainingUpdates(Dataset):
         if self.augment is None:
             return features
         return spec_augment(features, self.augment, np.random.default_rng([self.seed, zlib.crc32(cut.id.encode())]))
+
+
+def _samples(cuts: list[Cut], number: int) -> list[list[Cut]]:
+    """Cuts (longest first) in equal parts, each with its share of every language."""
+    if number == 1:
+        return [cuts]
+    by_language = sorted(cuts, key=lambda cut: (language_of(cut), -cut.duration, cut.id))
+    return [by_language[first::number] for first in range(number)]
 
 
 def _move(value, device: torch.device):

@@ -112,7 +112,7 @@ class Recognizer(nn.Module):
         losses = self.losses(self.encode(batch.features, batch.feature_lengths, batch.allowed_languages), batch)
         if not batch.languages:  # nothing to learn from, but every parameter must have its (zero) gradient
             return {f"{next(iter(losses))}/": 0.0 * torch.cat(list(losses.values())).sum()}
-        return _by_language(losses, batch.languages)
+        return by_language(losses, batch.languages)
 
     def losses(self, encoded: EncoderOutput, batch: Batch) -> dict[str, Tensor]:
         """Losses of all heads on what the encoder made of a batch: (B,) by objective."""
@@ -204,7 +204,7 @@ class Recognizer(nn.Module):
         return adapters.options.bottleneck, len(adapters.languages)
 
 
-def _by_language(losses: dict[str, Tensor], languages: list[str]) -> dict[str, Tensor]:
+def by_language(losses: dict[str, Tensor], languages: list[str]) -> dict[str, Tensor]:
     """Splits per-utterance losses (B,) into one sum per language."""
     sums = {}
     for code in sorted(set(languages)):

@@ -9,7 +9,6 @@ stream gives the very numbers that the whole recording gives.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,24 +44,21 @@ class EncoderOutput:
     layer_language_logits: list[Tensor] = field(default_factory=list)
     """(B, K) of each layer with adapters."""
 
-    def cut(self) -> tuple["EncoderOutput", list[Tensor], list[Tensor]]:
-        """The same without the encoder's graph; its tensors with the graph, and their copies without.
+    def tensors(self) -> list[Tensor]:
+        """All that heads may look at and that depends on the encoder's parameters, (B, ...) each."""
+        weights = [] if self.language_weights is None else [self.language_weights]
+        return [self.frames, *self.intermediate, *self.layer_language_logits, *weights]
 
-        A gradient of a copy, handed to its tensor, goes on through the encoder.
-        """
-        found = [self.frames, *self.intermediate, *self.layer_language_logits]
-        found += [self.language_weights] if self.language_weights is not None else []
-        found = [tensor for tensor in found if tensor.requires_grad]
-        leaves = {id(tensor): tensor.detach().requires_grad_() for tensor in found}
-
-        def leaf(tensor: Tensor | None) -> Any:
-            return tensor if tensor is None else leaves.get(id(tensor), tensor)
-
+    def cut(self) -> tuple["EncoderOutput", list[Tensor]]:
+        """The same without the encoder's graph, and the copies of its ``tensors`` that are in it."""
+        copies = {id(t): t.detach().requires_grad_(t.requires_grad) for t in self.tensors()}
+        logits, weights = self.language_logits, self.language_weights
         output = EncoderOutput(
-            leaf(self.frames), self.lengths, leaf(self.language_logits), leaf(self.language_weights),
-            [leaf(tensor) for tensor in self.intermediate], [leaf(tensor) for tensor in self.layer_language_logits],
+            copies[id(self.frames)], self.lengths, None if logits is None else copies[id(logits)],
+            None if weights is None else copies[id(weights)], [copies[id(t)] for t in self.intermediate],
+            [copies[id(t)] for t in self.layer_language_logits],
         )  # fmt: skip
-        return output, found, [leaves[id(tensor)] for tensor in found]
+        return output, [copies[id(t)] for t in self.tensors()]
 
 
 class Encoder(nn.Module):

@@ -5,7 +5,7 @@ gives the gradients of the losses of all languages, each in its own rows of the 
 the encoder, with rows scaled, their weighted sum: many languages cost no more than one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -15,43 +15,43 @@ from torch import Tensor, nn
 class Cotangents:
     """Gradients of losses with respect to the tensors that an encoder gave out, by kind of loss."""
 
-    def __init__(self, outputs: Sequence[Tensor], leaves: Sequence[Tensor]):
-        """``outputs`` have the encoder's graph, ``leaves`` are their copies on which losses are computed."""
-        self.outputs, self.leaves = list(outputs), list(leaves)
+    def __init__(self, outputs: Sequence[Tensor], copies: Sequence[Tensor]):
+        """``outputs`` have the encoder's graph, where they have any; losses are computed on their ``copies``."""
+        self.live = [number for number, output in enumerate(outputs) if output.requires_grad]
+        self.outputs, self.copies = [outputs[n] for n in self.live], [copies[n] for n in self.live]
         self.gradients: dict[str, list[Tensor]] = {}
 
     def add(self, kind: str, loss: Tensor) -> None:
         """Backward through the heads, whose gradients are added to those that they have; ``loss`` is one number."""
-        loss.backward(retain_graph=True)
-        self.gradients[kind] = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in self.leaves]
-        for leaf in self.leaves:
-            leaf.grad = None
+        loss.backward()
+        self.gradients[kind] = [torch.zeros_like(copy) if copy.grad is None else copy.grad for copy in self.copies]
+        for copy in self.copies:
+            copy.grad = None
 
-    def weighted(self, rows: dict[str, Tensor]) -> list[Tensor]:
+    def weighted(self, rows: Mapping[str, Tensor]) -> list[Tensor]:
         """Their sum over kinds, every utterance scaled as ``rows`` (B,) say for the kind."""
-        total = [torch.zeros_like(leaf) for leaf in self.leaves]
+        total = [torch.zeros_like(copy) for copy in self.copies]
         for kind, weights in rows.items():
             for sums, gradient in zip(total, self.gradients[kind], strict=True):
-                sums += gradient * _along_rows(weights, gradient)
+                sums += gradient * weights.to(gradient.dtype).view(-1, *[1] * (gradient.dim() - 1))
         return total
 
-    def backward(self, rows: dict[str, Tensor], retain_graph: bool = False) -> None:
-        """Adds the gradient of the weighted losses to those of the encoder."""
-        torch.autograd.backward(self.outputs, self.weighted(rows), retain_graph=retain_graph)
+    def backward(self, rows: Mapping[str, Tensor]) -> None:
+        """Adds the gradient of the weighted losses to those of the encoder, whose graph is then gone."""
+        torch.autograd.backward(self.outputs, self.weighted(rows))
 
-    def gradient(self, rows: dict[str, Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
+    def gradient(self, rows: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> list[Tensor]:
         """The gradient of the weighted losses with respect to some parameters of the encoder; the graph stays."""
         given = torch.autograd.grad(self.outputs, parameters, self.weighted(rows), retain_graph=True, allow_unused=True)
         return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, given, strict=True)]
 
-    def products(self, kind: str, change: Sequence[Tensor]) -> Tensor:
-        """(B,) inner products of each utterance's gradient with a change of the outputs."""
-        each = [(g * c).flatten(1).sum(1) for g, c in zip(self.gradients[kind], change, strict=True)]
-        return torch.stack(each).sum(0)
-
-
-def _along_rows(weights: Tensor, like: Tensor) -> Tensor:
-    return weights.to(like.dtype).view(-1, *[1] * (like.dim() - 1))
+    def products(self, change: Sequence[Tensor]) -> dict[str, Tensor]:
+        """By kind, inner products (B,) of each utterance's gradient with a change of the outputs."""
+        live = [change[number] for number in self.live]
+        return {
+            kind: torch.stack([(g * c).flatten(1).sum(1) for g, c in zip(gradients, live, strict=True)]).sum(0)
+            for kind, gradients in self.gradients.items()
+        }
 
 
 def directional_change(

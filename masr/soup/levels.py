@@ -39,7 +39,7 @@ class Soup:
     """All levels, from the top."""
 
     def __init__(self, options: SoupOptions, objectives: Sequence[str]):
-        """``objectives`` are those of the model; ValueError for what is in no level or two, or patterns that fit none."""
+        """``objectives`` are those of the model; ValueError for what is in no level, or in two, or patterns of none."""
         self.options = options
         self.levels = [_level(level, objectives) for level in options.levels]
         named = [name for level in self.levels for name in level.objectives]

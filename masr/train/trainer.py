@@ -27,10 +27,12 @@ from masr.data.rejected import Rejected
 from masr.data.sampling import EpochPlan
 from masr.models.recognizer import WEIGHTS, Recognizer, save_model
 from masr.progress import clock, say, track
+from masr.soup.levels import Soup
 from masr.train import checkpoint as checkpoints
 from masr.train.evaluate import Evaluation, evaluate
 from masr.train.log import Meter, RunLog, counted
 from masr.train.optim import build_optimizer, build_schedule
+from masr.train.soup_step import SoupStep, soup_objectives
 
 
 class TrainingFailed(RuntimeError):
@@ -51,6 +53,9 @@ class Trainer:
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.schedule = build_schedule(optimizer, self.options)
         self.weights = model.objective_weights()
+        levels = self.options.soup.levels
+        soup = Soup(self.options.soup, soup_objectives(model)) if levels else None
+        self.soup = SoupStep(model, soup, accelerator) if soup else None
         self.meter = Meter(list(self.weights), model.tokenizer.languages)
         self.progress: dict[str, Any] = {
             "update": 0, "epoch": 0, "position": 0, "best_cer": math.inf, "best_update": 0, "stale": 0, "bad_steps": 0,
@@ -109,7 +114,7 @@ class Trainer:
             updates, self.recognizer.tokenizer, self.config.features.mel_bins,
             masks if epoch >= masks.start_epoch else None,
             self.config.seed + epoch, data.device_seconds, self.accelerator.process_index,
-            self.accelerator.num_processes, data.prompts,
+            self.accelerator.num_processes, data.prompts, self.soup.samples if self.soup else 1,
         )  # fmt: skip
         return DataLoader(
             dataset, batch_size=None, sampler=range(self.progress["position"], len(updates)), num_workers=data.workers,
@@ -134,6 +139,9 @@ class Trainer:
 
     def _backward(self, update: Update, measure: bool = True) -> bool:
         """Accumulates the gradients of this process's micro-batches; False if a loss was not finite."""
+        if self.soup is not None:
+            meter = self.meter if measure else None
+            return self.soup.backward(update, self.progress["epoch"], self.progress["update"], meter)
         finite = True
         for number, batch in enumerate(update.micro_batches, 1):
             batch = batch.to(self.accelerator.device)
@@ -183,7 +191,7 @@ class Trainer:
         assert isinstance(dataset, TrainingUpdates)
         cost = [max(cut.duration for cut in cuts) * len(cuts) for cuts in dataset.updates]
         longest = [max(cut.duration for cut in cuts) for cuts in dataset.updates]
-        before = checkpoints.random_state()
+        before, soup = checkpoints.random_state(), copy.deepcopy(self.soup.state_dict()) if self.soup else None
         try:
             for index in {max(range(len(cost)), key=values.__getitem__) for values in (cost, longest)}:
                 self.model.train()
@@ -197,6 +205,8 @@ class Trainer:
             ) from error
         self.optimizer.zero_grad()
         checkpoints.set_random_state(before)
+        if self.soup is not None and soup is not None:
+            self.soup.load_state_dict(soup)
 
     # --- evaluation, log, checkpoints --------------------------------------------------------------------------------
 
@@ -213,7 +223,7 @@ class Trainer:
             "loss": total, **means, "learning_rate": self.schedule.get_last_lr()[0],
             "gradient_norm": p["gradient_norm"], "epoch": p["epoch"], "audio_seconds_per_second": rate,
         }  # fmt: skip
-        self.log.write("train", p["update"], values)
+        self.log.write("train", p["update"], values | (self.soup.describe(p["epoch"]) if self.soup else {}))
         left = clock(p["train_seconds"] / p["update"] * (self.options.updates - p["update"]))
         parts = "  ".join(f"{name} {means[name]:.3f}" for name in self.weights)
         say(f"update {p['update']}/{self.options.updates}  epoch {p['epoch']}  {parts}  {rate:.0f} s/s  {left} left")
@@ -259,6 +269,7 @@ class Trainer:
                 "progress": self.progress, "optimizer": self.optimizer.state_dict(), "meters": meters,
                 "schedule": {k: v for k, v in self.schedule.state_dict().items() if k != "lr_lambdas"},
                 "scaler": scaler.state_dict() if scaler is not None else None,
+                "soup": self.soup.state_dict() if self.soup is not None else None,
             }  # fmt: skip
             weights = {"model": self.recognizer.state_dict(), "averaged": self.averaged.state_dict()}
             folder, keep = self.folder / "checkpoints", self.options.keep_checkpoints
@@ -277,6 +288,8 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"] | {"lr_lambdas": [None] * len(self.optimizer.param_groups)})
         if state["scaler"] is not None and self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+        if self.soup is not None:
+            self.soup.load_state_dict(state["soup"])
         self.progress |= state["progress"]
         if rank < len(state["meters"]):
             self.meter.load_state_dict(state["meters"][rank])

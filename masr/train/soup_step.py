@@ -1,0 +1,221 @@
+"""An update of a soup: what all objectives share follows their weighted sum, each head its own loss.
+
+B utterances, M objectives.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from masr.data.batches import Batch, Update
+from masr.models.recognizer import Recognizer, by_language
+from masr.soup.conflict import Conflicts
+from masr.soup.gradients import Cotangents, directional_change
+from masr.soup.levels import Level, Soup
+from masr.train.log import Meter, counted
+
+TASKS = {"ctc": "asr", "intermediate-ctc": "asr", "attention": "asr", "st": "st", "lid": "lid"}
+"""What a soup weighs: recognition, whatever its losses, translation, naming the language."""
+
+
+def soup_objectives(model: Recognizer) -> list[str]:
+    """``<task>/<language>`` of all losses of a model."""
+    tasks = dict.fromkeys(TASKS[name] for name in model.objective_weights())
+    return [f"{task}/{code}" for task in tasks for code in model.tokenizer.languages]
+
+
+class SoupStep:
+    """Computes the gradients of an update, and moves the weights of objectives."""
+
+    def __init__(self, model: Recognizer, soup: Soup, accelerator: Accelerator):
+        self.model, self.soup, self.accelerator = model, soup, accelerator
+        self.layers = _layers(model.encoder)
+        self.objectives = [name for level in soup.levels for name in level.objectives]
+        self.conflicts = Conflicts(list(self.layers), self.objectives)
+        self.inner_weights = model.objective_weights()
+
+    @property
+    def samples(self) -> int:
+        """Independent samples that an update is made of."""
+        return 2 if any(level.kind == "modo" and level.changes for level in self.soup.levels) else 1
+
+    def backward(self, update: Update, epoch: int, number: int, meter: Meter | None) -> bool:
+        """Adds the gradients of an update, over all processes; False if a loss was not finite."""
+        coefficients, options = self.soup.coefficients(epoch), self.soup.options
+        due = number % options.every == 0
+        modo = [level for level in self.soup.levels if due and level.changes and level.kind == "modo"]
+        detecting = epoch < options.detect_epochs and number % options.detect_every == 0
+        solved = [level for level in self.soup.levels if due and level.changes and level.kind != "modo"]
+        self.each = dict.fromkeys(self.objectives if detecting else [n for level in solved for n in level.objectives])
+        self.parameters = self._deciding(epoch, everything=detecting)
+        self.directions: list[list[Tensor]] = [[torch.zeros_like(p) for p in self.parameters] for _ in modo]
+        self.products = [torch.zeros(len(level.objectives), device=self.accelerator.device) for level in modo]
+        self.gradients = {name: [torch.zeros_like(p) for p in self.parameters] for name in self.each}
+        finite = True
+        for sample in reversed(range(len(update.samples))):  # the last one gives the directions
+            for batch in update.samples[sample]:
+                finite &= self._batch(batch.to(self.accelerator.device), update, coefficients, modo, sample, meter)
+            if sample == len(update.samples) - 1:
+                _sum_over_processes(tensor for direction in self.directions for tensor in direction)
+        _sum_over_processes([*self.products, *(g for gradients in self.gradients.values() for g in gradients)])
+        _sum_over_processes(p.grad for p in self.model.parameters() if p.grad is not None)
+        self._move(modo, solved, detecting)
+        return finite
+
+    def _batch(
+        self, batch: Batch, update: Update, coefficients: dict[str, float], modo: list[Level], sample: int,
+        meter: Meter | None,
+    ) -> bool:  # fmt: skip
+        before = _random_state(self.accelerator.device)
+        with self.accelerator.autocast():
+            encoded = self.model.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
+            output, copies = encoded.cut()
+            losses = self.model.losses(output, batch)
+        cotangents = Cotangents(encoded.tensors(), copies)
+        finite = True
+        for task, loss in self._tasks(losses, batch, update).items():
+            finite &= bool(torch.isfinite(loss))
+            cotangents.add(task, self._scaled(loss))
+        for name, gradients in self.gradients.items():
+            found = cotangents.gradient(self._rows(cotangents, batch, {name: 1.0}), self.parameters)
+            torch._foreach_add_(gradients, found)
+        gives_directions = sample == len(update.samples) - 1
+        for level, direction in zip(modo if gives_directions else (), self.directions, strict=False):
+            rows = self._rows(cotangents, batch, dict(zip(level.objectives, level.weights.tolist(), strict=True)))
+            torch._foreach_add_(direction, cotangents.gradient(rows, self.parameters))
+        cotangents.backward(self._rows(cotangents, batch, coefficients))
+        if not gives_directions:
+            self._multiply(cotangents, batch, modo, before)
+        if meter is not None and batch.languages:
+            meter.add(by_language(losses, batch.languages), batch)
+        return finite
+
+    def _tasks(self, losses: dict[str, Tensor], batch: Batch, update: Update) -> dict[str, Tensor]:
+        """By task, the sum over utterances of losses, each divided by what is counted in its language."""
+        sums: dict[str, Tensor] = {}
+        for name, values in losses.items():
+            counts = [max(counted(name, update.counts[code]), 1) for code in batch.languages]
+            shares = torch.tensor(counts or [torch.inf], device=values.device).reciprocal()
+            loss = self.inner_weights[name] * (values * shares).sum()
+            sums[TASKS[name]] = sums.get(TASKS[name], 0.0) + loss
+        return sums
+
+    def _scaled(self, loss: Tensor) -> Tensor:
+        """Times what a gradient scaler of half precision wants."""
+        scaler = self.accelerator.scaler
+        return loss if scaler is None else scaler.scale(loss)
+
+    def _rows(self, cotangents: Cotangents, batch: Batch, weights: dict[str, float]) -> dict[str, Tensor]:
+        """By task the weights (B,) of the utterances' objectives."""
+        languages, device = batch.languages or [""], self.accelerator.device
+        return {
+            task: torch.tensor([weights.get(f"{task}/{code}", 0.0) for code in languages], device=device)
+            for task in cotangents.gradients
+        }
+
+    def _multiply(self, cotangents: Cotangents, batch: Batch, modo: list[Level], before: Any) -> None:
+        """Adds the products of each objective's gradient in this sample with the directions of the other."""
+
+        def outputs() -> list[Tensor]:
+            with torch.random.fork_rng():  # the same dropout
+                _set_random_state(self.accelerator.device, before)
+                return self.model.encode(batch.features, batch.feature_lengths, batch.allowed_languages).tensors()
+
+        scale = 1.0 if self.accelerator.scaler is None else self.accelerator.scaler.get_scale()
+        for level, direction, products in zip(modo, self.directions, self.products, strict=True):
+            each = cotangents.products(directional_change(outputs, self.parameters, direction))
+            for number, name in enumerate(level.objectives):
+                rows = self._rows(cotangents, batch, {name: 1.0})
+                products[number] += sum((each[task] @ rows[task].to(each[task].dtype)) / scale**2 for task in rows)
+
+    def _deciding(self, epoch: int, everything: bool) -> list[nn.Parameter]:
+        """Parameters whose gradients decide on weights: those of conflicting layers once these are known."""
+        names = list(self.layers) if everything else self.selected(epoch)
+        return [parameter for name in names for parameter in self.layers[name]]
+
+    def selected(self, epoch: int) -> list[str]:
+        """Layers whose gradients decide on weights."""
+        options = self.soup.options
+        if not options.detect_epochs or epoch < options.detect_epochs or not self.conflicts.measured:
+            return list(self.layers)
+        return self.conflicts.conflicting(options.conflict)
+
+    def _move(self, modo: list[Level], solved: list[Level], detecting: bool) -> None:
+        for level, products in zip(modo, self.products, strict=True):
+            if torch.isfinite(products).all():
+                # Each sample has half of what losses are divided by.
+                self.soup.step(level, products.cpu() * self.samples**2)
+        for level in solved:
+            stacked = torch.stack([_flat(self.gradients[name]) for name in level.objectives])
+            self.soup.solve(level, stacked @ stacked.T)
+        if detecting:
+            self.conflicts.add(self._gramians())
+        self.directions, self.gradients = [], {}
+
+    def _gramians(self) -> Tensor:
+        """(L, M, M) inner products of the objectives' gradients in every layer."""
+        sizes = [len(parameters) for parameters in self.layers.values()]
+        starts = [sum(sizes[:number]) for number in range(len(sizes))]
+        found = []
+        for start, size in zip(starts, sizes, strict=True):
+            stacked = torch.stack([_flat(self.gradients[name][start : start + size]) for name in self.objectives])
+            found.append((stacked @ stacked.T).cpu())
+        return torch.stack(found)
+
+    def describe(self, epoch: int) -> dict[str, float]:
+        """What a log shows: weights of objectives, factors of levels, conflicts of layers."""
+        weights = {
+            f"weight/{name}": weight
+            for level in self.soup.levels
+            for name, weight in zip(level.objectives, level.weights.tolist(), strict=True)
+        }
+        factors = {f"penalty/{number}": factor for number, factor in enumerate(self.soup.factors(epoch), 1)}
+        scores = self.conflicts.scores() if self.conflicts.measured else {}
+        return weights | factors | {f"conflict/{layer}": score for layer, score in scores.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"soup": self.soup.state_dict(), "conflicts": self.conflicts.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.soup.load_state_dict(state["soup"])
+        self.conflicts.load_state_dict(state["conflicts"])
+
+
+def _layers(encoder: nn.Module) -> dict[str, list[nn.Parameter]]:
+    """Trainable parameters by layer: block 1 ... block n, and what is outside of blocks by its name."""
+    layers: dict[str, list[nn.Parameter]] = {}
+    for name, parameter in encoder.named_parameters():
+        parts = name.split(".")
+        layer = f"block {int(parts[1]) + 1}" if parts[0] == "blocks" else parts[0]
+        if parameter.requires_grad:
+            layers.setdefault(layer, []).append(parameter)
+    return layers
+
+
+def _flat(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def _sum_over_processes(tensors: Iterable[Tensor]) -> None:
+    """In place, as one message."""
+    found = list(tensors)
+    if not (dist.is_initialized() and dist.get_world_size() > 1 and found):
+        return
+    flat = _flat(found)
+    dist.all_reduce(flat)
+    for tensor, part in zip(found, flat.split([tensor.numel() for tensor in found]), strict=True):
+        tensor.copy_(part.view_as(tensor))
+
+
+def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
+    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+
+
+def _set_random_state(device: torch.device, state: tuple[Tensor, Tensor | None]) -> None:
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.cuda.set_rng_state(state[1], device)

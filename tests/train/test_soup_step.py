@@ -1,0 +1,203 @@
+"""Updates of soups, on the miniature corpus: recognition and translation of three languages."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+
+from masr.config_files import load_config
+from masr.models.recognizer import Recognizer
+from masr.stages import train, vocab
+from masr.stages.train import _build_trainer
+from masr.train.log import counted
+from masr.train.trainer import Trainer
+
+OPTIONS = [
+    "vocab.translation={into: en, kind: char}", "data.batch_seconds=12", "model.encoder.dropout=0.0",
+    "model.translation={weight: 0.5, layers: 1, width: 16, heads: 2, feedforward: 16, dropout: 0.0}",
+    "model.ctc.intermediate_layers=[1]", "train.updates=6", "train.validate_every=3",
+]  # fmt: skip
+UNIFORM = "train.soup.levels=[{objectives: ['*']}]"
+MULTILEVEL = (
+    "train.soup.levels=[{objectives: ['asr/*'], weights: modo}, "
+    "{objectives: ['st/*'], weights: modo, penalty: {start: 0.5}}]"
+)
+
+
+@pytest.fixture
+def config(prepared, workdir):
+    shutil.copytree(prepared.folder / "data", workdir / "data")
+    made = lambda *more: load_config(prepared.conf, [f"data_dir={workdir}/data", *OPTIONS, *more])  # noqa: E731
+    vocab.run(made())
+    return made
+
+
+def trainer_of(config):
+    torch.manual_seed(0)
+    return _build_trainer(config, train.experiment_folder(config), Accelerator(cpu=True))
+
+
+def gradients(model: Recognizer) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def objective_gradients(trainer, update, name: str) -> list[torch.Tensor]:
+    """Of one objective, by a backward pass of its own."""
+    model, (task, code) = trainer.recognizer, name.split("/")
+    total = 0.0 * sum(p.sum() for p in model.parameters())
+    for batch in update.micro_batches:
+        losses, weights = model.objectives(batch), model.objective_weights()
+        for key, value in losses.items():
+            objective, language = key.split("/")
+            if language == code and (task == "st") == (objective == "st"):
+                total = total + weights[objective] * value / counted(objective, update.counts[code])
+    return [g if g is not None else torch.zeros_like(p) for p, g in zip(
+        model.parameters(), torch.autograd.grad(total, list(model.parameters()), allow_unused=True), strict=True
+    )]  # fmt: skip
+
+
+def flat_gradient(trainer, update, name: str, numbers: list[int]) -> torch.Tensor:
+    each = objective_gradients(trainer, update, name)
+    return torch.cat([each[number].flatten() for number in numbers])
+
+
+def test_the_encoder_gets_the_weighted_sum_and_heads_their_own_losses(config):
+    static = "{'asr/*': 1.0, 'st/el': 3.0, 'st/es': 0.0, 'st/ro': 0.0}"
+    trainer = trainer_of(config(f"train.soup.levels=[{{objectives: ['*'], weights: static, static: {static}}}]"))
+    update = trainer._loader().dataset[0]
+    trainer.model.train()
+    assert trainer._backward(update)
+    found = gradients(trainer.recognizer)
+    trainer.optimizer.zero_grad()
+    weights = trainer.soup.soup.coefficients(0)
+    assert weights["st/el"] == 0.5 and weights["asr/ro"] == pytest.approx(1 / 6)
+    each = {name: objective_gradients(trainer, update, name) for name in weights}
+    for number, (name, _) in enumerate(trainer.recognizer.named_parameters()):
+        shared = name.startswith("encoder.")
+        expected = sum((weights[o] if shared else 1.0) * each[o][number] for o in weights)
+        assert torch.allclose(found[name], expected, atol=1e-5, rtol=1e-4), name
+
+
+def test_equal_weights_are_plain_training(config):
+    """Of the encoder, but for a factor, when every language has the same number of tokens: as one utterance each."""
+    soup = trainer_of(config(UNIFORM, "model.translation.weight=0.0", "vocab.translation.into=null"))
+    update = soup._loader().dataset[0]
+    soup.model.train()
+    soup._backward(update)
+    found = gradients(soup.recognizer)
+    plain = trainer_of(config("model.translation.weight=0.0", "vocab.translation.into=null"))
+    same = {code: sum(update.counts.values(), type(next(iter(update.counts.values())))()) for code in update.counts}
+    plain.recognizer.load_state_dict(soup.recognizer.state_dict())
+    plain._backward(update)
+    soup.optimizer.zero_grad()
+    soup._backward(update._replace(counts=same))
+    for (name, p), (_, q) in zip(plain.recognizer.named_parameters(), soup.recognizer.named_parameters(), strict=True):
+        factor = 3 if name.startswith("encoder.") else 1
+        assert torch.allclose(p.grad, factor * q.grad, atol=1e-5, rtol=1e-4), name
+    assert found
+
+
+def test_products_are_those_of_gradients(config):
+    """The step of MoDo, from differences of outputs, beside backward passes of every objective."""
+    trainer = trainer_of(config(MULTILEVEL))
+    update = trainer._loader().dataset[0]
+    assert len(update.samples) == 2
+    trainer.model.train()
+    moved = {}
+    trainer.soup.soup.step = lambda level, products: moved.__setitem__(level.objectives[0][:3], products)
+    trainer._backward(update)
+    shared = [n for n, (name, _) in enumerate(trainer.recognizer.named_parameters()) if name.startswith("encoder.")]
+    for task, level in (("asr", 0), ("st/", 1)):
+        names = trainer.soup.soup.levels[level].objectives
+        halves = [
+            torch.stack([flat_gradient(trainer, update._replace(samples=[half]), name, shared) for name in names])
+            for half in update.samples
+        ]
+        expected = 4 * halves[0] @ halves[1].mean(0)
+        assert torch.allclose(moved[task], expected, rtol=0.02, atol=0.01 * expected.abs().max()), (moved, expected)
+
+
+@pytest.mark.parametrize("kind", ["mgda", "PCGrad"])
+def test_solved_weights_are_those_of_all_gradients(config, kind):
+    trainer = trainer_of(config(f"train.soup.levels=[{{objectives: ['*'], weights: {kind}}}]"))
+    update = trainer._loader().dataset[0]
+    trainer.model.train()
+    grams = []
+    trainer.soup.soup.solve = lambda level, gramian: grams.append(gramian)
+    trainer._backward(update)
+    shared = [n for n, (name, _) in enumerate(trainer.recognizer.named_parameters()) if name.startswith("encoder.")]
+    names = trainer.soup.soup.levels[0].objectives
+    each = torch.stack([flat_gradient(trainer, update, name, shared) for name in names])
+    assert torch.allclose(grams[0], each @ each.T, rtol=1e-3, atol=1e-4)
+
+
+def test_conflicts_choose_the_layers_that_decide(config):
+    detect = ["train.soup.detect_epochs=1", "train.soup.detect_every=1"]
+    trainer = trainer_of(config(MULTILEVEL, *detect))
+    for update in range(2):
+        trainer.progress["update"] = update
+        trainer._backward(trainer._loader().dataset[0])
+    step = trainer.soup
+    assert step.conflicts.measured == 2 and list(step.layers) == ["subsampling", "block 1", "block 2"]
+    step.conflicts.sums[1] *= 2 * torch.eye(6) - 1
+    assert step.selected(0) == list(step.layers)
+    assert "block 1" in step.selected(1)
+    trainer.progress["epoch"] = 1
+    assert trainer._backward(trainer._loader().dataset[0])
+    assert step.conflicts.measured == 2
+    assert {"weight/asr/el", "penalty/2", "conflict/block 1"} <= step.describe(1).keys()
+
+
+def run_in(folder, prepared, processes, *options):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    done = subprocess.run(
+        [*command, "-m", "masr.cli", "train", str(prepared.conf), *options], cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+def test_two_processes_and_micro_batches_are_as_one(config, prepared, workdir):
+    options = [MULTILEVEL, "train.soup.detect_epochs=1", "train.soup.detect_every=2", "name=alone"]
+    alone = config(*options)
+    train.run(alone)
+    overrides = [f"data_dir={workdir}/data", *OPTIONS, *options[:-1], "name=two", "data.device_seconds=4"]
+    run_in(workdir, prepared, 2, *overrides)
+    expected = load_file(workdir / "exp/alone/averaged.safetensors")
+    for name, tensor in load_file(workdir / "exp/two/averaged.safetensors").items():
+        if not name.endswith("key.bias"):
+            assert torch.allclose(tensor, expected[name], atol=3e-4), name
+
+
+def test_a_run_goes_on_exactly(config, workdir, monkeypatch):
+    options = [MULTILEVEL, "train.soup.detect_epochs=1", "train.soup.detect_every=1", "model.encoder.dropout=0.1"]
+    train.run(config(*options, "name=straight"))
+
+    evaluate = Trainer._evaluate_and_save
+    calls = []
+
+    def once(self):
+        evaluate(self)
+        calls.append(self)
+        if len(calls) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "_evaluate_and_save", once)
+    with pytest.raises(KeyboardInterrupt):
+        train.run(config(*options, "name=broken"))
+    train.run(config(*options, "name=broken"))
+    assert len(calls) == 2, "at update 3, and at the end"
+    straight, broken = (
+        [json.loads(line) for line in (workdir / f"exp/{name}/log.jsonl").read_text().splitlines()]
+        for name in ("straight", "broken")
+    )
+    for one, other in zip(straight, broken, strict=True):
+        speed = {"audio_seconds_per_second": 0}
+        assert one | speed == other | speed
