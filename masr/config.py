@@ -283,6 +283,33 @@ class LanguageClassifier(Section):
     """Weight of the language-classification loss; 0 builds no classifier. Language adapters bring their own."""
 
 
+class SelfSupervised(Section):
+    """An objective on speech without text, drawn beside the transcribed speech."""
+
+    kind: Literal["cpc", "best-rq"] = "cpc"
+    """What comes next (arXiv 1807.03748), or what was masked (arXiv 2202.01855)."""
+    weight: Annotated[float, Field(ge=0.0)] = 0.0
+    """Weight of its loss; 0: there is none."""
+    split: str | None = None
+    """Split of the corpus whose speech is heard; default: the training split."""
+    batch_seconds: PositiveFloat = 60.0
+    """Audio of it in one update."""
+    context: PositiveFloat = 2.0
+    """Seconds from which cpc predicts."""
+    future: PositiveFloat = 1.0
+    """Seconds that it predicts."""
+    temperature: PositiveFloat = 0.1
+    """What cpc divides cosines by."""
+    codes: Positive = 1024
+    """Random codes of best-rq."""
+    code_size: Positive = 16
+    """Size of a code."""
+    mask_seconds: PositiveFloat = 0.4
+    """Length of what best-rq masks."""
+    mask_share: Fraction = 0.4
+    """Share of the speech that it masks, if masks did not overlap."""
+
+
 class Model(Section):
     normalization: Literal["utterance", "corpus"] = "utterance"
     """Mean taken off the log-mel features: each utterance's own (removes level and microphone) or the corpus's."""
@@ -291,6 +318,7 @@ class Model(Section):
     attention_decoder: AttentionDecoder = AttentionDecoder()
     translation: Translation = Translation()
     language_classifier: LanguageClassifier = LanguageClassifier()
+    self_supervised: SelfSupervised = SelfSupervised()
     spec_augment: SpecAugment = SpecAugment()
 
 

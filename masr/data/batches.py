@@ -93,11 +93,14 @@ class Update(NamedTuple):
     counts: dict[str, Counts]
     seconds: float
     rejected: dict[str, str]
+    unlabelled: Sequence[list[Batch]] = ()
+    """Speech without text, in as many samples."""
+    unlabelled_utterances: int = 0
 
     @property
     def micro_batches(self) -> list[Batch]:
-        """Those of all samples."""
-        return [batch for sample in self.samples for batch in sample]
+        """Those of all samples, speech without text last."""
+        return [batch for sample in [*self.samples, *self.unlabelled] for batch in sample]
 
 
 def collate(
@@ -167,11 +170,12 @@ class TrainingUpdates(Dataset):
     def __init__(
         self, updates: list[list[Cut]], tokenizer: Tokenizer, mel_bins: int, augment: SpecAugment | None, seed: int,
         device_seconds: float, rank: int = 0, world_size: int = 1, prompts: Prompts | None = None,
-        samples: int = 1,
+        samples: int = 1, unlabelled: list[list[Cut]] | None = None,
     ):  # fmt: skip
         self.updates, self.tokenizer, self.augment, self.seed = updates, tokenizer, augment, seed
         self.device_seconds, self.rank, self.world_size = device_seconds, rank, world_size
         self.mel_bins, self.load, self.samples = mel_bins, CutFeatures(mel_bins), samples
+        self.unlabelled = unlabelled or []
         self.prompt = TrainingPrompts(prompts or Prompts(), tokenizer.languages, seed)
 
     def __len__(self) -> int:
@@ -181,13 +185,26 @@ class TrainingUpdates(Dataset):
         cuts = sorted(self.updates[index], key=lambda cut: (-cut.duration, cut.id))
         rejected: dict[str, str] = {}
         samples = [self._sample(part, rejected) for part in _samples(cuts, self.samples)]
+        heard = self.unlabelled[index % len(self.unlabelled)] if self.unlabelled else []
+        longest_first = sorted(heard, key=lambda cut: (-cut.duration, cut.id))
+        parts = _samples(longest_first, self.samples) if heard else []
+        unlabelled = [self._sample(part, rejected, labelled=False) for part in parts]
         seconds = sum(cut.duration for cut in cuts)
         rejected = {name.split("#")[0]: reason for name, reason in rejected.items()}  # the draw's number is not theirs
-        return Update(samples, self._counts(cuts), seconds, rejected)
+        return Update(samples, self._counts(cuts), seconds, rejected, unlabelled, len(heard))
 
-    def _sample(self, cuts: list[Cut], rejected: dict[str, str]) -> list[Batch]:
+    def _sample(self, cuts: list[Cut], rejected: dict[str, str], labelled: bool = True) -> list[Batch]:
         parts = split_by_duration(cuts[self.rank :: self.world_size], self.device_seconds)
-        return [batch for part in parts if (batch := self._batch(part, rejected))] or [self._silence()]
+        made = self._batch if labelled else self._unlabelled_batch
+        return [batch for part in parts if (batch := made(part, rejected))] or [self._silence(labelled)]
+
+    def _unlabelled_batch(self, cuts: list[Cut], rejected: dict[str, str]) -> Batch | None:
+        features, usable = load_usable(cuts, self.load, rejected)
+        if not usable:
+            return None
+        batch = collate(features, usable, self.tokenizer)
+        batch.targets = {}
+        return batch
 
     def _counts(self, cuts: list[Cut]) -> dict[str, Counts]:
         counts: dict[str, Counts] = defaultdict(Counts)
@@ -202,16 +219,15 @@ class TrainingUpdates(Dataset):
         features = [self._augmented(frames, cut) for frames, cut in zip(features, usable, strict=True)]
         return collate(features, usable, self.tokenizer, self.prompt) if usable else None
 
-    def _silence(self) -> Batch:
+    def _silence(self, labelled: bool = True) -> Batch:
         """For a process without a share of an update: it must still take part in the exchange of gradients."""
+        names = ["transcript", *(["translation"] if self.tokenizer.translation is not None else [])]
+        nothing = Tokens(torch.zeros(1, 0, dtype=torch.long), torch.tensor([0]))
         return Batch(
             ids=[], languages=[], features=torch.zeros(1, 100, self.mel_bins), feature_lengths=torch.tensor([100]),
             allowed_languages=torch.ones(1, len(self.tokenizer.languages), dtype=torch.bool),
-            targets={name: Tokens(torch.zeros(1, 0, dtype=torch.long), torch.tensor([0])) for name in self._targets()},
+            targets={name: nothing for name in names} if labelled else {},
         )  # fmt: skip
-
-    def _targets(self) -> list[str]:
-        return ["transcript", *(["translation"] if self.tokenizer.translation is not None else [])]
 
     def _augmented(self, features: Tensor, cut: Cut) -> Tensor:
         if self.augment is None:

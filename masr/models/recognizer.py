@@ -1,6 +1,8 @@
 """The speech recogniser: normalised features -> encoder -> heads, all from one config. B utterances, K languages."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -14,6 +16,7 @@ from masr.data.features import FRAME_SHIFT
 from masr.decode.hypothesis import Hypothesis
 from masr.files import written_beside
 from masr.nn.attention_decoder import AttentionDecoder
+from masr.nn.contrastive import CPC, SELF_SUPERVISED, BestRQ
 from masr.nn.encoder import Encoder, EncoderOutput
 from masr.nn.heads import CTCHead, LanguageClassifier
 from masr.nn.subsampling import length_mask
@@ -57,6 +60,7 @@ class Recognizer(nn.Module):
         self.ctc = CTCHead(width, len(tokenizer), options.ctc.upsampling, BLANK, ctc_tree)
         self.ctc.requires_grad_(options.ctc.weight > 0)  # distributed wrappers wait for every gradient asked for
         self.attention_decoder = self._build_decoder() if options.attention_decoder.weight else None
+        self.self_supervised = self._build_self_supervised() if options.self_supervised.weight else None
         self.translator = self._build_translator() if options.translation.weight else None
         adapters = self.encoder.language_adapters
         classified = adapters is not None and adapters.classified
@@ -108,14 +112,31 @@ class Recognizer(nn.Module):
         return self.objectives(batch)
 
     def objectives(self, batch: Batch) -> dict[str, Tensor]:
-        """Loss sums over the batch, named ``<objective>/<language>``: ctc, intermediate-ctc, attention, st, lid."""
-        losses = self.losses(self.encode(batch.features, batch.feature_lengths, batch.allowed_languages), batch)
+        """Loss sums over the batch, named ``<objective>/<language>``: ctc, intermediate-ctc, attention, st, lid.
+
+        Of speech without text (a batch without targets): cpc or best-rq, with its language, too.
+        """
+        encoded, target = self.encode_views(batch)
+        losses = self.losses(encoded, batch, target)
         if not batch.languages:  # nothing to learn from, but every parameter must have its (zero) gradient
             return {f"{next(iter(losses))}/": 0.0 * torch.cat(list(losses.values())).sum()}
         return by_language(losses, batch.languages)
 
-    def losses(self, encoded: EncoderOutput, batch: Batch) -> dict[str, Tensor]:
+    def encode_views(self, batch: Batch) -> tuple[list[EncoderOutput], Any]:
+        """What the encoder makes of a batch: once, or of speech without text as its objective wants it, and what that
+        has to find in it."""
+        if batch.targets:
+            return [self.encode(batch.features, batch.feature_lengths, batch.allowed_languages)], None
+        assert self.self_supervised is not None
+        views, target = self.self_supervised.views(batch.features, batch.feature_lengths)
+        return [self.encode(*view, batch.allowed_languages) for view in views], target
+
+    def losses(self, outputs: Sequence[EncoderOutput], batch: Batch, target: Any = None) -> dict[str, Tensor]:
         """Losses of all heads on what the encoder made of a batch: (B,) by objective."""
+        if not batch.targets:
+            assert self.self_supervised is not None
+            return {self.config.model.self_supervised.kind: self.self_supervised.loss(outputs, target)}
+        [encoded] = outputs
         frames, lengths = encoded.frames, encoded.lengths
         ids, id_lengths = batch.targets["transcript"]
         losses = {}
@@ -179,6 +200,7 @@ class Recognizer(nn.Module):
             "ctc": options.ctc.weight * (1 - share), "intermediate-ctc": options.ctc.weight * share,
             "attention": options.attention_decoder.weight, "st": options.translation.weight,
             "lid": options.language_classifier.weight,
+            options.self_supervised.kind: options.self_supervised.weight,
         }  # fmt: skip
         return {name: weight for name, weight in weights.items() if weight}
 
@@ -189,6 +211,11 @@ class Recognizer(nn.Module):
             options.feedforward, options.dropout, START_END, options.label_smoothing, self.tree, options.smoothed,
             self._decoder_adapters(),
         )  # fmt: skip
+
+    def _build_self_supervised(self) -> CPC | BestRQ:
+        options, encoder = self.config.model.self_supervised, self.config.model.encoder
+        kind = SELF_SUPERVISED[options.kind]
+        return kind(self.config.features.mel_bins, encoder.width, options, encoder.subsampling)
 
     def _build_translator(self) -> Translator:
         if self.tokenizer.translation is None:

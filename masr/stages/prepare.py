@@ -32,7 +32,9 @@ def read_cuts(folder: Path, split: str) -> list[Cut]:
 
 def all_splits(config: Config) -> list[str]:
     """Training split first; a split is named once, though dev may also be one to decode."""
-    return list(dict.fromkeys([config.corpus.train, config.corpus.dev, *config.corpus.test]))
+    heard = config.model.self_supervised
+    more = [heard.split] if heard.weight and heard.split else []
+    return list(dict.fromkeys([config.corpus.train, config.corpus.dev, *config.corpus.test, *more]))
 
 
 def run(config: Config, force: bool = False) -> None:

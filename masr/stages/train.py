@@ -113,7 +113,19 @@ def _build_trainer(config: Config, folder: Path, accelerator: Accelerator) -> Tr
     if accelerator.is_main_process:
         say(f"train: {parameter_count(model) / 1e6:.2f} M parameters, {len(tokenizer)} tokens, in {folder}")
         say(f"train: {plan.describe()}")
-    return Trainer(model, plan, load_cuts(config, config.corpus.dev), config, folder, accelerator)
+    dev = load_cuts(config, config.corpus.dev)
+    return Trainer(model, plan, dev, config, folder, accelerator, _unlabelled(config))
+
+
+def _unlabelled(config: Config) -> EpochPlan | None:
+    """Speech of which the text is not looked at."""
+    options = config.model.self_supervised
+    if not options.weight:
+        return None
+    limits = config.data.min_seconds, config.data.max_seconds
+    cuts = [c for c in load_cuts(config, options.split or config.corpus.train) if limits[0] <= c.duration <= limits[1]]
+    data = config.data.model_copy(update={"batch_seconds": options.batch_seconds})
+    return EpochPlan(cuts, data, config.seed + 1)
 
 
 def _freeze(model: Recognizer, name: str) -> None:

@@ -1,7 +1,7 @@
 """What a run leaves to look at: ``log.jsonl`` and TensorBoard, losses averaged over languages and processes."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,10 @@ from masr.data.batches import Batch, Counts
 def counted(objective: str, counts: Counts) -> int:
     """What an objective's loss sum is divided by: tokens, with the end of each sentence where that is predicted too."""
     tokens, utterances, translation_tokens, translations = counts
-    special = {"lid": utterances, "attention": tokens + utterances, "st": translation_tokens + translations}
+    special = {
+        "lid": utterances, "cpc": utterances, "best-rq": utterances, "attention": tokens + utterances,
+        "st": translation_tokens + translations,
+    }  # fmt: skip
     return special.get(objective, tokens)
 
 
@@ -28,7 +31,7 @@ class Meter:
 
     def add(self, losses: dict[str, torch.Tensor], batch: Batch) -> None:
         """Adds the loss sums of a batch."""
-        counts = batch.counts()
+        counts = batch.counts() if batch.targets else {c: Counts(0, n) for c, n in Counter(batch.languages).items()}
         for name, value in zip(losses, torch.stack(list(losses.values())).tolist(), strict=True):
             objective, code = name.split("/")
             self.sums[name][0] += value

@@ -105,8 +105,19 @@ def build_optimizer(model: nn.Module, options: Train) -> AdamW:
         {"params": [p for p in others if _decays(p)], "weight_decay": options.weight_decay, "orthogonal": False},
         {"params": [p for p in others if not _decays(p)], "weight_decay": 0.0, "orthogonal": False},
     ]
+    if options.encoder_factor != 1.0:
+        encoder = {id(p) for name, p in model.named_parameters() if name.startswith("encoder.")}
+        groups = [part for group in groups for part in _split(group, encoder, options)]
     kind = Muon if options.optimizer == "muon" else AdamW
     return kind([g for g in groups if g["params"]], lr=options.learning_rate, betas=(0.9, 0.98), eps=1e-9, fused=True)
+
+
+def _split(group: dict[str, Any], encoder: set[int], options: Train) -> list[dict[str, Any]]:
+    """The encoder's parameters of a group, with their own learning rate, and the others."""
+    ours = [p for p in group["params"] if id(p) in encoder]
+    others = [p for p in group["params"] if id(p) not in encoder]
+    slow = group | {"params": ours, "lr": options.learning_rate * options.encoder_factor}
+    return [slow, group | {"params": others}]
 
 
 def _decays(parameter: nn.Parameter) -> bool:

@@ -11,21 +11,27 @@ import torch.distributed as dist
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from masr.data.batches import Batch, Update
+from masr.data.batches import Batch, Counts, Update
 from masr.models.recognizer import Recognizer, by_language
+from masr.nn.contrastive import SELF_SUPERVISED
+from masr.nn.encoder import EncoderOutput
 from masr.soup.conflict import Conflicts
 from masr.soup.gradients import Cotangents, directional_change
 from masr.soup.levels import Level, Soup
 from masr.train.log import Meter, counted
 
-TASKS = {"ctc": "asr", "intermediate-ctc": "asr", "attention": "asr", "st": "st", "lid": "lid"}
-"""What a soup weighs: recognition, whatever its losses, translation, naming the language."""
+TASKS = {
+    "ctc": "asr", "intermediate-ctc": "asr", "attention": "asr", "st": "st", "lid": "lid", "cpc": "cpc",
+    "best-rq": "best-rq",
+}  # fmt: skip
+"""What a soup weighs: recognition, whatever its losses, translation, naming the language, hearing without text."""
 
 
 def soup_objectives(model: Recognizer) -> list[str]:
-    """``<task>/<language>`` of all losses of a model."""
+    """``<task>/<language>`` of all losses of a model; speech without text is one objective, whatever its language."""
     tasks = dict.fromkeys(TASKS[name] for name in model.objective_weights())
-    return [f"{task}/{code}" for task in tasks for code in model.tokenizer.languages]
+    codes = model.tokenizer.languages
+    return [name for task in tasks for name in ([task] if task in SELF_SUPERVISED else [f"{task}/{c}" for c in codes])]
 
 
 class SoupStep:
@@ -57,7 +63,7 @@ class SoupStep:
         self.gradients = {name: [torch.zeros_like(p) for p in self.parameters] for name in self.each}
         finite = True
         for sample in reversed(range(len(update.samples))):  # the last one gives the directions
-            for batch in update.samples[sample]:
+            for batch in [*update.samples[sample], *(update.unlabelled[sample] if update.unlabelled else [])]:
                 finite &= self._batch(batch.to(self.accelerator.device), update, coefficients, modo, sample, meter)
             if sample == len(update.samples) - 1:
                 _sum_over_processes(tensor for direction in self.directions for tensor in direction)
@@ -72,10 +78,10 @@ class SoupStep:
     ) -> bool:  # fmt: skip
         before = _random_state(self.accelerator.device)
         with self.accelerator.autocast():
-            encoded = self.model.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
-            output, copies = encoded.cut()
-            losses = self.model.losses(output, batch)
-        cotangents = Cotangents(encoded.tensors(), copies)
+            encoded, target = self.model.encode_views(batch)
+            cuts = [output.cut() for output in encoded]
+            losses = self.model.losses([output for output, _ in cuts], batch, target)
+        cotangents = Cotangents(_tensors(encoded), [copy for _, copies in cuts for copy in copies])
         finite = True
         for task, loss in self._tasks(losses, batch, update).items():
             finite &= bool(torch.isfinite(loss))
@@ -98,7 +104,9 @@ class SoupStep:
         """By task, the sum over utterances of losses, each divided by what is counted in its language."""
         sums: dict[str, Tensor] = {}
         for name, values in losses.items():
-            counts = [max(counted(name, update.counts[code]), 1) for code in batch.languages]
+            heard = Counts(0, update.unlabelled_utterances)
+            given = [heard if name in SELF_SUPERVISED else update.counts[code] for code in batch.languages]
+            counts = [max(counted(name, each), 1) for each in given]
             shares = torch.tensor(counts or [torch.inf], device=values.device).reciprocal()
             loss = self.inner_weights[name] * (values * shares).sum()
             sums[TASKS[name]] = sums.get(TASKS[name], 0.0) + loss
@@ -113,7 +121,7 @@ class SoupStep:
         """By task the weights (B,) of the utterances' objectives."""
         languages, device = batch.languages or [""], self.accelerator.device
         return {
-            task: torch.tensor([weights.get(f"{task}/{code}", 0.0) for code in languages], device=device)
+            task: torch.tensor([weights.get(f"{task}/{c}", weights.get(task, 0.0)) for c in languages], device=device)
             for task in cotangents.gradients
         }
 
@@ -123,7 +131,7 @@ class SoupStep:
         def outputs() -> list[Tensor]:
             with torch.random.fork_rng():  # the same dropout
                 _set_random_state(self.accelerator.device, before)
-                return self.model.encode(batch.features, batch.feature_lengths, batch.allowed_languages).tensors()
+                return _tensors(self.model.encode_views(batch)[0])
 
         scale = 1.0 if self.accelerator.scaler is None else self.accelerator.scaler.get_scale()
         for level, direction, products in zip(modo, self.directions, self.products, strict=True):
@@ -183,6 +191,10 @@ class SoupStep:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.soup.load_state_dict(state["soup"])
         self.conflicts.load_state_dict(state["conflicts"])
+
+
+def _tensors(outputs: Iterable[EncoderOutput]) -> list[Tensor]:
+    return [tensor for output in outputs for tensor in output.tensors()]
 
 
 def _layers(encoder: nn.Module) -> dict[str, list[nn.Parameter]]:

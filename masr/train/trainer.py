@@ -26,6 +26,7 @@ from masr.data.prompts import prompts_of
 from masr.data.rejected import Rejected
 from masr.data.sampling import EpochPlan
 from masr.models.recognizer import WEIGHTS, Recognizer, save_model
+from masr.nn.contrastive import SELF_SUPERVISED
 from masr.progress import clock, say, track
 from masr.soup.levels import Soup
 from masr.train import checkpoint as checkpoints
@@ -43,10 +44,12 @@ class Trainer:
     """Trains a recogniser in ``folder`` (exp/<name>) and leaves the best running average of its weights there."""
 
     def __init__(
-        self, model: Recognizer, plan: EpochPlan, dev: list[Cut], config: Config, folder: Path, accelerator: Accelerator
-    ):
+        self, model: Recognizer, plan: EpochPlan, dev: list[Cut], config: Config, folder: Path,
+        accelerator: Accelerator, unlabelled: EpochPlan | None = None,
+    ):  # fmt: skip
         self.config, self.options, self.folder, self.accelerator = config, config.train, folder, accelerator
         self.recognizer, self.plan, self.dev = model.to(accelerator.device), plan, dev
+        self.unlabelled = unlabelled
         self.dev_prompt = prompts_of(config.data.dev_prompt, model.tokenizer.languages)
         self.averaged = copy.deepcopy(self.recognizer).eval().requires_grad_(False)
         optimizer = build_optimizer(model, self.options)
@@ -54,6 +57,11 @@ class Trainer:
         self.schedule = build_schedule(optimizer, self.options)
         self.weights = model.objective_weights()
         levels = self.options.soup.levels
+        if config.model.self_supervised.weight and not levels and accelerator.num_processes > 1:
+            raise ValueError(
+                "model.self_supervised: several processes need train.soup.levels, e.g. [{objectives: ['*']}]: plain "
+                "training exchanges the gradients of all heads at once"
+            )
         soup = Soup(self.options.soup, soup_objectives(model)) if levels else None
         self.soup = SoupStep(model, soup, accelerator) if soup else None
         self.meter = Meter(list(self.weights), model.tokenizer.languages)
@@ -115,6 +123,7 @@ class Trainer:
             masks if epoch >= masks.start_epoch else None,
             self.config.seed + epoch, data.device_seconds, self.accelerator.process_index,
             self.accelerator.num_processes, data.prompts, self.soup.samples if self.soup else 1,
+            self.unlabelled.updates(epoch) if self.unlabelled else None,
         )  # fmt: skip
         return DataLoader(
             dataset, batch_size=None, sampler=range(self.progress["position"], len(updates)), num_workers=data.workers,
@@ -158,10 +167,11 @@ class Trainer:
     def _total(self, losses: dict[str, Tensor], update: Update) -> Tensor:
         """The weighted sum of objectives, each divided by what it counts in the whole update."""
         total = torch.zeros((), device=self.accelerator.device)
-        counts = sum(update.counts.values(), Counts())
+        counts, heard = sum(update.counts.values(), Counts()), Counts(0, update.unlabelled_utterances)
         for name, value in losses.items():
             objective = name.split("/")[0]
-            total = total + self.weights.get(objective, 0.0) * value / max(counted(objective, counts), 1)
+            number = counted(objective, heard if objective in SELF_SUPERVISED else counts)
+            total = total + self.weights.get(objective, 0.0) * value / max(number, 1)
         return total
 
     def _update_average(self) -> None:

@@ -191,3 +191,16 @@ def test_a_gradient_scaler_skips_muons_bad_steps():
     scaler.step(optimizer)
     assert all(p.isfinite().all() for p in model.parameters())
     assert not torch.equal(before[1], model.blocks[0][0].weight)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_the_encoder_has_a_learning_rate_of_its_own(optimizer):
+    block = nn.ModuleDict({"blocks": nn.ModuleList([nn.Linear(4, 4)])})
+    model = nn.ModuleDict({"encoder": block, "head": nn.Linear(4, 3)})
+    options = Train(optimizer=optimizer, learning_rate=0.01, encoder_factor=0.1, warmup=0)
+    groups = build_optimizer(model, options).param_groups
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert len(rates) == 4
+    assert {name: rates[id(p)] for name, p in model.named_parameters()} == {
+        name: pytest.approx(0.001 if name.startswith("encoder") else 0.01) for name, _ in model.named_parameters()
+    }

@@ -164,8 +164,51 @@ def run_in(folder, prepared, processes, *options):
     assert done.returncode == 0, done.stdout
 
 
+SELF_SUPERVISED = (
+    "model.self_supervised={kind: KIND, weight: 1.0, batch_seconds: 8, context: 0.6, future: 0.3, codes: 16}"
+)
+THREE = (
+    "train.soup.levels=[{objectives: ['st/*'], weights: modo}, {objectives: ['asr/*'], weights: modo, "
+    "penalty: {start: 0.5}}, {objectives: [KIND], penalty: {start: PENALTY}}]"
+)
+
+
+@pytest.mark.parametrize("kind", ["cpc", "best-rq"])
+def test_speech_without_text_is_a_level(config, kind):
+    found = {}
+    for penalty in ("0.0", "1.0"):
+        given = [option.replace("KIND", kind).replace("PENALTY", penalty) for option in (SELF_SUPERVISED, THREE)]
+        trainer = trainer_of(config(*given))
+        update = trainer._loader().dataset[0]
+        assert len(update.unlabelled) == 2 and update.unlabelled_utterances > 2
+        trainer.model.train()
+        torch.manual_seed(0)
+        assert trainer._backward(update)
+        found[penalty] = gradients(trainer.recognizer)
+    heads = [name for name in found["0.0"] if name.startswith("self_supervised.")]
+    assert heads and all(torch.equal(found["0.0"][n], found["1.0"][n]) and found["1.0"][n].any() for n in heads)
+    encoder = [name for name in found["0.0"] if name.startswith("encoder.blocks")]
+    assert not any(torch.allclose(found["0.0"][n], found["1.0"][n]) for n in encoder if n.endswith("weight"))
+    plain = trainer_of(config(SELF_SUPERVISED.replace("KIND", kind)))
+    assert plain._backward(plain._loader().dataset[0])
+    assert all(p.grad is not None for p in plain.recognizer.parameters() if p.requires_grad)
+
+
+def test_all_in_one_vector(config):
+    """VS-MSP: speech without text has its weight among the others, from two samples of its own."""
+    levels = "train.soup.levels=[{objectives: ['*'], weights: modo}]"
+    trainer = trainer_of(config(SELF_SUPERVISED.replace("KIND", "cpc"), levels))
+    for update in range(3):
+        trainer.progress["update"] = update
+        assert trainer._backward(trainer._loader().dataset[update])
+    weights = trainer.soup.soup.coefficients(0)
+    assert sum(weights.values()) == pytest.approx(1) and len(set(weights.values())) > 2 and "cpc" in weights
+
+
 def test_two_processes_and_micro_batches_are_as_one(config, prepared, workdir):
-    options = [MULTILEVEL, "train.soup.detect_epochs=1", "train.soup.detect_every=2", "name=alone"]
+    levels = THREE.replace("KIND", "cpc").replace("PENALTY", "0.5")
+    heard = SELF_SUPERVISED.replace("KIND", "cpc")
+    options = [levels, heard, "train.soup.detect_epochs=1", "train.soup.detect_every=2", "name=alone"]
     alone = config(*options)
     train.run(alone)
     overrides = [f"data_dir={workdir}/data", *OPTIONS, *options[:-1], "name=two", "data.device_seconds=4"]

@@ -1,0 +1,82 @@
+"""Objectives without text. B batch, T frames, F mel bins, D width."""
+
+import pytest
+import torch
+
+from masr.config import Encoder as Options
+from masr.config import SelfSupervised
+from masr.nn.contrastive import SELF_SUPERVISED
+from masr.nn.encoder import Encoder
+
+MELS, WIDTH = 12, 16
+SIZES = {"layers": 1, "width": WIDTH, "heads": 2, "feedforward": 24, "kernel": 3, "subsampling_channels": 8}
+LENGTHS = torch.tensor([330, 90, 14, 3])
+
+
+def build(kind: str):
+    torch.manual_seed(0)
+    options = SelfSupervised(kind=kind, weight=1.0, codes=32)
+    encoder = Encoder(MELS, Options(dropout=0.0, **SIZES)).eval()
+    return encoder, SELF_SUPERVISED[kind](MELS, WIDTH, options, 4)
+
+
+def losses(encoder, objective, features, lengths):
+    torch.manual_seed(1)
+    views, target = objective.views(features, lengths)
+    return objective.loss([encoder(*view) for view in views], target)
+
+
+@pytest.mark.parametrize("kind", SELF_SUPERVISED)
+def test_every_utterance_has_a_loss_and_every_parameter_a_gradient(kind):
+    encoder, objective = build(kind)
+    found = losses(encoder, objective, torch.randn(4, 330, MELS), LENGTHS)
+    assert found.shape == (4,) and found.isfinite().all() and (found[:2] > 0.1).all()
+    found.sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in [*encoder.parameters(), *objective.parameters()])
+
+
+def test_cpc_does_not_depend_on_the_batch():
+    encoder, objective = build("cpc")
+    features = torch.randn(4, 330, MELS)
+    together = losses(encoder, objective, features, LENGTHS)
+    for row, length in enumerate(LENGTHS.tolist()):
+        alone = losses(encoder, objective, features[row : row + 1, :length], LENGTHS[row : row + 1])
+        assert torch.allclose(alone[0], together[row], atol=1e-5)
+
+
+def test_cpc_hears_context_and_future_apart():
+    _, objective = build("cpc")
+    features = torch.arange(330.0)[None, :, None].expand(4, -1, MELS)
+    [(context, first), (future, second)], _ = objective.views(features, LENGTHS)
+    assert first.tolist() == [200, 60, 9, 2] and second.tolist() == [100, 30, 4, 1]
+    assert context[1, 59, 0] == 59 and future[1, 0, 0] == 60 and future[0, 99, 0] == 299
+
+
+def test_the_codes_of_best_rq_are_those_of_what_was_there():
+    _, objective = build("best-rq")
+    features = torch.randn(4, 330, MELS)
+    torch.manual_seed(1)
+    [(masked, lengths)], (codes, mask) = objective.views(features, LENGTHS)
+    torch.manual_seed(2)
+    _, (again, other) = objective.views(features + 3.0, LENGTHS)
+    assert torch.equal(codes[0], again[0]) and not torch.equal(mask, other), "level does not matter, masks are random"
+    assert torch.equal(lengths, LENGTHS) and codes.max() < 32 and len(codes[0].unique()) > 8
+    changed = (masked != features).any(-1)
+    assert torch.equal(changed[0].view(-1, 1)[::4, 0][:82], mask[0][:82]) and 0.15 < mask[0].float().mean() < 0.6
+    assert mask[3].tolist()[:1] == [True] and not mask[3][1:].any()
+
+
+@pytest.mark.parametrize("kind", SELF_SUPERVISED)
+def test_it_can_be_learnt(kind):
+    """Speech that repeats itself: what comes next, and what is masked, can be known."""
+    encoder, objective = build(kind)
+    phase = torch.rand(8, 1, 1, generator=torch.Generator().manual_seed(3)) * 60
+    features = torch.sin((torch.arange(240.0)[None, :, None] + phase) * torch.linspace(0.05, 0.3, MELS))
+    lengths = torch.full((8,), 240)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *objective.parameters()], 3e-3)
+    before = losses(encoder, objective, features, lengths).mean().item()
+    for _ in range(60):
+        optimizer.zero_grad()
+        losses(encoder, objective, features, lengths).mean().backward()
+        optimizer.step()
+    assert losses(encoder, objective, features, lengths).mean().item() < 0.7 * before
