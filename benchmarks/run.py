@@ -35,6 +35,7 @@ BENCHMARKS = {
     "lattice": Benchmark("pyctcdecode"),
     "recognition": Benchmark("peers"),
     "selective_scan": Benchmark("mamba", runs_there=True),
+    "soup": Benchmark(),
     "training": Benchmark("transformers", runs_there=True),
 }
 WITHOUT_KERNELS = {"MAMBA_SKIP_CUDA_BUILD": "TRUE", "MAMBA_FORCE_BUILD": "TRUE"}

@@ -358,7 +358,7 @@ class Soup(Section):
     """MoDo: size of a step of the weights."""
     pull: Annotated[float, Field(ge=0.0)] = 0.001
     """MoDo: pull towards equal weights."""
-    every: Positive = 1
+    every: Positive = 2
     """Updates between two steps of the weights."""
     detect_epochs: Annotated[float, Field(ge=0.0)] = 0.0
     """Epochs in which conflicts between objectives are measured in every layer; then only the gradients of conflicting

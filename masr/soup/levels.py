@@ -29,6 +29,10 @@ class Level:
     def kind(self) -> str:
         return self.options.weights
 
+    def by_name(self) -> dict[str, float]:
+        """The weight of each objective."""
+        return dict(zip(self.objectives, self.weights.tolist(), strict=True))
+
     @property
     def changes(self) -> bool:
         """Whether its weights are more than a constant."""
@@ -60,7 +64,7 @@ class Soup:
         return {
             name: factor * weight
             for factor, level in zip(self.factors(epoch), self.levels, strict=True)
-            for name, weight in zip(level.objectives, level.weights.tolist(), strict=True)
+            for name, weight in level.by_name().items()
         }
 
     def step(self, level: Level, products: Tensor) -> None:

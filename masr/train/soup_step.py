@@ -51,32 +51,63 @@ class SoupStep:
 
     def backward(self, update: Update, epoch: int, number: int, meter: Meter | None) -> bool:
         """Adds the gradients of an update, over all processes; False if a loss was not finite."""
-        coefficients, options = self.soup.coefficients(epoch), self.soup.options
+        options, levels = self.soup.options, self.soup.levels
         due = number % options.every == 0
-        modo = [level for level in self.soup.levels if due and level.changes and level.kind == "modo"]
         detecting = epoch < options.detect_epochs and number % options.detect_every == 0
-        solved = [level for level in self.soup.levels if due and level.changes and level.kind != "modo"]
-        self.each = dict.fromkeys(self.objectives if detecting else [n for level in solved for n in level.objectives])
+        self.coefficients, self.factors = self.soup.coefficients(epoch), self.soup.factors(epoch)
+        self.modo = [n for n, level in enumerate(levels) if due and level.changes and level.kind == "modo"]
+        solved = [level for level in levels if due and level.changes and level.kind != "modo"]
+        each = self.objectives if detecting else [name for level in solved for name in level.objectives]
         self.parameters = self._deciding(epoch, everything=detecting)
-        self.directions: list[list[Tensor]] = [[torch.zeros_like(p) for p in self.parameters] for _ in modo]
-        self.products = [torch.zeros(len(level.objectives), device=self.accelerator.device) for level in modo]
-        self.gradients = {name: [torch.zeros_like(p) for p in self.parameters] for name in self.each}
-        finite = True
-        for sample in reversed(range(len(update.samples))):  # the last one gives the directions
-            for batch in [*update.samples[sample], *(update.unlabelled[sample] if update.unlabelled else [])]:
-                finite &= self._batch(batch.to(self.accelerator.device), update, coefficients, modo, sample, meter)
-            if sample == len(update.samples) - 1:
-                _sum_over_processes(tensor for direction in self.directions for tensor in direction)
-        _sum_over_processes([*self.products, *(g for gradients in self.gradients.values() for g in gradients)])
+        self.gradients = {name: self._zeros() for name in each}
+        self.products = {n: torch.zeros(len(levels[n].objectives), device=self.accelerator.device) for n in self.modo}
+        finite = self._pass_through(update, meter)
+        _sum_over_processes([*self.products.values(), *(g for found in self.gradients.values() for g in found)])
         _sum_over_processes(p.grad for p in self.model.parameters() if p.grad is not None)
-        self._move(modo, solved, detecting)
+        self._move(solved, detecting)
         return finite
 
-    def _batch(
-        self, batch: Batch, update: Update, coefficients: dict[str, float], modo: list[Level], sample: int,
-        meter: Meter | None,
-    ) -> bool:  # fmt: skip
-        before = _random_state(self.accelerator.device)
+    def _pass_through(self, update: Update, meter: Meter | None) -> bool:
+        """All batches of an update; those of the last sample first, as its gradients are the directions."""
+        *others, last = range(len(update.samples))
+        heard = update.unlabelled or [[]] * len(update.samples)
+        first, then = list(update.samples[last]), list(heard[last])
+        if any(name in SELF_SUPERVISED for n in self.modo for name in self.soup.levels[n].objectives):
+            first, then = [*first, *then], []
+        self.derived = self._derived()
+        levels = {n for n, factor in enumerate(self.factors) if factor and self._is_in(n, first)} | {*self.modo}
+        self.directions = {n: self._zeros() for n in levels - {self.derived}} if self.modo else {}
+        finite = [self._batch(batch, update, meter, gives_directions=True) for batch in first]
+        self._derive()
+        rest = [*then, *(batch for sample in others for batch in [*update.samples[sample], *heard[sample]])]
+        return all([*finite, *(self._batch(batch, update, meter, gives_directions=False) for batch in rest)])
+
+    def _is_in(self, number: int, batches: Sequence[Batch]) -> bool:
+        """Whether these batches have losses of a level."""
+        unlabelled = any(not batch.targets for batch in batches)
+        return any(unlabelled or name not in SELF_SUPERVISED for name in self.soup.levels[number].objectives)
+
+    def _derived(self) -> int | None:
+        """The level whose direction is what the encoder's gradient holds beside those of the others: that is for free.
+
+        Not if the gradient may be that of an update before, or the level counts too little to be seen in it.
+        """
+        fresh = all(parameter.grad is None for parameter in self.parameters)
+        return next((n for n in self.modo if fresh and self.factors[n] > 0.1), None)
+
+    def _derive(self) -> None:
+        """Completes the directions, over all processes."""
+        if self.derived is not None:
+            total = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in self.parameters]
+            for number, direction in self.directions.items():
+                torch._foreach_add_(total, direction, alpha=-self.factors[number])
+            torch._foreach_div_(total, self.factors[self.derived])
+            self.directions[self.derived] = total
+        self.directions = {number: self.directions[number] for number in self.modo}
+        _sum_over_processes(tensor for direction in self.directions.values() for tensor in direction)
+
+    def _batch(self, batch: Batch, update: Update, meter: Meter | None, gives_directions: bool) -> bool:
+        batch, before = batch.to(self.accelerator.device), _random_state(self.accelerator.device)
         with self.accelerator.autocast():
             encoded, target = self.model.encode_views(batch)
             cuts = [output.cut() for output in encoded]
@@ -87,18 +118,27 @@ class SoupStep:
             finite &= bool(torch.isfinite(loss))
             cotangents.add(task, self._scaled(loss))
         for name, gradients in self.gradients.items():
-            found = cotangents.gradient(self._rows(cotangents, batch, {name: 1.0}), self.parameters)
-            torch._foreach_add_(gradients, found)
-        gives_directions = sample == len(update.samples) - 1
-        for level, direction in zip(modo if gives_directions else (), self.directions, strict=False):
-            rows = self._rows(cotangents, batch, dict(zip(level.objectives, level.weights.tolist(), strict=True)))
-            torch._foreach_add_(direction, cotangents.gradient(rows, self.parameters))
-        cotangents.backward(self._rows(cotangents, batch, coefficients))
+            self._add_gradient(gradients, cotangents, batch, {name: 1.0})
+        for number, direction in self.directions.items() if gives_directions else ():
+            self._add_gradient(direction, cotangents, batch, self.soup.levels[number].by_name())
+        cotangents.backward(self._rows(cotangents, batch, self.coefficients))
         if not gives_directions:
-            self._multiply(cotangents, batch, modo, before)
+            here = None if self.accelerator.mixed_precision != "no" else [t.detach() for t in _tensors(encoded)]
+            self._multiply(cotangents, batch, before, here)
         if meter is not None and batch.languages:
             meter.add(by_language(losses, batch.languages), batch)
         return finite
+
+    def _zeros(self) -> list[Tensor]:
+        return [torch.zeros_like(parameter) for parameter in self.parameters]
+
+    def _add_gradient(
+        self, sums: list[Tensor], cotangents: Cotangents, batch: Batch, weights: dict[str, float]
+    ) -> None:
+        """Adds the gradient of weighted objectives with respect to what decides on weights."""
+        rows = self._rows(cotangents, batch, weights)
+        if any(bool(values.any()) for values in rows.values()):
+            torch._foreach_add_(sums, cotangents.gradient(rows, self.parameters))
 
     def _tasks(self, losses: dict[str, Tensor], batch: Batch, update: Update) -> dict[str, Tensor]:
         """By task, the sum over utterances of losses, each divided by what is counted in its language."""
@@ -125,8 +165,11 @@ class SoupStep:
             for task in cotangents.gradients
         }
 
-    def _multiply(self, cotangents: Cotangents, batch: Batch, modo: list[Level], before: Any) -> None:
-        """Adds the products of each objective's gradient in this sample with the directions of the other."""
+    def _multiply(self, cotangents: Cotangents, batch: Batch, before: Any, here: list[Tensor] | None) -> None:
+        """Adds the products of each objective's gradient in this sample with the directions of the other.
+
+        ``here`` is what the encoder gave out in full precision, None if it did not.
+        """
 
         def outputs() -> list[Tensor]:
             with torch.random.fork_rng():  # the same dropout
@@ -134,11 +177,18 @@ class SoupStep:
                 return _tensors(self.model.encode_views(batch)[0])
 
         scale = 1.0 if self.accelerator.scaler is None else self.accelerator.scaler.get_scale()
-        for level, direction, products in zip(modo, self.directions, self.products, strict=True):
-            each = cotangents.products(directional_change(outputs, self.parameters, direction))
-            for number, name in enumerate(level.objectives):
-                rows = self._rows(cotangents, batch, {name: 1.0})
-                products[number] += sum((each[task] @ rows[task].to(each[task].dtype)) / scale**2 for task in rows)
+        for number, direction in self.directions.items():
+            names = self.soup.levels[number].objectives
+            rows = [self._rows(cotangents, batch, {name: 1.0}) for name in names]
+            if not any(bool(values.any()) for each in rows for values in each.values()):
+                continue
+            if here is None:
+                with torch.no_grad():
+                    here = outputs()
+            products = cotangents.products(directional_change(outputs, self.parameters, direction, here))
+            for place, each in enumerate(rows):
+                found = sum(products[task] @ values.to(products[task].dtype) for task, values in each.items())
+                self.products[number][place] += found / scale**2
 
     def _deciding(self, epoch: int, everything: bool) -> list[nn.Parameter]:
         """Parameters whose gradients decide on weights: those of conflicting layers once these are known."""
@@ -152,17 +202,17 @@ class SoupStep:
             return list(self.layers)
         return self.conflicts.conflicting(options.conflict)
 
-    def _move(self, modo: list[Level], solved: list[Level], detecting: bool) -> None:
-        for level, products in zip(modo, self.products, strict=True):
+    def _move(self, solved: list[Level], detecting: bool) -> None:
+        for number, products in self.products.items():
             if torch.isfinite(products).all():
                 # Each sample has half of what losses are divided by.
-                self.soup.step(level, products.cpu() * self.samples**2)
+                self.soup.step(self.soup.levels[number], products.cpu() * self.samples**2)
         for level in solved:
             stacked = torch.stack([_flat(self.gradients[name]) for name in level.objectives])
             self.soup.solve(level, stacked @ stacked.T)
         if detecting:
             self.conflicts.add(self._gramians())
-        self.directions, self.gradients = [], {}
+        self.directions, self.gradients = {}, {}
 
     def _gramians(self) -> Tensor:
         """(L, M, M) inner products of the objectives' gradients in every layer."""
@@ -176,11 +226,7 @@ class SoupStep:
 
     def describe(self, epoch: int) -> dict[str, float]:
         """What a log shows: weights of objectives, factors of levels, conflicts of layers."""
-        weights = {
-            f"weight/{name}": weight
-            for level in self.soup.levels
-            for name, weight in zip(level.objectives, level.weights.tolist(), strict=True)
-        }
+        weights = {f"weight/{name}": w for level in self.soup.levels for name, w in level.by_name().items()}
         factors = {f"penalty/{number}": factor for number, factor in enumerate(self.soup.factors(epoch), 1)}
         scores = self.conflicts.scores() if self.conflicts.measured else {}
         return weights | factors | {f"conflict/{layer}": score for layer, score in scores.items()}
