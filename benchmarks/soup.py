@@ -4,8 +4,9 @@
 
 The model of egs/freevoices/conf/conformer.yaml with a translation decoder: recognition and translation of eleven
 languages, 22 objectives. A step is forward and backward of one update without the optimiser's step; soups split it
-into the two samples that MoDo needs, so that all hear the same audio; weights move every second update, which is the default. Memory is the peak of a process of its own
-beyond what it had after a small step. Ratios: plain / soup, so above 1 the soup took less.
+into the two samples that MoDo needs, so that all hear the same audio. Weights move in every second update, which is
+the default. Memory is the peak of a process of its own beyond what it had after a small step. Ratios: plain / soup,
+so above 1 the soup took less.
 """
 
 import argparse
