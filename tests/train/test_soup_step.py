@@ -241,6 +241,9 @@ def test_a_run_goes_on_exactly(config, workdir, monkeypatch):
         [json.loads(line) for line in (workdir / f"exp/{name}/log.jsonl").read_text().splitlines()]
         for name in ("straight", "broken")
     )
+    for name in ("weights", "objectives", "layers"):
+        one, other = ((workdir / f"exp/{run}/soup/{name}.svg").read_text() for run in ("straight", "broken"))
+        assert one == other and "<svg" in one
     for one, other in zip(straight, broken, strict=True):
         speed = {"audio_seconds_per_second": 0}
         assert one | speed == other | speed

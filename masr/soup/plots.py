@@ -1,0 +1,72 @@
+"""Pictures of a soup, from the log of a run: who disagrees, in which layers, and what the objectives count."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from masr.soup.conflict import Conflicts
+
+Rows = list[dict[str, Any]]
+
+
+def draw_soup(folder: Path, log: Path, conflicts: Conflicts) -> None:
+    """Writes ``weights.svg`` and, where conflicts were measured, ``objectives.svg`` and ``layers.svg``."""
+    rows = [row for row in map(json.loads, log.read_text().splitlines()) if row["kind"] == "train"]
+    pictures = {"weights": _weights(rows)}
+    if conflicts.measured:
+        pictures |= {"objectives": _objectives(conflicts), "layers": _layers(rows, conflicts.layers)}
+    folder.mkdir(exist_ok=True)
+    for name, figure in pictures.items():
+        with rc_context({"svg.hashsalt": "masr"}):  # the same file for the same run
+            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+
+
+def _weights(rows: Rows) -> Figure:
+    """The weight of every objective, and the factor of every level, over updates."""
+    figure, updates = Figure(figsize=(8, 6), layout="constrained"), [row["update"] for row in rows]
+    for axes, kind in zip(figure.subplots(2, sharex=True), ("weight", "penalty"), strict=True):
+        for name in [key for key in (rows[-1] if rows else {}) if key.startswith(f"{kind}/")]:
+            axes.plot(updates, [row.get(name, np.nan) for row in rows], label=name.partition("/")[2], linewidth=1)
+        axes.set_ylabel({"weight": "weight in its level", "penalty": "factor of the level"}[kind])
+        axes.legend(fontsize=6, ncols=4)
+    axes.set_xlabel("update")
+    return figure
+
+
+def _objectives(conflicts: Conflicts) -> Figure:
+    """Cosine of every pair of objectives over all layers."""
+    total, names = conflicts.sums.sum(0).numpy(), conflicts.objectives
+    norms = np.sqrt(np.clip(np.diag(total), 1e-300, None))
+    size = 2 + 0.3 * len(names)
+    figure = Figure(figsize=(size, size), layout="constrained")
+    axes = figure.add_subplot()
+    _map(axes, total / norms[:, None] / norms, names, names)
+    axes.tick_params(axis="x", labelrotation=90)
+    return figure
+
+
+def _layers(rows: Rows, layers: list[str]) -> Figure:
+    """Mean cosine of all pairs in every layer, over the epochs in which they were measured."""
+    measured = [row for row in rows if f"conflict/{layers[0]}" in row]
+    by_epoch = {row["epoch"]: [row[f"conflict/{layer}"] for layer in layers] for row in measured}
+    figure = Figure(figsize=(2 + 0.4 * max(len(by_epoch), 4), 1.5 + 0.3 * len(layers)), layout="constrained")
+    axes = figure.add_subplot()
+    _map(axes, np.array(list(by_epoch.values())).T, layers, [str(epoch) for epoch in by_epoch])
+    axes.set_xlabel("epoch")
+    return figure
+
+
+def _map(axes: Axes, values: np.ndarray, rows: list[str], columns: list[str]) -> None:
+    """Blue agrees, red disagrees."""
+    limit = max(float(np.abs(values[np.abs(values) < 0.999]).max(initial=0.0)), 0.05)
+    axes.imshow(values, cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto")
+    axes.set_yticks(range(len(rows)), rows, fontsize=7)
+    axes.set_xticks(range(len(columns)), columns, fontsize=7)
+    if len(rows) * len(columns) <= 600:
+        for (row, column), value in np.ndenumerate(values):
+            axes.text(column, row, f"{value:.2f}".replace("0.", "."), ha="center", va="center", fontsize=5)
