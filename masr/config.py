@@ -343,6 +343,8 @@ class Level(Section):
     static: dict[str, Annotated[float, Field(ge=0.0)]] = {}
     """Weights of objectives, by the patterns above (weights=static); they are scaled to sum to one."""
     penalty: Penalty = Penalty()
+    scales: dict[str, Penalty] = {}
+    """Factors of single objectives, by the patterns above, on top of all weights."""
 
 
 class Soup(Section):

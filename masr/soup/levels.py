@@ -1,5 +1,6 @@
 """Objectives in levels, their weights and penalties: what each loss counts in the encoder's gradient."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -25,13 +26,20 @@ class Level:
     weights: Tensor
     """(M,)"""
 
+    def scales(self, epoch: int) -> Tensor:
+        """(M,) factors that single objectives have."""
+        penalties = [
+            [p for pattern, p in self.options.scales.items() if fnmatchcase(n, pattern)] for n in self.objectives
+        ]
+        return torch.tensor([math.prod(penalty_at(p, epoch) for p in found) for found in penalties])
+
     @property
     def kind(self) -> str:
         return self.options.weights
 
-    def by_name(self) -> dict[str, float]:
-        """The weight of each objective."""
-        return dict(zip(self.objectives, self.weights.tolist(), strict=True))
+    def by_name(self, epoch: int) -> dict[str, float]:
+        """What each objective counts in the level."""
+        return dict(zip(self.objectives, (self.weights * self.scales(epoch)).tolist(), strict=True))
 
     @property
     def changes(self) -> bool:
@@ -64,7 +72,7 @@ class Soup:
         return {
             name: factor * weight
             for factor, level in zip(self.factors(epoch), self.levels, strict=True)
-            for name, weight in level.by_name().items()
+            for name, weight in level.by_name(epoch).items()
         }
 
     def step(self, level: Level, products: Tensor) -> None:
@@ -91,6 +99,7 @@ def penalty_at(penalty: Penalty, epoch: int) -> float:
 
 def _level(options: LevelOptions, objectives: Sequence[str]) -> Level:
     fitting = {pattern: [n for n in objectives if fnmatchcase(n, pattern)] for pattern in options.objectives}
+    fitting |= {pattern: [] for pattern in options.scales if not any(fnmatchcase(n, pattern) for n in objectives)}
     if unknown := [pattern for pattern, names in fitting.items() if not names]:
         raise ValueError(f"train.soup.levels: {', '.join(unknown)} fits none of {', '.join(objectives)}")
     names = list(dict.fromkeys(name for found in fitting.values() for name in found))

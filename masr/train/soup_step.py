@@ -51,7 +51,7 @@ class SoupStep:
 
     def backward(self, update: Update, epoch: int, number: int, meter: Meter | None) -> bool:
         """Adds the gradients of an update, over all processes; False if a loss was not finite."""
-        options, levels = self.soup.options, self.soup.levels
+        options, levels, self.epoch = self.soup.options, self.soup.levels, epoch
         due = number % options.every == 0
         detecting = epoch < options.detect_epochs and number % options.detect_every == 0
         self.coefficients, self.factors = self.soup.coefficients(epoch), self.soup.factors(epoch)
@@ -120,7 +120,7 @@ class SoupStep:
         for name, gradients in self.gradients.items():
             self._add_gradient(gradients, cotangents, batch, {name: 1.0})
         for number, direction in self.directions.items() if gives_directions else ():
-            self._add_gradient(direction, cotangents, batch, self.soup.levels[number].by_name())
+            self._add_gradient(direction, cotangents, batch, self.soup.levels[number].by_name(self.epoch))
         cotangents.backward(self._rows(cotangents, batch, self.coefficients))
         if not gives_directions:
             here = None if self.accelerator.mixed_precision != "no" else [t.detach() for t in _tensors(encoded)]
@@ -205,10 +205,12 @@ class SoupStep:
     def _move(self, solved: list[Level], detecting: bool) -> None:
         for number, products in self.products.items():
             if torch.isfinite(products).all():
+                level = self.soup.levels[number]
                 # Each sample has half of what losses are divided by.
-                self.soup.step(self.soup.levels[number], products.cpu() * self.samples**2)
+                self.soup.step(level, products.cpu() * level.scales(self.epoch) * self.samples**2)
         for level in solved:
             stacked = torch.stack([_flat(self.gradients[name]) for name in level.objectives])
+            stacked = stacked * level.scales(self.epoch).to(stacked)[:, None]
             self.soup.solve(level, stacked @ stacked.T)
         if detecting:
             self.conflicts.add(self._gramians())
@@ -226,7 +228,7 @@ class SoupStep:
 
     def describe(self, epoch: int) -> dict[str, float]:
         """What a log shows: weights of objectives, factors of levels, conflicts of layers."""
-        weights = {f"weight/{name}": w for level in self.soup.levels for name, w in level.by_name().items()}
+        weights = {f"weight/{name}": w for level in self.soup.levels for name, w in level.by_name(epoch).items()}
         factors = {f"penalty/{number}": factor for number, factor in enumerate(self.soup.factors(epoch), 1)}
         scores = self.conflicts.scores() if self.conflicts.measured else {}
         return weights | factors | {f"conflict/{layer}": score for layer, score in scores.items()}

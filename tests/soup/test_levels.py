@@ -46,6 +46,13 @@ def test_levels_by_language():
     assert found == {"asr/cs": 0.5, "st/cs": 0.5, "asr/nl": 0.25, "st/nl": 0.25, "cpc": 0.0}
 
 
+def test_one_task_can_have_a_scheduled_factor_of_its_own():
+    scales = {"st/*": {"start": 0.1, "rate": 0.1, "cap": 1.5}}
+    level = {"objectives": ["asr/*", "st/*"], "weights": "modo", "scales": scales}
+    found = soup(level, {"objectives": ["cpc"]}).coefficients(4)
+    assert found == pytest.approx({"asr/cs": 0.25, "asr/nl": 0.25, "st/cs": 0.125, "st/nl": 0.125, "cpc": 1.0})
+
+
 def test_static_weights_are_scaled_to_one():
     static = {"asr/cs": 3.0, "*/nl": 1.0, "st/cs": 0.0, "cpc": 5.0}
     found = soup({"objectives": ["*"], "weights": "static", "static": static}).coefficients(0)

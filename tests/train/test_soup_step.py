@@ -123,6 +123,18 @@ def test_products_are_those_of_gradients(config):
         assert torch.allclose(moved[task], expected, rtol=0.02, atol=0.01 * expected.abs().max()), (moved, expected)
 
 
+def test_products_of_scaled_losses(config):
+    """A factor of a loss is one of its gradient, in both samples."""
+    moved = []
+    for scale in (1.0, 0.5):
+        scales = f"scales: {{'*': {{start: {scale}}}}}"
+        trainer = trainer_of(config(f"train.soup.levels=[{{objectives: ['*'], weights: modo, {scales}}}]"))
+        trainer.model.train()
+        trainer.soup.soup.step = lambda level, products: moved.append(products)
+        trainer._backward(trainer._loader().dataset[0])
+    assert torch.allclose(moved[1], moved[0] / 4, rtol=0.05, atol=0.02 * moved[0].abs().max())
+
+
 @pytest.mark.parametrize("kind", ["mgda", "PCGrad"])
 def test_solved_weights_are_those_of_all_gradients(config, kind):
     trainer = trainer_of(config(f"train.soup.levels=[{{objectives: ['*'], weights: {kind}}}]"))
