@@ -161,7 +161,7 @@ def _confusions(counts: Mapping[str, Counter[tuple[str, ...]]]) -> Metrics:
 def _language_confusion(utterances: Sequence[Utterance]) -> Metrics | None:
     matrix = errors.language_confusion(utterances)
     predicted = sum(sum(row.values()) for row in matrix.values())
-    if not predicted:
+    if len({*matrix, *(code for row in matrix.values() for code in row)}) < 2:  # nothing to confuse
         return None
     correct = sum(row.get(language, 0) for language, row in matrix.items())
     return {"accuracy": correct / predicted, "utterances": predicted, "counts": matrix}

@@ -59,9 +59,8 @@ def test_from_the_corpus_to_the_report(copy_recipe, tmp_path):
 
 def check_report(folder: Path, rows: list[dict]) -> None:
     """The files of a report are there, and its numbers are possible ones."""
-    assert {path.name for path in folder.iterdir()} == {
-        "report.md", "report.html", "metrics.json", "alignments.txt", "language_confusion.svg",
-    }  # fmt: skip
+    files = {path.name for path in folder.iterdir()}
+    assert files - {"language_confusion.svg"} == {"report.md", "report.html", "metrics.json", "alignments.txt"}
     metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     test = [row for row in rows if row["split"] == "test"]
     assert metrics["utterances"] == len(test)
