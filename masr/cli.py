@@ -94,6 +94,9 @@ def transcribe(
     languages: Annotated[str | None, typer.Option(help="Languages to expect, e.g. cs,nl.")] = None,
     method: Annotated[str | None, typer.Option(help="Search method; default: the model's first one.")] = None,
     bias_file: BiasFile = None,
+    translate: Annotated[
+        bool, typer.Option("--translate", help="Print translations, if the model translates.")
+    ] = False,
     stream: Annotated[
         bool, typer.Option("--stream", help="Print what is heard so far while it is heard; AUDIO may be - (stdin).")
     ] = False,
@@ -116,11 +119,13 @@ def transcribe(
         for file in files:
             print_stream(recognizer.stream(expected), file, as_json, f"{file}\t" if len(files) > 1 else "")
         return
-    for file, transcript in zip(files, recognizer.transcribe(files, languages=expected), strict=True):
+    found = recognizer.transcribe(files, languages=expected, translate=translate)
+    for file, transcript in zip(files, found, strict=True):
         if as_json:
             print(json.dumps({"file": file, **asdict(transcript)}, ensure_ascii=False))
         else:
-            print(f"{file}\t{transcript.text}" if len(files) > 1 else transcript.text)
+            text = transcript.translation if translate else transcript.text
+            print(f"{file}\t{text}" if len(files) > 1 else text)
 
 
 @app.command("compare", help="Error rates of several decode files side by side; the first one is the baseline.")

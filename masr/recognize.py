@@ -5,7 +5,7 @@ recognizer.transcribe("a.wav").text
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -20,7 +20,8 @@ from masr.data.features import FRAME_SHIFT, SAMPLING_RATE, LogMel
 from masr.decode.alignment import add_times, timed_words
 from masr.decode.hypothesis import Hypothesis
 from masr.decode.search import METHODS, Searcher, Setting
-from masr.decode.utterances import utterances_of
+from masr.decode.translate import translate
+from masr.decode.utterances import Utterances, utterances_of
 from masr.models.recognizer import Recognizer, load_model
 from masr.models.searcher import load_scales, load_searcher
 from masr.nn.encoder import EncoderOutput
@@ -49,6 +50,8 @@ class Transcript:
     score: float = 0.0
     start: float = 0.0
     end: float = 0.0
+    translation: str | None = None
+    """Where it was asked for."""
 
 
 @dataclass
@@ -65,6 +68,7 @@ class SpeechRecognizer:
         self.model, self.searcher, self.setting = model, searcher, setting
         self.options = searcher.options
         self.log_mel = LogMel(model.config.features.mel_bins)
+        self.translates = False
 
     @classmethod
     def load(cls, folder: str | Path, device: str | None = None, **overrides: Any) -> "SpeechRecognizer":
@@ -82,17 +86,23 @@ class SpeechRecognizer:
         return cls(model, searcher, load_scales(folder, method, options))
 
     @overload
-    def transcribe(self, audio: Audio, sample_rate: int = ..., languages: Languages = ...) -> Transcript: ...  # type: ignore[overload-overlap]
+    def transcribe(  # type: ignore[overload-overlap]
+        self, audio: Audio, sample_rate: int = ..., languages: Languages = ..., translate: bool = ...
+    ) -> Transcript: ...
     @overload
     def transcribe(
-        self, audio: Sequence[Audio], sample_rate: int = ..., languages: Languages = ...
+        self, audio: Sequence[Audio], sample_rate: int = ..., languages: Languages = ..., translate: bool = ...
     ) -> list[Transcript]: ...
-    def transcribe(self, audio, sample_rate=SAMPLING_RATE, languages=None):
+    def transcribe(self, audio, sample_rate=SAMPLING_RATE, languages=None, translate=False):
         """Transcript of a recording, or a list of them for a list of recordings, which are batched if they can be.
 
         A recording is a path (any format of libsndfile) or samples (S,) or (channels, S) at ``sample_rate`` Hz;
-        channels are averaged. ``languages`` are those to expect (None: all). UnusableAudio names what cannot be read.
+        channels are averaged. ``languages`` are those to expect (None: all); ``translate`` asks for translations, too.
+        UnusableAudio names what cannot be read, ValueError says if the model does not translate.
         """
+        self.translates = translate
+        if translate and self.model.translator is None:
+            raise ValueError("this model does not translate: train one with model.translation.weight")
         if isinstance(audio, list | tuple):
             return self._transcribe(audio, sample_rate, self._allowed(languages))
         return self._transcribe([audio], sample_rate, self._allowed(languages))[0]
@@ -145,8 +155,20 @@ class SpeechRecognizer:
             add_times(nbest[0], utterances.log_probs[i, : utterances.ctc_lengths[i]], self.model)
             words = self._words(nbest[0], start, end)
             score = nbest[0].score / max(end - start, FRAME_SHIFT)
-            transcripts.append(Transcript(nbest[0].text, language, words, score, round(start, 3), round(end, 3)))
+            times_of_it = round(start, 3), round(end, 3)
+            transcripts.append(Transcript(nbest[0].text, language, words, score, *times_of_it))
+        if self.translates:
+            for transcript, text in zip(transcripts, self._translations(utterances, languages), strict=True):
+                transcript.translation = text
         return transcripts
+
+    def _translations(self, utterances: Utterances, languages: Sequence[str | None]) -> list[str]:
+        """What was said, in the language of the translations; decoders of one language trust the recogniser's."""
+        assert self.model.translator is not None and self.model.tokenizer.translation is not None
+        named = zip(languages, utterances.languages, strict=True)
+        spoken = replace(utterances, languages=[(code,) if code else allowed for code, allowed in named])
+        found = translate(self.model.translator, spoken, self.options)
+        return [self.model.tokenizer.translation.decode(nbest[0].tokens) for nbest in found]
 
     def _words(self, best: Hypothesis, start: float, end: float) -> list[Word]:
         """The last encoder frame may reach beyond the audio, words may not."""
@@ -216,5 +238,10 @@ def _join(parts: list[Transcript], seconds: float) -> Transcript:
     score = sum(part.score * (part.end - part.start) for part in parts) / seconds
     return Transcript(
         " ".join(part.text for part in parts if part.text), max(votes, key=votes.__getitem__) if votes else None,
-        [word for part in parts for word in part.words], score, 0.0, round(seconds, 3),
+        [word for part in parts for word in part.words], score, 0.0, round(seconds, 3), _translation(parts),
     )  # fmt: skip
+
+
+def _translation(parts: list[Transcript]) -> str | None:
+    texts = [part.translation for part in parts if part.translation is not None]
+    return " ".join(filter(None, texts)) if texts else None

@@ -289,7 +289,7 @@ def test_the_command_prints_json_that_parses(folder, wav, monkeypatch, capsys):
     assert run_cli(monkeypatch, "--json", "--languages", "el,es", folder, wav, wav) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [row["file"] for row in rows] == [str(wav)] * 2
-    assert rows[0].keys() == {"file", "text", "language", "words", "score", "start", "end"}
+    assert rows[0].keys() == {"file", "text", "language", "words", "score", "start", "end", "translation"}
     assert rows[0]["words"][0].keys() == {"text", "start", "end"}
 
 

@@ -3,8 +3,10 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
+import masr
 from masr.config_files import load_config
 from masr.models.recognizer import load_model
 from masr.stages import decode, score, train, vocab
@@ -52,6 +54,19 @@ def test_a_decoder_for_each_language_must_know_what_is_spoken(config):
     score.run(config("model.translation.per_language=true", "decode.prompts=[oracle]"))
 
 
+@pytest.mark.parametrize("per_language", ["true", "false"])
+def test_a_recording_is_translated(config, workdir, prepared, per_language):
+    chosen = [f"model.translation.per_language={per_language}", "model.language_classifier.weight=0.1"]
+    vocab.run(config(*chosen))
+    train.run(config(*chosen))
+    audio = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+    recognizer = masr.load(workdir / "exp/tiny")
+    assert recognizer.transcribe(audio).translation is None
+    assert isinstance(recognizer.transcribe(audio, translate=True).translation, str)
+    one, two = recognizer.transcribe([audio, audio[:9000]], translate=True, languages=["es"])
+    assert isinstance(one.translation, str) and one.language == two.language == "es"
+
+
 def test_what_cannot_translate_is_refused(config, workdir):
     with pytest.raises(ValueError, match="set vocab.translation.into"):
         train.run(config("vocab.translation.into=null"))
@@ -61,3 +76,5 @@ def test_what_cannot_translate_is_refused(config, workdir):
     train.run(config(*plain, "train.updates=2", "train.validate_every=2"))
     with pytest.raises(ValueError, match="translation-beam needs a model that translates"):
         decode.run(config(*plain))
+    with pytest.raises(ValueError, match="this model does not translate"):
+        masr.load(workdir / "exp/tiny").transcribe(np.zeros(16000, dtype=np.float32), translate=True)
