@@ -59,7 +59,7 @@ def read(path: Path, languages: Sequence[str] = ()) -> dict[str, Split]:
     if missing or not known:
         raise FileNotFoundError(
             f"corpus.path: no {', '.join(missing) or _file_name('<language>', 'train')} in {path} or in its folder of "
-            f"the language; languages that have one: {', '.join(known) or 'none'}. get_covost_splits.py of CoVoST makes "
+            f"the language; languages with one: {', '.join(known) or 'none'}. get_covost_splits.py of CoVoST makes "
             "it; choose among languages with corpus.languages=[...]"
         )
     chosen = list(languages or known)

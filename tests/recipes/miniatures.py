@@ -38,7 +38,7 @@ COMMONVOICE_OTHER_TABLES = {
     "unvalidated_sentences": ["sentence_id", "sentence", "sentence_domain", "source"],
     "validated_sentences": ["sentence_id", "sentence", "sentence_domain", "source", "is_used", "clips_count"],
 }
-COVOST_COUNTS = {"train": 8, "dev": 2, "test": 3}
+COVOST_COUNTS = {"train": 6, "dev": 1, "test": 2}
 COVOST_LONGEST = 3.0  # seconds: freevoices' dev has no shorter Catalan
 COVOST_COLUMNS = ["path", "sentence", "translation", "client_id"]
 COMMONVOICE_4_COLUMNS = ["client_id", "path", "sentence", "up_votes", "down_votes", "age", "gender", "accent"]
