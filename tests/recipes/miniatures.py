@@ -23,6 +23,7 @@ SAMPLING_RATE = 16000
 GAP = 0.1  # seconds of silence after each recording of a freevoices file
 COUNTS = {"train": 6, "dev": 2, "test": 3}
 SHORTEST, LONGEST = 0.6, 1.8  # seconds
+FASTEST = 12.0  # characters a second
 MLS_COUNTS = {"train": 8, "dev": 2, "test": 3}
 MLS_METAINFO = """\
  SPEAKER   |   GENDER   | PARTITION  |  MINUTES   |  BOOK ID   |             TITLE              |            CHAPTER
@@ -39,7 +40,7 @@ COMMONVOICE_OTHER_TABLES = {
     "validated_sentences": ["sentence_id", "sentence", "sentence_domain", "source", "is_used", "clips_count"],
 }
 COVOST_COUNTS = {"train": 6, "dev": 1, "test": 2}
-COVOST_LONGEST = 3.0  # seconds: freevoices' dev has no shorter Catalan
+COVOST_FASTEST = 17.0  # characters a second: Catalan is spoken fast
 COVOST_COLUMNS = ["path", "sentence", "translation", "client_id"]
 COMMONVOICE_4_COLUMNS = ["client_id", "path", "sentence", "up_votes", "down_votes", "age", "gender", "accent"]
 
@@ -50,12 +51,14 @@ def published_rows() -> list[dict]:
     return [json.loads(line) for line in (CORPUS / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def choose(languages: Sequence[str], counts: Mapping[str, int], longest: float = LONGEST) -> list[dict]:
+def choose(
+    languages: Sequence[str], counts: Mapping[str, int], longest: float = LONGEST, fastest: float = FASTEST
+) -> list[dict]:
     """The first ``counts[split]`` recordings of moderate length of every split and language."""
     chosen: dict[tuple[str, str], list[dict]] = defaultdict(list)
     for row in published_rows():
         group = chosen[row["language"], row["split"]]
-        fits = SHORTEST < row["duration"] < longest and len(row["text"]) < 12 * row["duration"]
+        fits = SHORTEST < row["duration"] < longest and len(row["text"]) < fastest * row["duration"]
         if row["language"] in languages and fits and len(group) < counts.get(row["split"], 0):
             group.append(row)
     return [row for group in chosen.values() for row in group]
@@ -184,7 +187,7 @@ def covost2(
     """
     spoken = [*languages, *([english] if english else [])]
     rows = []
-    for number, row in enumerate(choose(spoken, counts, COVOST_LONGEST)):
+    for number, row in enumerate(choose(spoken, counts, fastest=COVOST_FASTEST)):
         code, into = ("en", "de") if row["language"] == english else (row["language"], "en")
         name = f"common_voice_{code}_{17300000 + number}"
         rows.append(row | {"language": code, "id": name, "into": into, "translated": row["translation"][into]})

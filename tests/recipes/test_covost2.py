@@ -21,6 +21,9 @@ def test_from_the_corpus_to_the_report(copy_recipe, tmp_path):
     """Four languages heard, and three of them translated by a decoder each; tables beside the folders and in them."""
     rows = miniatures.covost2(tmp_path / "corpus", ["es", "fr", "ca"], english="nl", beside=["es", "en"])
     recipe = copy_recipe("covost2")
+    assert {(row["language"], row["split"]) for row in rows} == {
+        (code, split) for code in ("ca", "en", "es", "fr") for split in ("train", "dev", "test")
+    }
     result = recipe.run(f"corpus.path={tmp_path}/corpus", "corpus.languages=[en,fr,es,ca]", *TINY)
     assert result.returncode == 0, result.stdout + result.stderr
     assert "skipped" not in result.stdout, "every clip is used"
