@@ -113,6 +113,7 @@ def test_a_missing_language_is_named_with_what_is_there_and_the_way_out(publish,
         covost2.read(tmp_path)
     corpus = publish("ca", "ca_en")
     write_table(corpus / "ca/covost_v2.fr_en.tsv", [], ["path", "translation", "split"])
+    write_table(corpus / "covost_v2.en_ca.train.tsv", [])  # not the table of English that is read
     with pytest.raises(FileNotFoundError) as caught:
         covost2.read(corpus, ["fr", "ca", "en"])
     assert str(caught.value) == (
