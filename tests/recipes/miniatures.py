@@ -23,6 +23,7 @@ SAMPLING_RATE = 16000
 GAP = 0.1  # seconds of silence after each recording of a freevoices file
 COUNTS = {"train": 6, "dev": 2, "test": 3}
 SHORTEST, LONGEST = 0.6, 1.8  # seconds
+FASTEST = 12.0  # characters a second
 MLS_COUNTS = {"train": 8, "dev": 2, "test": 3}
 MLS_METAINFO = """\
  SPEAKER   |   GENDER   | PARTITION  |  MINUTES   |  BOOK ID   |             TITLE              |            CHAPTER
@@ -38,6 +39,10 @@ COMMONVOICE_OTHER_TABLES = {
     "unvalidated_sentences": ["sentence_id", "sentence", "sentence_domain", "source"],
     "validated_sentences": ["sentence_id", "sentence", "sentence_domain", "source", "is_used", "clips_count"],
 }
+COVOST_COUNTS = {"train": 6, "dev": 1, "test": 2}
+COVOST_FASTEST = 17.0  # characters a second: Catalan is spoken fast
+COVOST_COLUMNS = ["path", "sentence", "translation", "client_id"]
+COMMONVOICE_4_COLUMNS = ["client_id", "path", "sentence", "up_votes", "down_votes", "age", "gender", "accent"]
 
 
 @cache
@@ -46,12 +51,14 @@ def published_rows() -> list[dict]:
     return [json.loads(line) for line in (CORPUS / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
-def choose(languages: Sequence[str], counts: Mapping[str, int], longest: float = LONGEST) -> list[dict]:
+def choose(
+    languages: Sequence[str], counts: Mapping[str, int], longest: float = LONGEST, fastest: float = FASTEST
+) -> list[dict]:
     """The first ``counts[split]`` recordings of moderate length of every split and language."""
     chosen: dict[tuple[str, str], list[dict]] = defaultdict(list)
     for row in published_rows():
         group = chosen[row["language"], row["split"]]
-        fits = SHORTEST < row["duration"] < longest and len(row["text"]) < 12 * row["duration"]
+        fits = SHORTEST < row["duration"] < longest and len(row["text"]) < fastest * row["duration"]
         if row["language"] in languages and fits and len(group) < counts.get(row["split"], 0):
             group.append(row)
     return [row for group in chosen.values() for row in group]
@@ -163,6 +170,66 @@ def write_commonvoice_tables(folder: Path, rows: Sequence[dict]) -> None:
     write_tsv(folder / "clip_durations.tsv", ["clip", "duration[ms]"], durations)
     for name, columns in COMMONVOICE_OTHER_TABLES.items():
         write_tsv(folder / f"{name}.tsv", columns, [])
+
+
+def covost2(
+    folder: Path,
+    languages: Sequence[str],
+    english: str | None = None,
+    beside: Sequence[str] = (),
+    counts: Mapping[str, int] = COVOST_COUNTS,
+) -> list[dict]:
+    """CoVoST 2 over Common Voice 4: a folder a language, as its archive unpacks, with clips in MP3 at 48 kHz.
+
+    Tables of translations, and those that ``get_covost_splits.py`` makes of them, are in the folder of their language
+    or, of languages in ``beside``, beside it. freevoices has no English: recordings of the language ``english``, and
+    their translations into German, stand in for it. Returns the chosen lines of its manifest with what is published.
+    """
+    spoken = [*languages, *([english] if english else [])]
+    rows = []
+    for number, row in enumerate(choose(spoken, counts, fastest=COVOST_FASTEST)):
+        code, into = ("en", "de") if row["language"] == english else (row["language"], "en")
+        name = f"common_voice_{code}_{17300000 + number}"
+        rows.append(row | {"language": code, "id": name, "into": into, "translated": row["translation"][into]})
+    for code in sorted({row["language"] for row in rows}):
+        clips = folder / code / "clips"
+        clips.mkdir(parents=True)
+        group = [row for row in rows if row["language"] == code]
+        for row in group:
+            samples = resample_poly(samples_of(row), 3, 1)
+            soundfile.write(clips / f"{row['id']}.mp3", samples, 3 * SAMPLING_RATE, format="MP3")
+        write_commonvoice_4_tables(folder / code, group)
+        write_covost_tables(folder if code in beside else folder / code, group)
+    return rows
+
+
+def write_commonvoice_4_tables(folder: Path, rows: Sequence[dict]) -> None:
+    """Common Voice's own: its train has fewer clips than CoVoST's, here one less."""
+    splits = {name: [row for row in rows if row["split"] == name] for name in ("train", "dev", "test")}
+    splits["train"] = splits["train"][:-1]
+    for name, group in (splits | {"validated": rows, "invalidated": [], "other": []}).items():
+        fields = [
+            {"client_id": f"{row['speaker']:x<128}", "path": f"{row['id']}.mp3", "sentence": row["text"],
+             "up_votes": "2", "down_votes": "0"}
+            for row in group
+        ]  # fmt: skip
+        write_tsv(folder / f"{name}.tsv", COMMONVOICE_4_COLUMNS, fields)
+
+
+def write_covost_tables(folder: Path, rows: Sequence[dict]) -> None:
+    """The published table of a language, and what ``get_covost_splits.py`` makes of it."""
+    stem = f"covost_v2.{rows[0]['language']}_{rows[0]['into']}"
+    last = [row["id"] for row in rows if row["split"] == "train"][-1]
+    fields = [
+        {"path": f"{row['id']}.mp3", "sentence": row["text"], "client_id": f"{row['speaker']:x<128}",
+         "translation": row["translated"], "split": "train_covost" if row["id"] == last else row["split"]}
+        for row in rows
+    ]  # fmt: skip
+    fields = [{name: text.replace("\\", "\\\\") for name, text in row.items()} for row in fields]
+    write_tsv(folder / f"{stem}.tsv", ["path", "translation", "split"], fields)
+    for split in ("train", "dev", "test"):
+        own = [row for row in fields if row["split"].removesuffix("_covost") == split]
+        write_tsv(folder / f"{stem}.{split}.tsv", COVOST_COLUMNS, own)
 
 
 def write_tsv(file: Path, columns: Sequence[str], rows: Sequence[Mapping[str, str]]) -> None:

@@ -1,0 +1,127 @@
+"""CoVoST 2: Common Voice 4 with translations into English of 21 languages (Wang et al. 2020, arXiv 2007.10310).
+
+Published as tables of translations, without audio, and a script, ``get_covost_splits.py``, that joins them with Common
+Voice's ``validated.tsv`` and writes ``covost_v2.<language>_en.<split>.tsv``. ``corpus.path`` is the folder that holds
+``<language>/clips``; the tables are beside these folders or in them. English, whose tables are those of its translation
+into German, has transcripts only.
+"""
+
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from lhotse import MonoCut, SupervisionSegment
+
+from masr.corpora import recording_of
+from masr.progress import track
+
+SPLITS = ("train", "dev", "test")
+# The folder of clips instead of a million of them: its time changes when a clip comes or goes.
+SOURCES = (*(f"{folder}covost_v2.*.{split}.tsv" for folder in ("", "*/") for split in SPLITS), "*/clips")
+COLUMNS = ("path", "sentence", "translation", "client_id")
+INTO = "en"
+ENGLISH_INTO = "de"
+"""The recordings and splits of English are the same for all 15 languages into which it is translated."""
+
+
+@dataclass
+class Split:
+    """Cuts of a split, in the order of its tables: read when asked for, clips opened one by one."""
+
+    name: str
+    path: Path
+    languages: list[str]
+
+    @cached_property
+    def rows(self) -> list[tuple[str, list[str]]]:
+        """Language, and ``COLUMNS``, of every clip."""
+        tables = {code: _table(self.path, code, self.name) for code in self.languages}
+        return [(code, row) for code, table in tables.items() for row in _read_table(table)]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[MonoCut]:
+        for code, row in track(self.rows, f"prepare: {self.name}", len(self), unit="recordings"):
+            yield _cut(self.path / code / "clips", code, row)
+
+
+def read(path: Path, languages: Sequence[str] = ()) -> dict[str, Split]:
+    """Cuts by split; ``languages`` empty means all that have tables.
+
+    ``train`` is CoVoST's own, larger than Common Voice's. Clips that are missing or cannot be read, as some of Common
+    Voice 4 are empty, become cuts that stage 0 rejects.
+    """
+    known = _languages(path)
+    missing = [_file_name(code, "train") for code in languages if code not in known]
+    if missing or not known:
+        raise FileNotFoundError(
+            f"corpus.path: no {', '.join(missing) or _file_name('<language>', 'train')} in {path} or in its folder of "
+            f"the language; languages with one: {', '.join(known) or 'none'}. get_covost_splits.py of CoVoST makes "
+            "it; choose among languages with corpus.languages=[...]"
+        )
+    chosen = list(languages or known)
+    if silent := [f"{code}/clips" for code in chosen if not (path / code / "clips").is_dir()]:
+        raise FileNotFoundError(
+            f"corpus.path: no {', '.join(silent)} in {path}: unpack the archive of each language of Common Voice 4 "
+            "into a folder of its own, named as the language"
+        )
+    return {name: Split(name, path, chosen) for name in SPLITS}
+
+
+def _languages(path: Path) -> list[str]:
+    """Those with a table to train on."""
+    tables = [*path.glob("covost_v2.*.train.tsv"), *path.glob("*/covost_v2.*.train.tsv")]
+    codes = {table.name.split(".")[1].split("_")[0] for table in tables}
+    return sorted(code for code in codes if _table(path, code, "train").is_file())
+
+
+def _file_name(language: str, split: str) -> str:
+    return f"covost_v2.{language}_{ENGLISH_INTO if language == INTO else INTO}.{split}.tsv"
+
+
+def _table(path: Path, language: str, split: str) -> Path:
+    """The table in the folder of its language, else the one beside it."""
+    name = _file_name(language, split)
+    return path / language / name if (path / language / name).is_file() else path / name
+
+
+def _read_table(file: Path) -> list[list[str]]:
+    """``COLUMNS`` of every line; ValueError names what is wrong in which line."""
+    if not file.is_file():
+        raise FileNotFoundError(f"corpus.path: {file} is missing: get_covost_splits.py writes it beside that of train")
+    try:
+        with file.open(encoding="utf-8", newline="\n") as lines:
+            # as get_covost_splits.py writes: quotation marks are text, and so is whatever follows a backslash
+            table = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\", strict=True)
+            header = next(table, [])
+            if missing := [name for name in COLUMNS if name not in header]:
+                raise ValueError(f"{file}:1: expected columns {', '.join(COLUMNS)}, found no {', '.join(missing)}")
+            places = [header.index(name) for name in COLUMNS]
+            rows = []
+            for fields in table:
+                if len(fields) != len(header):
+                    raise ValueError(
+                        f"{file}:{table.line_num}: expected {len(header)} columns with TABs between them, found "
+                        f"{len(fields)}: {fields!r}; correct or delete the line"
+                    )
+                rows.append([fields[place] for place in places])
+            return rows
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{file}: not a table of UTF-8 text: {error}") from error
+
+
+def _cut(clips: Path, language: str, row: list[str]) -> MonoCut:
+    clip, text, translation, speaker = row
+    recording = recording_of(clips / f"{clip.removesuffix('.mp3')}.mp3")
+    translated = language != INTO and translation.strip()
+    supervision = SupervisionSegment(
+        id=recording.id, recording_id=recording.id, start=0.0, duration=recording.duration, channel=0, text=text,
+        language=language, speaker=speaker, custom={"translation": {INTO: translation}} if translated else None,
+    )  # fmt: skip
+    return MonoCut(
+        id=recording.id, start=0.0, duration=recording.duration, channel=0, recording=recording,
+        supervisions=[supervision],
+    )  # fmt: skip

@@ -1,0 +1,52 @@
+"""egs/covost2 from the corpus to the report, by its own run.sh and its config, on a miniature of the corpus."""
+
+import json
+
+import miniatures
+
+import masr
+from masr.text.normalize import normalize
+
+TINY = [
+    "vocab.size=40", "vocab.translation.size=60", "data.batch_seconds=12", "data.buckets=2", "data.workers=0",
+    "model.encoder.layers=1", "model.encoder.width=16", "model.encoder.heads=2", "model.encoder.feedforward=16",
+    "model.encoder.kernel=3", "model.encoder.subsampling_channels=4", "model.translation.encoder_layers=1",
+    "model.translation.layers=1", "model.translation.width=16", "model.translation.heads=2",
+    "model.translation.feedforward=16", "train.updates=3", "train.validate_every=3", "train.log_every=1",
+    "train.threads=1", "train.precision='no'", "decode.beam=2",
+]  # fmt: skip
+
+
+def test_from_the_corpus_to_the_report(copy_recipe, tmp_path):
+    """Four languages heard, and three of them translated by a decoder each; tables beside the folders and in them."""
+    rows = miniatures.covost2(tmp_path / "corpus", ["es", "fr", "ca"], english="nl", beside=["es", "en"])
+    recipe = copy_recipe("covost2")
+    assert {(row["language"], row["split"]) for row in rows} == {
+        (code, split) for code in ("ca", "en", "es", "fr") for split in ("train", "dev", "test")
+    }
+    result = recipe.run(f"corpus.path={tmp_path}/corpus", "corpus.languages=[en,fr,es,ca]", *TINY)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "skipped" not in result.stdout, "every clip is used"
+    assert {path.name for path in (recipe.folder / "data").iterdir()} == {"manifests", "statistics", "vocab"}
+
+    experiment = recipe.folder / "exp/recognition_translation"
+    log = [json.loads(line) for line in (experiment / "log.jsonl").read_text().splitlines()]
+    assert [line["update"] for line in log if "loss" in line] == [1, 2, 3]
+    model = masr.load(experiment).model
+    assert model.translator.parts.keys() == {"ca", "en", "es", "fr"} and model.tokenizer.models.keys() >= {"ca", "en"}
+
+    def lines_of(method: str) -> list[dict]:
+        text = (experiment / f"decode/{method}@oracle/test.jsonl").read_text(encoding="utf-8")
+        return [json.loads(line) for line in text.splitlines()]
+
+    test = [row for row in rows if row["split"] == "test"]
+    for method in ("ctc-prefix-beam", "ctc-greedy"):
+        assert {line["id"]: line["reference"] for line in lines_of(method)} == {
+            row["id"]: normalize(row["text"], row["language"]) for row in test
+        }
+    assert {line["id"]: line["reference"] for line in lines_of("translation-beam")} == {
+        row["id"]: " ".join(row["translated"].split()) for row in test if row["into"] == "en"
+    }
+    for method, languages in (("ctc-prefix-beam", {"ca", "en", "es", "fr"}), ("translation-beam", {"ca", "es", "fr"})):
+        metrics = json.loads((experiment / f"score/{method}@oracle/test/metrics.json").read_text(encoding="utf-8"))
+        assert metrics["languages"].keys() == languages
