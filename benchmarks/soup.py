@@ -49,6 +49,7 @@ def build(levels: str = "[]") -> Recognizer:
     letters = ["".join(map(chr, range(97, 97 + 26))), "ab cd"]
     tokenizer = train_tokenizer({code: letters for code in LANGUAGES}, Vocab())
     tokenizer.translation = train_tokenizer({"en": letters}, Vocab())
+    tokenizer.translation.used = {code: [] for code in LANGUAGES}
     torch.manual_seed(0)
     return Recognizer(config, tokenizer).train()
 

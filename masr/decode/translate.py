@@ -4,6 +4,7 @@ import torch
 
 from masr.config import Decode
 from masr.decode.attention_beam import attention_beam
+from masr.decode.hypothesis import Hypothesis
 from masr.decode.rescore import NBest
 from masr.decode.utterances import Utterances
 from masr.nn.translation import SHARED, Translator
@@ -17,7 +18,7 @@ def translate(translator: Translator, utterances: Utterances, options: Decode) -
     A translator with a decoder for each language has to know which one is spoken: ValueError where a prompt allows
     several.
     """
-    results: NBest = [[] for _ in utterances.languages]
+    results: NBest = [[Hypothesis([], 0.0)] for _ in utterances.languages]  # as those of languages without a decoder
     for part, rows in translator.rows(_spoken(translator, utterances), utterances.frames.device):
         if len(rows):
             lengths = utterances.lengths[rows]

@@ -221,7 +221,8 @@ class Recognizer(nn.Module):
         if self.tokenizer.translation is None:
             raise ValueError("model.translation.weight: there is nothing to translate into: set vocab.translation.into")
         options, width = self.config.model.translation, self.config.model.encoder.width
-        return Translator(len(self.tokenizer.translation), width, options, self.tokenizer.languages, START_END)
+        translated = list(self.tokenizer.translation.used)
+        return Translator(len(self.tokenizer.translation), width, options, translated, START_END)
 
     def _decoder_adapters(self) -> tuple[int, int]:
         """Bottleneck and number of the adapters in the attention decoder."""

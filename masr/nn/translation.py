@@ -24,8 +24,9 @@ class Translator(nn.Module):
     def __init__(
         self, vocabulary_size: int, encoder_width: int, options: Translation, languages: Sequence[str], sos_eos: int
     ) -> None:
+        """``languages`` are those that are translated."""
         super().__init__()
-        self.sos_eos = sos_eos
+        self.sos_eos, self.languages = sos_eos, list(languages)
         names = languages if options.per_language else [SHARED]
         self.parts = nn.ModuleDict(
             {name: TranslationDecoder(vocabulary_size, encoder_width, options, sos_eos) for name in names}

@@ -62,15 +62,22 @@ def run(config: Config, force: bool = False) -> None:
 
 
 def _translation_tokenizer(config: Config) -> Tokenizer | None:
-    """Tokens of the translations of the training text; ValueError when there are none."""
+    """Tokens of the translations of the training text, used by the languages that are translated; ValueError if none
+    is."""
     options = config.vocab.translation
     if options.into is None:
         return None
-    cuts = read_cuts(manifests(config), config.corpus.train)
-    texts = [text for cut in cuts if (text := translation_of(cut, options.into))]
+    texts: dict[str, list[str]] = defaultdict(list)
+    for cut in read_cuts(manifests(config), config.corpus.train):
+        if text := translation_of(cut, options.into):
+            texts[cut.supervisions[0].language].append(text)
     if not texts:
         raise ValueError(f"vocab.translation.into={options.into}: no recording of {config.corpus.train} is translated")
-    return train_tokenizer({options.into: texts}, Vocab(kind=options.kind, size=options.size))
+    lines = [line for group in texts.values() for line in group]
+    tokenizer = train_tokenizer({options.into: lines}, Vocab(kind=options.kind, size=options.size))
+    encoded = {code: [tokenizer.encode(line, options.into) for line in group] for code, group in sorted(texts.items())}
+    tokenizer.used = {code: sorted({token for line in group for token in line}) for code, group in encoded.items()}
+    return tokenizer
 
 
 def _write_tree(tokenizer: Tokenizer, texts: dict[str, list[str]], config: Config, folder: Path) -> None:

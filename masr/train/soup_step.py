@@ -30,8 +30,11 @@ TASKS = {
 def soup_objectives(model: Recognizer) -> list[str]:
     """``<task>/<language>`` of all losses of a model; speech without text is one objective, whatever its language."""
     tasks = dict.fromkeys(TASKS[name] for name in model.objective_weights())
-    codes = model.tokenizer.languages
-    return [name for task in tasks for name in ([task] if task in SELF_SUPERVISED else [f"{task}/{c}" for c in codes])]
+    languages = dict.fromkeys(tasks, model.tokenizer.languages)
+    if model.translator is not None:
+        languages["st"] = model.translator.languages
+    each = [[task] if task in SELF_SUPERVISED else [f"{task}/{code}" for code in languages[task]] for task in tasks]
+    return [name for names in each for name in names]
 
 
 class SoupStep:
