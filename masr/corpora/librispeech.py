@@ -30,7 +30,8 @@ def read(path: Path, languages: Sequence[str] = ()) -> dict[str, Split]:
     folder = path / FOLDER
     if not folder.is_dir():
         raise FileNotFoundError(
-            f"corpus.path: no folder {FOLDER} in {path}; there is: {there(path)}. Unpack the archives of its parts there"
+            f"corpus.path: no folder {FOLDER} in {path}; there is: {there(path)}. Unpack the archives of its parts "
+            "there"
         )
     parts = {part: Split(part, partial(_read_part, folder / part)) for part in PARTS}
     return parts | {"train-960": join("train-960", [parts[part] for part in TRAIN])}
