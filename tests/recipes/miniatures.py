@@ -183,8 +183,8 @@ def librispeech(folder: Path, language: str = "es", counts: Mapping[str, int] = 
     """LibriSpeech: ``LibriSpeech/<part>/<speaker>/<chapter>``, with FLAC and one transcript file a chapter.
 
     freevoices has no English: recordings of another language stand in for it, with their own words in the capital
-    letters of LibriSpeech. Returns the chosen lines of freevoices' manifest with the ``id``, ``text`` and ``split`` (the
-    part) that are published here.
+    letters of LibriSpeech. Returns the chosen lines of freevoices' manifest with the ``id``, ``text`` and ``split``
+    (the part) that are published here.
     """
     rows, spoken = [], iter(choose([language], {"train": sum(counts.values())}))
     for number, (part, count) in enumerate(counts.items()):
