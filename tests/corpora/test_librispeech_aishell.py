@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from masr.config import Config, Corpus, Data
+from masr.config import Config, Corpus, Data, Model, SelfSupervised
 from masr.corpora import aishell, corpus_module, librispeech, librispeech_aishell
 from masr.stages import prepare
 from masr.text.normalize import normalize
@@ -81,7 +81,7 @@ def test_every_field_arrives_from_aishell_without_the_spaces_between_words(corpu
     assert (supervision.text, supervision.language, supervision.speaker) == ("而对楼市成交成交", "zh", "S0764")
 
 
-def test_full_width_letters_of_aishell_are_normalised(corpus):
+def test_full_width_letters_of_aishell_are_normalised():
     assert normalize("去ＫＴＶｂ", "zh") == "去ktvb"
 
 
@@ -107,8 +107,8 @@ def test_one_of_the_languages_needs_only_its_own_corpus(corpus):
     with pytest.raises(FileNotFoundError) as caught:
         librispeech_aishell.read(corpus, ["en"])
     assert str(caught.value) == (
-        f"corpus.path: no folder LibriSpeech in {corpus}; there is: data_aishell, libri. Unpack the archives of its parts "
-        "there"
+        f"corpus.path: no folder LibriSpeech in {corpus}; there is: data_aishell, libri. Unpack the archives of its "
+        "parts there"
     )
 
 
@@ -147,8 +147,8 @@ def test_speakers_that_are_still_packed_are_named(corpus):
     with pytest.raises(FileNotFoundError) as caught:
         aishell.read(corpus)
     assert str(caught.value) == (
-        f"corpus.path: 1 of 4 speakers have no folder in {wav}/<train|dev|test> (first: S0764); there is: S0764.tar.gz, "
-        "dev, train. Unpack there the archives of speakers that it holds"
+        f"corpus.path: 1 of 4 speakers have no folder in {wav}/<train|dev|test> (first: S0764); there is: "
+        "S0764.tar.gz, dev, train. Unpack there the archives of speakers that it holds"
     )
 
 
@@ -178,8 +178,8 @@ def test_a_damaged_line_of_aishell_is_named(corpus, line):
     with pytest.raises(ValueError) as caught:
         aishell.read(corpus)
     assert str(caught.value) == (
-        f"{file}:1: expected BAC009S\\d{{4}}W\\d{{4}}, a space and the text, found {line + chr(10)!r}; correct or delete "
-        "the line"
+        f"{file}:1: expected BAC009S\\d{{4}}W\\d{{4}}, a space and the text, found {line + chr(10)!r}; correct or "
+        "delete the line"
     )
 
 
@@ -225,6 +225,15 @@ def test_stage_0_sees_that_a_recording_or_a_line_has_come(corpus, tmp_path, caps
     assert "skipped" not in outcome()
     add_recording(corpus / "data_aishell/wav/dev/S0724/BAC009S0724W0124.wav")
     assert "1 of 18 recordings skipped (first: BAC009S0724W0124:" in outcome()
+
+
+def test_stage_0_sees_that_speech_without_text_is_wanted(corpus, tmp_path):
+    prepare.run(config_of(corpus, tmp_path))
+    manifest = tmp_path / "data/manifests/unlabelled.jsonl.gz"
+    assert not manifest.exists()
+    heard = Model(self_supervised=SelfSupervised(weight=0.5, split="unlabelled"))
+    prepare.run(config_of(corpus, tmp_path, model=heard))
+    assert manifest.exists()
 
 
 def test_the_corpora_are_found_by_their_names():
