@@ -8,10 +8,92 @@ A corpus module has
 
 import importlib
 import pkgutil
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
-from lhotse import AudioSource, Recording
+from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
+
+from masr.progress import track
+
+
+class Utterance(NamedTuple):
+    """A recording of its own and what is said in it; the recording is not opened yet."""
+
+    id: str
+    audio: Path
+    text: str
+    language: str
+    speaker: str
+
+
+@dataclass
+class Split:
+    """Cuts of a split, one an utterance: transcripts are read when asked for, recordings opened one by one."""
+
+    name: str
+    read: Callable[[], list[Utterance]]
+
+    @cached_property
+    def utterances(self) -> list[Utterance]:
+        """In the order of the cuts."""
+        return self.read()
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def __iter__(self) -> Iterator[MonoCut]:
+        yield from map(cut_of, track(self.utterances, f"prepare: {self.name}", len(self), unit="recordings"))
+
+
+def join(name: str, splits: list[Split]) -> Split:
+    """One split after the other; each is still read only when it is asked for."""
+    return Split(name, lambda: [utterance for split in splits for utterance in split.utterances])
+
+
+def cut_of(utterance: Utterance) -> MonoCut:
+    """The whole recording with its text."""
+    name, audio, text, language, speaker = utterance
+    recording = recording_of(audio)
+    supervision = SupervisionSegment(
+        id=name, recording_id=recording.id, start=0.0, duration=recording.duration, channel=0, text=text,
+        language=language, speaker=speaker,
+    )  # fmt: skip
+    return MonoCut(
+        id=name, start=0.0, duration=recording.duration, channel=0, recording=recording, supervisions=[supervision]
+    )
+
+
+def read_transcripts(file: Path, name: str) -> list[tuple[str, str]]:
+    """(id, text) of every line ``<id> <text>``; ValueError names a line whose id does not match ``name``.
+
+    The name is a pattern; text ends with the line and only there.
+    """
+    pattern = re.compile(rf"({name}) (.*)")
+    rows = []
+    try:
+        with file.open(encoding="utf-8") as lines:  # not splitlines(), which also splits at rare separators in a text
+            for number, line in enumerate(lines, 1):
+                found = pattern.fullmatch(line.rstrip("\n"))
+                if not found:
+                    raise ValueError(
+                        f"{file}:{number}: expected {name}, a space and the text, found {line!r}; correct or delete "
+                        "the line"
+                    )
+                rows.append((found[1], found[2]))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not UTF-8 text: {error}") from error
+    return rows
+
+
+def there(folder: Path) -> str:
+    """What a folder holds, for an error about what it lacks."""
+    names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    return ", ".join(names[:20]) or "nothing"
 
 
 def corpus_module(name: str) -> ModuleType:

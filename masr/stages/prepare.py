@@ -32,9 +32,13 @@ def read_cuts(folder: Path, split: str) -> list[Cut]:
 
 def all_splits(config: Config) -> list[str]:
     """Training split first; a split is named once, though dev may also be one to decode."""
-    heard = config.model.self_supervised
-    more = [heard.split] if heard.weight and heard.split else []
-    return list(dict.fromkeys([config.corpus.train, config.corpus.dev, *config.corpus.test, *more]))
+    return list(dict.fromkeys([config.corpus.train, config.corpus.dev, *config.corpus.test, *_heard(config)]))
+
+
+def _heard(config: Config) -> list[str]:
+    """The split of which only the speech is used, if there is one."""
+    options = config.model.self_supervised
+    return [options.split] if options.weight and options.split else []
 
 
 def run(config: Config, force: bool = False) -> None:
@@ -52,6 +56,8 @@ def run(config: Config, force: bool = False) -> None:
         "sizes": sources,
         "times": times,
     }
+    if heard := _heard(config):
+        inputs["heard"] = heard
     output = StageOutput("prepare", manifests(config), inputs | {"limits": _limits(config)})
     if not output.begin(force):
         return

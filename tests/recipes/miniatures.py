@@ -43,6 +43,14 @@ COVOST_COUNTS = {"train": 6, "dev": 1, "test": 2}
 COVOST_FASTEST = 17.0  # characters a second: Catalan is spoken fast
 COVOST_COLUMNS = ["path", "sentence", "translation", "client_id"]
 COMMONVOICE_4_COLUMNS = ["client_id", "path", "sentence", "up_votes", "down_votes", "age", "gender", "accent"]
+LIBRISPEECH_COUNTS = {"train-clean-100": 8, "train-clean-360": 3, "train-other-500": 3, "dev-clean": 2, "test-clean": 2,
+                      "test-other": 2}  # fmt: skip
+LIBRISPEECH_SPEAKERS = """\
+; Some pipe(|) separated metadata about all LibriVox readers
+;ID  |SEX| SUBSET           |MINUTES| NAME
+"""
+AISHELL_COUNTS = {"train": 8, "dev": 2, "test": 3}
+AISHELL_WORDS = ("而", "对", "楼市", "成交", "抑制", "作用", "最", "大", "的", "限", "购", "ｋｔｖ")
 
 
 @cache
@@ -236,3 +244,51 @@ def write_tsv(file: Path, columns: Sequence[str], rows: Sequence[Mapping[str, st
     """A header and a line for each of the rows, whose missing columns stay empty."""
     lines = [columns, *([row.get(column, "") for column in columns] for row in rows)]
     file.write_text("".join("\t".join(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def librispeech(folder: Path, language: str = "es", counts: Mapping[str, int] = LIBRISPEECH_COUNTS) -> list[dict]:
+    """LibriSpeech: ``LibriSpeech/<part>/<speaker>/<chapter>``, with FLAC and one transcript file a chapter.
+
+    freevoices has no English: recordings of another language stand in for it, with their own words in the capital
+    letters of LibriSpeech. Returns the chosen lines of freevoices' manifest with the ``id``, ``text`` and ``split``
+    (the part) that are published here.
+    """
+    rows, spoken = [], iter(choose([language], {"train": sum(counts.values())}))
+    for number, (part, count) in enumerate(counts.items()):
+        reader, book = str(19 + number), 100 + number
+        for place, row in zip(range(count), spoken, strict=False):
+            chapter = f"{book}{place % 2}"  # two chapters of each
+            row = row | {"id": f"{reader}-{chapter}-{place // 2:04}", "split": part, "speaker": reader}
+            row["text"] = normalize(row["text"], row["language"]).upper()
+            row["folder"] = folder / "LibriSpeech" / part / reader / chapter
+            row["folder"].mkdir(parents=True, exist_ok=True)
+            soundfile.write(row["folder"] / f"{row['id']}.flac", samples_of(row), SAMPLING_RATE)
+            rows.append(row)
+    for chapter in {row["folder"] for row in rows}:
+        lines = [f"{row['id']} {row['text']}\n" for row in rows if row["folder"] == chapter]
+        file = chapter / f"{chapter.parent.name}-{chapter.name}.trans.txt"
+        file.write_text("".join(lines), encoding="utf-8")
+    (folder / "LibriSpeech/SPEAKERS.TXT").write_text(LIBRISPEECH_SPEAKERS)
+    return rows
+
+
+def aishell(folder: Path, language: str = "fr", counts: Mapping[str, int] = AISHELL_COUNTS) -> list[dict]:
+    """AISHELL-1, its archives of speakers unpacked: ``data_aishell/wav/<split>/<speaker>`` and one transcript file.
+
+    freevoices has no Chinese: recordings of another language stand in for it, and their texts are a few Chinese words,
+    parted by spaces as the published ones are, that nobody says in them. Returns the chosen lines of freevoices'
+    manifest with the ``id`` and ``text`` that are published here.
+    """
+    rows, corpus = [], folder / "data_aishell"
+    for number, row in enumerate(choose([language], counts)):
+        speaker = f"S{2 + 2 * list(counts).index(row['split']) + number % 2:04}"  # two of each split
+        words = [AISHELL_WORDS[(number + i) % len(AISHELL_WORDS)] for i in range(4)]
+        row = row | {"id": f"BAC009{speaker}W{122 + number:04}", "text": " ".join(words), "speaker": speaker}
+        row["folder"] = corpus / "wav" / row["split"] / speaker
+        row["folder"].mkdir(parents=True, exist_ok=True)
+        soundfile.write(row["folder"] / f"{row['id']}.wav", samples_of(row), SAMPLING_RATE, subtype="PCM_16")
+        rows.append(row)
+    (corpus / "transcript").mkdir()
+    lines = [f"{row['id']} {row['text']}\n" for row in sorted(rows, key=lambda row: row["id"])]
+    (corpus / "transcript/aishell_transcript_v0.8.txt").write_text("".join(lines), encoding="utf-8")
+    return rows

@@ -33,7 +33,7 @@ def test_from_the_corpus_to_the_report(copy_recipe, tmp_path):
     log = [json.loads(line) for line in (experiment / "log.jsonl").read_text().splitlines()]
     assert [line["update"] for line in log if "loss" in line] == [1, 2, 3]
     model = masr.load(experiment).model
-    assert model.translator.parts.keys() == {"ca", "en", "es", "fr"} and model.tokenizer.models.keys() >= {"ca", "en"}
+    assert model.translator.parts.keys() == {"ca", "es", "fr"} and model.tokenizer.models.keys() >= {"ca", "en"}
 
     def lines_of(method: str) -> list[dict]:
         text = (experiment / f"decode/{method}@oracle/test.jsonl").read_text(encoding="utf-8")

@@ -1,0 +1,66 @@
+"""egs/librispeech_aishell from the corpora to the report, by its own run.sh and config, on miniatures of both."""
+
+import json
+
+import miniatures
+from lhotse.recipes.aishell import prepare_aishell
+from lhotse.recipes.librispeech import prepare_librispeech
+
+from masr.corpora import aishell, librispeech
+from masr.text.normalize import normalize
+
+TINY = [
+    "vocab.size=10", "features.jobs=1", "data.batch_seconds=12", "data.buckets=2", "data.workers=0",
+    "model.encoder.layers=1", "model.encoder.width=16", "model.encoder.heads=2", "model.encoder.feedforward=16",
+    "model.encoder.kernel=3", "model.encoder.subsampling_channels=4", "train.updates=3", "train.validate_every=3",
+    "train.log_every=1", "train.threads=1", "train.precision='no'", "decode.methods=[ctc-greedy]",
+    "model.self_supervised={kind: cpc, weight: 0.5, split: unlabelled, batch_seconds: 4, context: 0.6, future: 0.3}",
+]  # fmt: skip
+
+
+def test_from_the_corpora_to_the_report(copy_recipe, tmp_path):
+    """Two languages with transcripts, speech of one of them without, and three tests."""
+    english, chinese = miniatures.librispeech(tmp_path / "corpus"), miniatures.aishell(tmp_path / "corpus")
+    recipe = copy_recipe("librispeech_aishell")
+    result = recipe.run(f"corpus.path={tmp_path}/corpus", *TINY)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "skipped" not in result.stdout, "every recording is used"
+
+    experiment = recipe.folder / "exp/conformer"
+    log = [json.loads(line) for line in (experiment / "log.jsonl").read_text().splitlines()]
+    losses = [line for line in log if "loss" in line]
+    assert [line["update"] for line in losses] == [1, 2, 3] and all("cpc" in json.dumps(line) for line in losses)
+    expected = {
+        "test-clean": {row["id"]: normalize(row["text"], "en") for row in english if row["split"] == "test-clean"},
+        "test-other": {row["id"]: normalize(row["text"], "en") for row in english if row["split"] == "test-other"},
+        "test-aishell": {
+            row["id"]: row["text"].replace(" ", "").replace("ｋｔｖ", "ktv")
+            for row in chinese
+            if row["split"] == "test"
+        },
+    }
+    for split, texts in expected.items():
+        decoded = (experiment / f"decode/ctc-greedy/{split}.jsonl").read_text(encoding="utf-8").splitlines()
+        assert {line["id"]: line["reference"] for line in map(json.loads, decoded)} == texts and texts
+        metrics = json.loads((experiment / f"score/ctc-greedy/{split}/metrics.json").read_text(encoding="utf-8"))
+        assert metrics["languages"].keys() == {"zh" if split == "test-aishell" else "en"}
+    units = (recipe.folder / "data/vocab/unigram10-per-language/tokens.txt").read_text(encoding="utf-8").split()[::2]
+    assert {unit for unit in units if set(unit) & set("抑制作用")} == set("抑制作用"), "Chinese units are characters"
+
+
+def test_lhotse_reads_the_same_from_the_miniatures(tmp_path):
+    """So they are the published layouts: lhotse's readers are used with the corpora themselves."""
+    miniatures.librispeech(tmp_path)
+    miniatures.aishell(tmp_path)
+    ours = librispeech.read(tmp_path) | aishell.read(tmp_path)
+    theirs = prepare_librispeech(tmp_path / "LibriSpeech") | prepare_aishell(tmp_path)
+    assert len(theirs) == 9
+    for split, manifests in theirs.items():
+        code = (
+            "zh" if split in ("train", "dev", "test") else "en"
+        )  # lhotse changes full-width letters of AISHELL itself
+        segments = {s.id: (normalize(s.text, code), s.speaker, s.duration) for s in manifests["supervisions"]}
+        supervisions = {cut.id: (cut.supervisions[0], cut.duration) for cut in ours[split]}
+        assert segments == {
+            name: (normalize(s.text, code), s.speaker, duration) for name, (s, duration) in supervisions.items()
+        }
