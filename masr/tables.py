@@ -192,10 +192,11 @@ def _values(folder: Path, table: Table) -> dict[str, float]:
         raise FileNotFoundError(f"{file} is missing: {table.method} or {table.split} is not among what is decoded")
     metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     training: dict[str, Any] = json.loads((folder / "training.json").read_text())
-    values = _rates(metrics, "")
-    for other in folder.glob(f"score/{table.method}@*/{table.split}/metrics.json"):
+    values, method = _rates(metrics, ""), table.method.partition("@")[0]
+    for other in folder.glob(f"score/{method}@*/{table.split}/metrics.json"):
         values |= _rates(json.loads(other.read_text(encoding="utf-8")), f"@{other.parts[-3].partition('@')[2]}")
-    if (translated := folder / "score" / TRANSLATION / table.split / "metrics.json").is_file():
+    translations = table.method.replace(method, TRANSLATION)  # with the same prompt
+    if (translated := folder / "score" / translations / table.split / "metrics.json").is_file():
         values |= _translation_scores(json.loads(translated.read_text(encoding="utf-8")))
     one = training.get("parameters_of_one_language", training["parameters"])
     return values | {

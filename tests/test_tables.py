@@ -1,6 +1,7 @@
 """Tables of experiments: what is run, what is printed, what is refused. ``run.sh`` is a stand-in here."""
 
 import json
+import shutil
 import stat
 import sys
 from pathlib import Path
@@ -122,6 +123,22 @@ def test_prompts_languages_recognised_and_what_runs_have_columns(table):
     lines = print_table(table, rows=["a"]).splitlines()
     assert lines[2].startswith("|  | CER | CER oracle+2 | language right | M parameters | M parameters, one language |")
     assert lines[4].startswith("| The first | 22.00 ± 1.41 (21.50) | 12.00 ± 1.41 | 90.00 ± 0.00 | 2.00 | 1.50 |")
+
+
+@pytest.mark.parametrize("prompt", ["", "@oracle"])
+def test_translations_of_the_same_prompt_have_columns(table, prompt):
+    table.write_text(TABLE.replace("[cer, cer/*,", "[cer, bleu, chrf/cs,").replace("ctc-greedy", f"ctc-greedy{prompt}"))
+    run_table(table, rows=["a"])
+    score = {"bleu": {"score": 11.5}, "chrf": {"score": 30.25}}
+    for seed in (1, 3):
+        folder = table.parents[1] / f"exp/some/a-{seed}/score"
+        if prompt:
+            shutil.copytree(folder / "ctc-greedy", folder / f"ctc-greedy{prompt}")
+        (folder / f"translation-beam{prompt}/test").mkdir(parents=True)
+        metrics = json.dumps({"macro": score, "languages": {"cs": score}})
+        (folder / f"translation-beam{prompt}/test/metrics.json").write_text(metrics)
+    row = print_table(table, rows=["a"]).splitlines()[4]
+    assert row.startswith("| The first | 22.00 ± 1.41 (21.50) | 11.50 ± 0.00 | 30.25 ± 0.00 |")
 
 
 def test_a_run_without_a_prompt_is_left_out_of_its_mean(table):
