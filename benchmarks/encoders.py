@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from measure import ROOT, print_head, print_row, ratio_line, seconds_in_turn, thread_environment
+from measure import ROOT, peak_memory, print_head, print_row, ratio_line, seconds_in_turn, thread_environment
 
 from masr.config_files import load_config
 from masr.nn.encoder import Encoder
@@ -70,17 +70,7 @@ def memory(kind: str, mode: str, seconds: int, threads: int) -> float:
 def print_memory_of(kind: str, mode: str, seconds: int) -> None:
     encoder = build(kind)
     a_pass(encoder, mode, 1)()  # loads what is loaded once
-    a_pass_of_it = a_pass(encoder, mode, seconds)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
-    before = _status("VmRSS")
-    a_pass_of_it()
-    print((_status("VmHWM") - before) / 1024)
-
-
-def _status(key: str) -> int:
-    """A figure of this process in KiB, as Linux knows it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+    print(peak_memory(a_pass(encoder, mode, seconds)))
 
 
 def crossing(taken: Taken, mode: str, kind: str, seconds: Sequence[int]) -> str:

@@ -30,6 +30,20 @@ def thread_environment(threads: int) -> dict[str, str]:
     return os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads))
 
 
+def peak_memory(run: Callable[[], object]) -> float:
+    """MiB that this process needs at the peak of a run beyond what it had before."""
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
+    before = _status("VmRSS")
+    run()
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(key: str) -> int:
+    """A figure of this process in KiB, as Linux knows it."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+
+
 def print_row(cells: Iterable[object]) -> None:
     """One line of a Markdown table."""
     print("| " + " | ".join(map(str, cells)) + " |", flush=True)

@@ -14,11 +14,10 @@ import itertools
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
-from measure import ROOT, print_head, print_row, ratio_line, seconds_in_turn, thread_environment
+from measure import ROOT, peak_memory, print_head, print_row, ratio_line, seconds_in_turn, thread_environment
 
 from masr.config import Vocab
 from masr.config_files import load_config
@@ -149,17 +148,7 @@ def memory(kind: str, seconds: float, threads: int) -> float:
 
 def print_memory_of(kind: str, seconds: float) -> None:
     a_step(kind, 1)()  # loads what is loaded once
-    run = a_step(kind, seconds)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts again
-    before = _status("VmRSS")
-    run()
-    print((_status("VmHWM") - before) / 1024)
-
-
-def _status(key: str) -> int:
-    """A figure of this process in KiB, as Linux knows it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+    print(peak_memory(a_step(kind, seconds)))
 
 
 def main() -> None:

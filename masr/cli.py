@@ -50,6 +50,7 @@ def decode(
     ] = None,
     bias_file: BiasFile = None,
 ) -> None:
+    """Writes ``exp/<name>/decode``; ValueError for methods or prompts that the model cannot do."""
     from masr.config_files import load_config
     from masr.stages import decode as stage
 
@@ -143,6 +144,7 @@ def table(
     nproc: Annotated[int, typer.Option(help="Training processes, one a GPU or CPU core.", min=1)] = 1,
     show: Annotated[bool, typer.Option("--show", help="Print what is there; run nothing.")] = False,
 ) -> None:
+    """Prints Markdown; RuntimeError names the experiments that failed."""
     from masr.tables import print_table, run_table
 
     failed = [] if show else run_table(file, scale, nproc, rows or [])

@@ -29,6 +29,8 @@ class Utterance(NamedTuple):
     text: str
     language: str
     speaker: str
+    translation: dict[str, str] | None = None
+    """By language."""
 
 
 @dataclass
@@ -57,11 +59,17 @@ def join(name: str, splits: list[Split]) -> Split:
 
 def cut_of(utterance: Utterance) -> MonoCut:
     """The whole recording with its text."""
-    name, audio, text, language, speaker = utterance
-    recording = recording_of(audio)
+    name, audio, text, language, speaker, translation = utterance
+    return whole_cut(recording_of(audio), name, text, language, speaker, translation)
+
+
+def whole_cut(
+    recording: Recording, name: str, text: str, language: str, speaker: str, translation: dict[str, str] | None = None
+) -> MonoCut:
+    """All of a recording, and what is said in it."""
     supervision = SupervisionSegment(
         id=name, recording_id=recording.id, start=0.0, duration=recording.duration, channel=0, text=text,
-        language=language, speaker=speaker,
+        language=language, speaker=speaker, custom={"translation": translation} if translation else None,
     )  # fmt: skip
     return MonoCut(
         id=name, start=0.0, duration=recording.duration, channel=0, recording=recording, supervisions=[supervision]

@@ -7,41 +7,17 @@ wants columns that older releases lack, and finds 23 of the languages by itself.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from lhotse import MonoCut, SupervisionSegment
-
-from masr.corpora import recording_of
-from masr.progress import track
+from masr.corpora import Split, Utterance, there
 
 SPLITS = ("train", "dev", "test", "validated")
 # The folder of clips instead of a million of them: its time changes when a clip comes or goes.
 SOURCES = (*(f"*/{split}.tsv" for split in SPLITS), "*/clips")
 COLUMNS = ("path", "sentence", "client_id")
 """What is used of a table. A release adds, drops and moves columns, so that they are found by name."""
-
-
-@dataclass
-class Split:
-    """Cuts of a split, in the order of its tables: read when asked for, clips opened one by one."""
-
-    name: str
-    folders: list[Path]
-    """One of each language."""
-
-    @cached_property
-    def rows(self) -> list[tuple[Path, list[str]]]:
-        """Folder of the language, and ``COLUMNS``, of every clip."""
-        return [(folder, row) for folder in self.folders for row in _read_table(folder / f"{self.name}.tsv")]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[MonoCut]:
-        for folder, (clip, text, speaker) in track(self.rows, f"prepare: {self.name}", len(self), unit="recordings"):
-            yield _cut(folder / "clips" / f"{clip.removesuffix('.mp3')}.mp3", text, folder.name, speaker)
 
 
 def read(path: Path, languages: Sequence[str] = ()) -> dict[str, Split]:
@@ -52,7 +28,22 @@ def read(path: Path, languages: Sequence[str] = ()) -> dict[str, Split]:
     read become cuts that stage 0 rejects.
     """
     folders = _folders(path, languages)
-    return {name: Split(name, folders) for name in SPLITS}
+    return {name: Split(name, partial(_read_split, folders, name)) for name in SPLITS}
+
+
+def _read_split(folders: Sequence[Path], split: str) -> list[Utterance]:
+    """In the order of the tables of all languages."""
+    return [
+        utterance_of(folder / "clips", clip, text, folder.name, speaker)
+        for folder in folders
+        for clip, text, speaker in _read_table(folder / f"{split}.tsv")
+    ]
+
+
+def utterance_of(clips: Path, clip: str, *said: Any) -> Utterance:
+    """Of a clip as tables name it, with or without its ending."""
+    audio = clips / f"{clip.removesuffix('.mp3')}.mp3"
+    return Utterance(audio.stem, audio, *said)
 
 
 def _folders(path: Path, languages: Sequence[str]) -> list[Path]:
@@ -60,10 +51,9 @@ def _folders(path: Path, languages: Sequence[str]) -> list[Path]:
     found = {table.parent.name: table.parent for table in sorted(path.glob("*/train.tsv"))}
     missing = [code for code in languages if code not in found]
     if missing or not found:
-        there = ", ".join(sorted(entry.name for entry in path.iterdir())[:20]) or "nothing"
         raise FileNotFoundError(
-            f"corpus.path: no {', '.join(missing) or '<locale>'}/train.tsv in {path}; there is: {there}. Set it to the "
-            "folder that holds those of the languages, or choose among them with corpus.languages=[...]"
+            f"corpus.path: no {', '.join(missing) or '<locale>'}/train.tsv in {path}; there is: {there(path)}. Set it "
+            "to the folder that holds those of the languages, or choose among them with corpus.languages=[...]"
         )
     return [found[code] for code in languages or found]
 
@@ -96,15 +86,3 @@ def _rows(file: Path, lines: Iterator[str], columns: int) -> Iterator[list[str]]
 def _fields(line: str) -> list[str]:
     """Quotation marks belong to the sentence: these tables have no quoted fields."""
     return line.rstrip("\n").split("\t")
-
-
-def _cut(clip: Path, text: str, language: str, speaker: str) -> MonoCut:
-    recording = recording_of(clip)
-    supervision = SupervisionSegment(
-        id=recording.id, recording_id=recording.id, start=0.0, duration=recording.duration, channel=0, text=text,
-        language=language, speaker=speaker,
-    )  # fmt: skip
-    return MonoCut(
-        id=recording.id, start=0.0, duration=recording.duration, channel=0, recording=recording,
-        supervisions=[supervision],
-    )  # fmt: skip

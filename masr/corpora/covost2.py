@@ -7,15 +7,12 @@ into German, has transcripts only.
 """
 
 import csv
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
-from lhotse import MonoCut, SupervisionSegment
-
-from masr.corpora import recording_of
-from masr.progress import track
+from masr.corpora import Split, Utterance
+from masr.corpora.commonvoice import utterance_of
 
 SPLITS = ("train", "dev", "test")
 # The folder of clips instead of a million of them: its time changes when a clip comes or goes.
@@ -24,28 +21,6 @@ COLUMNS = ("path", "sentence", "translation", "client_id")
 INTO = "en"
 ENGLISH_INTO = "de"
 """The recordings and splits of English are the same for all 15 languages into which it is translated."""
-
-
-@dataclass
-class Split:
-    """Cuts of a split, in the order of its tables: read when asked for, clips opened one by one."""
-
-    name: str
-    path: Path
-    languages: list[str]
-
-    @cached_property
-    def rows(self) -> list[tuple[str, list[str]]]:
-        """Language, and ``COLUMNS``, of every clip."""
-        tables = {code: _table(self.path, code, self.name) for code in self.languages}
-        return [(code, row) for code, table in tables.items() for row in _read_table(table)]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __iter__(self) -> Iterator[MonoCut]:
-        for code, row in track(self.rows, f"prepare: {self.name}", len(self), unit="recordings"):
-            yield _cut(self.path / code / "clips", code, row)
 
 
 def read(path: Path, languages: Sequence[str] = ()) -> dict[str, Split]:
@@ -68,7 +43,21 @@ def read(path: Path, languages: Sequence[str] = ()) -> dict[str, Split]:
             f"corpus.path: no {', '.join(silent)} in {path}: unpack the archive of each language of Common Voice 4 "
             "into a folder of its own, named as the language"
         )
-    return {name: Split(name, path, chosen) for name in SPLITS}
+    return {name: Split(name, partial(_read_split, path, chosen, name)) for name in SPLITS}
+
+
+def _read_split(path: Path, languages: Sequence[str], split: str) -> list[Utterance]:
+    """In the order of the tables of all languages."""
+    tables = {code: _read_table(_table(path, code, split)) for code in languages}
+    return [
+        utterance_of(path / code / "clips", clip, text, code, speaker, _translation(code, translation))
+        for code, table in tables.items()
+        for clip, text, translation, speaker in table
+    ]
+
+
+def _translation(language: str, text: str) -> dict[str, str] | None:
+    return {INTO: text} if language != INTO and text.strip() else None
 
 
 def _languages(path: Path) -> list[str]:
@@ -111,17 +100,3 @@ def _read_table(file: Path) -> list[list[str]]:
             return rows
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{file}: not a table of UTF-8 text: {error}") from error
-
-
-def _cut(clips: Path, language: str, row: list[str]) -> MonoCut:
-    clip, text, translation, speaker = row
-    recording = recording_of(clips / f"{clip.removesuffix('.mp3')}.mp3")
-    translated = language != INTO and translation.strip()
-    supervision = SupervisionSegment(
-        id=recording.id, recording_id=recording.id, start=0.0, duration=recording.duration, channel=0, text=text,
-        language=language, speaker=speaker, custom={"translation": {INTO: translation}} if translated else None,
-    )  # fmt: skip
-    return MonoCut(
-        id=recording.id, start=0.0, duration=recording.duration, channel=0, recording=recording,
-        supervisions=[supervision],
-    )  # fmt: skip

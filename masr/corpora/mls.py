@@ -9,9 +9,9 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from lhotse import MonoCut, Recording, SupervisionSegment
+from lhotse import MonoCut, Recording
 
-from masr.corpora import recording_of
+from masr.corpora import recording_of, there, whole_cut
 from masr.progress import track
 
 # Folders of chapters instead of a million recordings: their time changes when a recording comes or goes.
@@ -47,10 +47,9 @@ def _folders(path: Path, languages: Sequence[str]) -> dict[str, Path]:
     found = {code: folder for code, both in kinds.items() for folder in both[::-1] if folder.is_dir()}
     wanted = languages or list(found) or list(LANGUAGES)
     if missing := [" or ".join(folder.name for folder in kinds[code]) for code in wanted if code not in found]:
-        there = ", ".join(sorted(entry.name for entry in path.iterdir())[:20]) or "nothing"
         raise FileNotFoundError(
-            f"corpus.path: no folder {', '.join(missing)} in {path}; there is: {there}. Unpack what is missing there, "
-            "or choose among what there is with corpus.languages=[...]"
+            f"corpus.path: no folder {', '.join(missing)} in {path}; there is: {there(path)}. Unpack what is missing "
+            "there, or choose among what there is with corpus.languages=[...]"
         )
     return {code: found[code] for code in wanted}
 
@@ -106,10 +105,4 @@ def _audio_of(name: str, split: Path) -> Path:
 
 
 def _cut(name: str, text: str, language: str, recording: Recording) -> MonoCut:
-    supervision = SupervisionSegment(
-        id=name, recording_id=recording.id, start=0.0, duration=recording.duration, channel=0, text=text,
-        language=language, speaker=name.split("_")[0],
-    )  # fmt: skip
-    return MonoCut(
-        id=name, start=0.0, duration=recording.duration, channel=0, recording=recording, supervisions=[supervision]
-    )
+    return whole_cut(recording, name, text, language, name.split("_")[0])

@@ -19,7 +19,7 @@ from masr.nn.attention_decoder import AttentionDecoder
 from masr.nn.contrastive import CPC, SELF_SUPERVISED, BestRQ
 from masr.nn.encoder import Encoder, EncoderOutput
 from masr.nn.heads import CTCHead, LanguageClassifier
-from masr.nn.subsampling import length_mask
+from masr.nn.subsampling import length_mask, masked_mean
 from masr.nn.summary_adapters import MixedAdapters
 from masr.nn.translation import Translator
 from masr.text.tokenizer import BLANK, START_END, Tokenizer
@@ -244,8 +244,7 @@ def by_language(losses: dict[str, Tensor], languages: list[str]) -> dict[str, Te
 
 def utterance_mean(features: Tensor, lengths: Tensor) -> Tensor:
     """(B, T, F), (B,) -> (B, 1, F): the mean of each utterance's own frames."""
-    own = length_mask(lengths, features.shape[1])[:, :, None]
-    return (features * own).sum(1, keepdim=True) / lengths.clamp(min=1)[:, None, None]
+    return masked_mean(features, length_mask(lengths, features.shape[1]))
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from masr.config import SelfSupervised
 from masr.data.features import FRAME_SHIFT
 from masr.nn.encoder import EncoderOutput
-from masr.nn.subsampling import length_mask
+from masr.nn.subsampling import length_mask, masked_mean
 
 View = tuple[Tensor, Tensor]
 """Features (B, T, F) and lengths (B,) for the encoder."""
@@ -108,9 +108,9 @@ class BestRQ(nn.Module):
 
 def _statistics(features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (B, 1, F) of each utterance's own frames."""
-    own, number = length_mask(lengths, features.shape[1])[..., None], lengths[:, None, None]
-    mean = (features * own).sum(1, keepdim=True) / number
-    variance = ((features - mean).square() * own).sum(1, keepdim=True) / number
+    own = length_mask(lengths, features.shape[1])
+    mean = masked_mean(features, own)
+    variance = masked_mean((features - mean).square(), own)
     return mean, (variance + 1e-5).sqrt()
 
 

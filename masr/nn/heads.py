@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from masr.nn.hierarchical_softmax import TreePaths
-from masr.nn.subsampling import length_mask
+from masr.nn.subsampling import length_mask, masked_mean
 from masr.vocab.tree import Tree
 
 
@@ -48,8 +48,7 @@ class LanguageClassifier(nn.Module):
 
     def log_probs(self, frames: Tensor, lengths: Tensor) -> Tensor:
         """(B, T, D) -> (B, K)."""
-        mask = length_mask(lengths, frames.shape[1])[:, :, None]
-        mean = (frames * mask).sum(1) / lengths[:, None]
+        mean = masked_mean(frames, length_mask(lengths, frames.shape[1]))[:, 0]
         return F.log_softmax(self.output(mean).float(), dim=-1)
 
     def loss(self, frames: Tensor, lengths: Tensor, languages: Tensor) -> Tensor:

@@ -12,6 +12,14 @@ def length_mask(lengths: Tensor, size: int) -> Tensor:
     return torch.arange(size, device=lengths.device) < lengths[:, None]
 
 
+def masked_mean(frames: Tensor, mask: Tensor | None) -> Tensor:
+    """(B, T, D) -> (B, 1, D): the mean of the frames for which ``mask`` (B, T) is True; of all without one."""
+    if mask is None:
+        return frames.mean(1, keepdim=True)
+    own = mask[..., None]
+    return (frames * own).sum(1, keepdim=True) / own.sum(1, keepdim=True).clamp(min=1)
+
+
 class Subsampling(nn.Module):
     """(B, T, F) -> (B, T / factor rounded up, D); frames past an utterance's length count as zeros throughout.
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from masr.config import Encoder as EncoderOptions
 from masr.nn.mamba import without_decay
+from masr.nn.subsampling import masked_mean
 
 LEARNT = ("summary", "mean", "frame")
 """Kinds of weights that a classifier of languages gives; the others follow from the prompt alone."""
@@ -189,14 +190,6 @@ class LanguageAdapters(nn.Module):
             return F.cross_entropy(logits, languages, reduction="none")
         right = F.one_hot(languages, logits.shape[-1]).to(logits.dtype)
         return F.binary_cross_entropy_with_logits(logits, right, reduction="none").sum(-1)
-
-
-def masked_mean(frames: Tensor, mask: Tensor | None) -> Tensor:
-    """(B, T, D), (B, T) -> (B, 1, D)."""
-    if mask is None:
-        return frames.mean(1, keepdim=True)
-    own = mask[..., None]
-    return (frames * own).sum(1, keepdim=True) / own.sum(1, keepdim=True).clamp(min=1)
 
 
 def _check(options: EncoderOptions, languages: Sequence[str]) -> None:

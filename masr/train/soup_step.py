@@ -18,6 +18,7 @@ from masr.nn.encoder import EncoderOutput
 from masr.soup.conflict import Conflicts
 from masr.soup.gradients import Cotangents, directional_change
 from masr.soup.levels import Level, Soup
+from masr.train.checkpoint import random_state, set_random_state
 from masr.train.log import Meter, counted
 
 TASKS = {
@@ -110,7 +111,7 @@ class SoupStep:
         _sum_over_processes(tensor for direction in self.directions.values() for tensor in direction)
 
     def _batch(self, batch: Batch, update: Update, meter: Meter | None, gives_directions: bool) -> bool:
-        batch, before = batch.to(self.accelerator.device), _random_state(self.accelerator.device)
+        batch, before = batch.to(self.accelerator.device), random_state()
         with self.accelerator.autocast():
             encoded, target = self.model.encode_views(batch)
             cuts = [output.cut() for output in encoded]
@@ -176,7 +177,7 @@ class SoupStep:
 
         def outputs() -> list[Tensor]:
             with torch.random.fork_rng():  # the same dropout
-                _set_random_state(self.accelerator.device, before)
+                set_random_state(before)
                 return _tensors(self.model.encode_views(batch)[0])
 
         scale = 1.0 if self.accelerator.scaler is None else self.accelerator.scaler.get_scale()
@@ -272,13 +273,3 @@ def _sum_over_processes(tensors: Iterable[Tensor]) -> None:
     dist.all_reduce(flat)
     for tensor, part in zip(found, flat.split([tensor.numel() for tensor in found]), strict=True):
         tensor.copy_(part.view_as(tensor))
-
-
-def _random_state(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-
-
-def _set_random_state(device: torch.device, state: tuple[Tensor, Tensor | None]) -> None:
-    torch.set_rng_state(state[0])
-    if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], device)

@@ -29,7 +29,6 @@ from masr.models.recognizer import WEIGHTS, Recognizer, save_model
 from masr.nn.contrastive import SELF_SUPERVISED
 from masr.progress import clock, say, track
 from masr.soup.levels import Soup
-from masr.soup.plots import draw_soup
 from masr.train import checkpoint as checkpoints
 from masr.train.evaluate import Evaluation, evaluate
 from masr.train.log import Meter, RunLog, counted
@@ -249,6 +248,8 @@ class Trainer:
         if self.is_main:
             self._report(result)
             if self.soup is not None:
+                from masr.soup.plots import draw_soup  # matplotlib takes half a second, which a start need not wait for
+
                 draw_soup(self.folder / "soup", self.folder / "log.jsonl", self.soup.conflicts)
             if better or not (self.folder / WEIGHTS).exists():
                 save_model(self.folder, self.recognizer, self.averaged.state_dict())
