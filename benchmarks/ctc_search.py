@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from masr.corpora import freevoices
-from masr.data.features import LogMel, load_audio
+from masr.data.features import load_audio, log_mel_of
 from masr.decode.prefix_beam import DEFAULT_PRUNING, Pruning, ctc_prefix_beam
 from masr.models.recognizer import load_model
 
@@ -70,7 +70,7 @@ def recognised(every: int = 10) -> tuple[list[np.ndarray], list[str], float]:
     """Log-probabilities (T, V) that the shipped model gives every tenth freevoices test recording, the pieces, and the
     seconds of a frame."""
     model = load_model(RECIPE / "model")
-    log_mel, found = LogMel(model.config.features.mel_bins), []
+    log_mel, found = log_mel_of(model.config.features), []
     for cut in freevoices.read(RECIPE / "corpus")["test"][::every]:
         features = torch.from_numpy(log_mel(load_audio(cut)))
         encoded = model.encode(features[None], torch.tensor([len(features)]))

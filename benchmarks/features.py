@@ -17,7 +17,7 @@ import torch
 from measure import ROOT, print_head, print_row, ratio_line, seconds_in_turn
 
 from masr.corpora import freevoices
-from masr.data.features import SAMPLING_RATE, LogMel, load_audio
+from masr.data.features import SAMPLING_RATE, KaldiLogMel, load_audio
 
 MEL_BINS = 80
 
@@ -59,7 +59,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     recordings = read_recordings(arguments.corpus, arguments.split, arguments.limit)
-    log_mel, options = LogMel(MEL_BINS), kaldi_options()
+    log_mel, options = KaldiLogMel(MEL_BINS), kaldi_options()
 
     differences = []
     for audio in recordings:

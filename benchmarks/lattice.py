@@ -28,7 +28,7 @@ from kaldialign import edit_distance
 
 from masr.config import Lattice
 from masr.corpora import freevoices
-from masr.data.features import LogMel, load_audio
+from masr.data.features import load_audio, log_mel_of
 from masr.decode.language_model import estimate
 from masr.decode.lattice import kaldi
 from masr.decode.lattice.graph import Graph, compose_graph, make_lexicon, word_grammar
@@ -47,7 +47,7 @@ Result = dict[str, Any]
 @torch.no_grad()
 def recognised(model: Recognizer, language: str, limit: int) -> tuple[list[np.ndarray], list[str]]:
     """Log-probabilities (T, V) of test recordings in one language, and what was said."""
-    log_mel, found, texts = LogMel(model.config.features.mel_bins), [], []
+    log_mel, found, texts = log_mel_of(model.config.features), [], []
     cuts = [cut for cut in freevoices.read(RECIPE / "corpus")["test"] if cut.supervisions[0].language == language]
     for cut in cuts[:limit]:
         features = torch.from_numpy(log_mel(load_audio(cut)))

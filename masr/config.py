@@ -49,8 +49,10 @@ class Corpus(Section):
 
 
 class Features(Section):
+    kind: Literal["kaldi", "whisper"] = "kaldi"
+    """Log-mel energies of 25 ms every 10 ms at 16 kHz, as Kaldi computes them or as Whisper does."""
     mel_bins: Positive = 80
-    """Log-mel filters (Kaldi-compatible, 25 ms windows every 10 ms, 16 kHz)."""
+    """Their number in a frame."""
     on_the_fly: bool = False
     """Compute features while training instead of storing them in stage 1."""
     speed_perturbation: Annotated[list[PositiveFloat], Field(min_length=1)] = [0.9, 1.0, 1.1]
@@ -90,8 +92,8 @@ class TranslationVocab(Section):
 
 
 class Vocab(Section):
-    kind: Literal["char", "bpe", "unigram"] = "char"
-    """Units of text; bpe and unigram are SentencePiece models."""
+    kind: Literal["char", "bpe", "unigram", "whisper"] = "char"
+    """Units of text; bpe and unigram are SentencePiece models, whisper takes the tokens of model.pretrained."""
     size: Positive = 500
     """Pieces per SentencePiece model (bpe, unigram)."""
     per_language: bool = False
@@ -310,7 +312,22 @@ class SelfSupervised(Section):
     """Share of the speech that it masks, if masks did not overlap."""
 
 
+class Whisper(Section):
+    """How a pretrained Whisper is used."""
+
+    context: Literal["clip", "full"] = "clip"
+    """It hears a recording as long as that is, or filled up with silence to 30 s, as it was trained."""
+    margin: Annotated[float, Field(ge=0.0)] = 0.5
+    """Seconds of silence after a clip."""
+    language_codes: dict[str, str] = {}
+    """Codes by which Whisper knows languages that it calls otherwise, or does not know: {sr-Latn: sr, ast: es}."""
+
+
 class Model(Section):
+    pretrained: str | None = None
+    """A Whisper (Radford et al. 2022, arXiv 2212.04356) in the format of Hugging Face: a folder, or the name of one on
+    its hub. It takes the place of encoder and attention decoder, whose sizes then count for nothing."""
+    whisper: Whisper = Whisper()
     normalization: Literal["utterance", "corpus"] = "utterance"
     """Mean taken off the log-mel features: each utterance's own (removes level and microphone) or the corpus's."""
     encoder: Encoder = Encoder()
@@ -506,3 +523,21 @@ class Config(Section):
     train: Train = Train()
     language_model: LanguageModel = LanguageModel()
     decode: Decode = Decode()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.model.pretrained is None:
+            if self.vocab.kind == "whisper":
+                raise ValueError("vocab.kind=whisper: the tokens of which Whisper? Set model.pretrained")
+            return self
+        wanted = {
+            "features.kind": (self.features.kind, "whisper"), "vocab.kind": (self.vocab.kind, "whisper"),
+            "vocab.output": (self.vocab.output, "softmax"), "vocab.language_token": (self.vocab.language_token, False),
+            "model.ctc.weight": (self.model.ctc.weight, 0.0),
+        }  # fmt: skip
+        wrong = [f"{name}={there} must be {right}" for name, (there, right) in wanted.items() if there != right]
+        if not self.model.attention_decoder.weight:
+            wrong += ["model.attention_decoder.weight must not be 0"]
+        if wrong:
+            raise ValueError(f"model.pretrained: with a Whisper {', '.join(wrong)}")
+        return self

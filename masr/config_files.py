@@ -86,6 +86,8 @@ def _parse_overrides(overrides: Sequence[str]) -> Any:
 
 def _explain(detail: ErrorDetails, sources: list[tuple[str, Any]]) -> str:
     location = [str(part) for part in detail["loc"]]
+    if not location:  # options that do not go together
+        return f"{sources[0][0]}: {detail['msg'].removeprefix('Value error, ')}"
     where = f"{_source_of(location, sources)}: {'.'.join(location)}"
     if detail["type"] != "extra_forbidden":
         return f"{where}: {_expected(location, detail)}, found {detail['input']!r}"

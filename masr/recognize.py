@@ -16,8 +16,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from masr.config import Decode
 from masr.data.audio import Audio, read_audio
-from masr.data.features import FRAME_SHIFT, SAMPLING_RATE, LogMel
-from masr.decode.alignment import add_times, timed_words
+from masr.data.features import FRAME_SHIFT, SAMPLING_RATE, log_mel_of
+from masr.decode.alignment import timed_words
 from masr.decode.hypothesis import Hypothesis
 from masr.decode.search import METHODS, Searcher, Setting
 from masr.decode.translate import translate
@@ -67,7 +67,7 @@ class SpeechRecognizer:
     def __init__(self, model: Recognizer, searcher: Searcher, setting: Setting):
         self.model, self.searcher, self.setting = model, searcher, setting
         self.options = searcher.options
-        self.log_mel = LogMel(model.config.features.mel_bins)
+        self.log_mel = log_mel_of(model.config.features)
         self.translates = False
 
     @classmethod
@@ -150,9 +150,9 @@ class SpeechRecognizer:
         utterances = utterances_of(self.model, encoded, allowed)
         [found] = self.searcher(self.options.methods[0], utterances, [self.setting])
         languages = self.model.predict_languages(encoded, found, allowed)
+        self.model.add_times([nbest[0] for nbest in found], utterances)
         transcripts = []
-        for i, (nbest, language, (start, end)) in enumerate(zip(found, languages, times, strict=True)):
-            add_times(nbest[0], utterances.log_probs[i, : utterances.ctc_lengths[i]], self.model)
+        for nbest, language, (start, end) in zip(found, languages, times, strict=True):
             words = self._words(nbest[0], start, end)
             score = nbest[0].score / max(end - start, FRAME_SHIFT)
             times_of_it = round(start, 3), round(end, 3)

@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from masr.config import Config
 from masr.config_files import load_config
 
 torch.set_num_threads(1)
+sys.path.insert(0, str(Path(__file__).parent))  # tests are not a package, but share tiny_whisper
 
 ROOT = Path(__file__).parent.parent
 CORPUS = ROOT / "egs/freevoices/corpus"

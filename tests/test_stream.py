@@ -15,7 +15,7 @@ import torch
 import masr
 from masr import cli, stream
 from masr.config import Config, Vocab
-from masr.data.features import LogMel, LogMelPieces
+from masr.data.features import KaldiLogMel, LogMelPieces
 from masr.models.recognizer import Recognizer, save_model
 from masr.nn.encoder import PIECE
 from masr.recognize import SpeechRecognizer, _Chunk
@@ -67,15 +67,15 @@ def in_parts(samples: np.ndarray, size: int) -> list[np.ndarray]:
 @pytest.mark.parametrize("size", [7, 1600, 10**6])
 def test_pieces_of_features_do_not_depend_on_the_parts_of_the_audio(speech, seconds, size):
     samples = speech[: round(seconds * RATE)]
-    pieces = LogMelPieces(LogMel(80), 64)
+    pieces = LogMelPieces(KaldiLogMel(80), 64)
     found = [piece for part in in_parts(samples, size) for piece in pieces.push(part)]
     assert {len(piece) for piece in found} <= {64}
     rest = pieces.finish()
     assert rest and all(len(piece) for piece in rest)
-    at_once = LogMelPieces(LogMel(80), 64)
+    at_once = LogMelPieces(KaldiLogMel(80), 64)
     expected = [*at_once.push(samples), *at_once.finish()]
     assert all(np.array_equal(one, other) for one, other in zip([*found, *rest], expected, strict=True))
-    whole = LogMel(80)(np.pad(samples, (0, max(0, 400 - len(samples)))))
+    whole = KaldiLogMel(80)(np.pad(samples, (0, max(0, 400 - len(samples)))))
     np.testing.assert_allclose(np.concatenate([*found, *rest]), whole, atol=2e-4)
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
-from masr.config import Prompts, SpecAugment
+from masr.config import Features, Prompts, SpecAugment
 from masr.data.augment import spec_augment
-from masr.data.features import LogMel, UnusableAudio, load_audio
+from masr.data.features import UnusableAudio, load_audio, log_mel_of
 from masr.data.prompts import Everything, Prompter, TrainingPrompts
 from masr.data.sampling import language_of, split_by_duration, translation_of
 from masr.text.tokenizer import Tokenizer
@@ -136,8 +136,8 @@ def translation_tokens(cut: Cut, tokenizer: Tokenizer) -> list[int]:
 class CutFeatures:
     """Features of a cut: stored ones if it has them, else computed from its audio."""
 
-    def __init__(self, mel_bins: int):
-        self.log_mel = LogMel(mel_bins)
+    def __init__(self, options: Features):
+        self.log_mel = log_mel_of(options)
 
     def __call__(self, cut: Cut) -> Tensor:
         """(T, F); UnusableAudio when they cannot be had."""
@@ -168,13 +168,13 @@ class TrainingUpdates(Dataset):
     """The updates of one epoch from number ``first`` on, as one process sees them."""
 
     def __init__(
-        self, updates: list[list[Cut]], tokenizer: Tokenizer, mel_bins: int, augment: SpecAugment | None, seed: int,
+        self, updates: list[list[Cut]], tokenizer: Tokenizer, options: Features, augment: SpecAugment | None, seed: int,
         device_seconds: float, rank: int = 0, world_size: int = 1, prompts: Prompts | None = None,
         samples: int = 1, unlabelled: list[list[Cut]] | None = None,
     ):  # fmt: skip
         self.updates, self.tokenizer, self.augment, self.seed = updates, tokenizer, augment, seed
         self.device_seconds, self.rank, self.world_size = device_seconds, rank, world_size
-        self.mel_bins, self.load, self.samples = mel_bins, CutFeatures(mel_bins), samples
+        self.mel_bins, self.load, self.samples = options.mel_bins, CutFeatures(options), samples
         self.unlabelled = unlabelled or []
         self.prompt = TrainingPrompts(prompts or Prompts(), tokenizer.languages, seed)
 

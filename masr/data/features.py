@@ -1,5 +1,6 @@
 """Log-mel features of audio, and their statistics. T frames of 10 ms, F mel bins, S samples."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,6 +10,8 @@ import torch
 from lhotse import Fbank, FbankConfig
 from lhotse.augmentation import Speed
 from lhotse.cut import Cut
+
+from masr.config import Features
 
 SAMPLING_RATE = 16000
 FRAME_SHIFT = 0.01  # seconds
@@ -21,11 +24,10 @@ class UnusableAudio(ValueError):
     """Audio that cannot be turned into features; the message says why."""
 
 
-class LogMel:
-    """Kaldi-compatible log-mel filterbank energies, computed by lhotse."""
+class LogMel(ABC):
+    """Log-mel energies: `log_mel_of` gives those of a config."""
 
-    def __init__(self, mel_bins: int):
-        self.fbank = Fbank(FbankConfig(sampling_rate=SAMPLING_RATE, num_mel_bins=mel_bins))
+    name: str
 
     def __call__(self, audio: np.ndarray) -> np.ndarray:
         """(S,) samples at 16 kHz in [-1, 1] -> (T, F) float32; UnusableAudio when too short or not finite."""
@@ -33,8 +35,50 @@ class LogMel:
             raise UnusableAudio(f"{audio.size or 'no'} samples are less than one window of {WINDOW} s")
         if not np.isfinite(audio).all():
             raise UnusableAudio(f"{int((~np.isfinite(audio)).sum())} samples are NaN or infinite")
+        return self.extract(audio)
+
+    @abstractmethod
+    def extract(self, audio: np.ndarray) -> np.ndarray:
+        """(S,) -> (T, F)."""
+
+
+class KaldiLogMel(LogMel):
+    """Kaldi-compatible ones, computed by lhotse."""
+
+    def __init__(self, mel_bins: int):
+        self.fbank = Fbank(FbankConfig(sampling_rate=SAMPLING_RATE, num_mel_bins=mel_bins))
+        self.name = self.fbank.name
+
+    def extract(self, audio: np.ndarray) -> np.ndarray:
         features = self.fbank.extract(audio, SAMPLING_RATE)
         return features if isinstance(features, np.ndarray) else features.numpy()
+
+
+class WhisperLogMel(LogMel):
+    """Those of Whisper, computed by transformers: all frames whose window reaches into the audio, 30 s at most."""
+
+    name = "whisper-fbank"
+    longest = 30.0
+    """Seconds."""
+
+    def __init__(self, mel_bins: int):
+        from transformers import WhisperFeatureExtractor
+
+        self.extractor = WhisperFeatureExtractor(feature_size=mel_bins)
+
+    def extract(self, audio: np.ndarray) -> np.ndarray:
+        if (seconds := audio.size / SAMPLING_RATE) > self.longest:
+            raise UnusableAudio(f"{seconds:.2f} s of audio, but Whisper hears {self.longest:g} s at most")
+        silence = np.pad(audio.astype(np.float32), (0, WINDOW_SAMPLES))
+        found = self.extractor(silence, sampling_rate=SAMPLING_RATE, padding="do_not_pad", return_tensors="np")
+        frames = min(-(-(audio.size + WINDOW_SAMPLES // 2) // SHIFT), int(self.longest / FRAME_SHIFT))
+        return found["input_features"][0].T[:frames].copy()
+
+
+def log_mel_of(options: Features) -> LogMel:
+    """The features that a config asks for."""
+    kinds = {"kaldi": KaldiLogMel, "whisper": WhisperLogMel}
+    return kinds[options.kind](options.mel_bins)
 
 
 class LogMelPieces:

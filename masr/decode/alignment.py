@@ -71,9 +71,9 @@ def timed_words(best: Hypothesis, model: SearchableModel) -> list[tuple[str, flo
     """``(word, start, end)`` in seconds of a hypothesis with times; none without."""
     if not best.timestamps:
         return []
-    pieces = [model.tokenizer.pieces[i] for i in best.tokens]
-    spoken = [(p, t) for p, t in zip(pieces, best.timestamps, strict=True) if not p.startswith("<")]
-    return word_times([p for p, _ in spoken], [t for _, t in spoken])
+    pieces = zip(model.tokenizer.word_pieces(best.tokens), best.timestamps, strict=True)
+    spoken = [(piece, times) for piece, times in pieces if piece]
+    return word_times([piece for piece, _ in spoken], [times for _, times in spoken])
 
 
 def _check(log_probs: Tensor, tokens: Sequence[int], blank: int) -> None:

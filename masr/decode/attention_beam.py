@@ -60,6 +60,7 @@ def attention_beam(
     n_best: int = 1,
     sos_eos: int,
     max_length_ratio: float = 1.0,
+    longest: int | None = None,
     ctc_log_probs: Tensor | None = None,
     ctc_lengths: Tensor | None = None,
     ctc_weight: float = 0.0,
@@ -72,14 +73,12 @@ def attention_beam(
 
     ``frames`` (B, T, D), ``lengths`` (B,) in frames; ``ctc_log_probs`` (B, S, V) in nats and ``ctc_lengths`` (B,),
     needed when ``ctc_weight`` (0 to 1) is above 0; without ``ctc_lengths`` they are over the same frames. A transcript
-    has at most ``max_length_ratio`` tokens per frame, but one token is always allowed, and only tokens of ``allowed``
-    (B, V) bool (None: all). ``length_bonus`` is in nats per token. ``language_weights`` (B, L) are for a decoder with
-    language adapters. ``parts`` are the log-probabilities ``attention`` and, with CTC, ``ctc``, before weighting. An
-    utterance without frames has one empty transcript with score 0; one for which no transcript is possible has one
-    empty transcript with score -inf.
+    has at most ``max_length_ratio`` tokens per frame and ``longest`` in all, but one token is always allowed, and only
+    tokens of ``allowed`` (B, V) bool (None: all). ``length_bonus`` is in nats per token. ``language_weights`` (B, L)
+    are for a decoder that asks for them. ``parts`` are the log-probabilities ``attention`` and, with CTC, ``ctc``,
+    before weighting. An utterance without frames has one empty transcript with score 0; one for which no transcript is
+    possible has one empty transcript with score -inf.
 
-    An utterance is done when ``n_best`` finished transcripts beat every unfinished one (whose score can only fall when
-    ``length_bonus`` is not positive), or when all unfinished ones are END_MARGIN behind the best finished one.
     ValueError when an option is out of range, ``ctc_log_probs`` is missing, or a score is NaN.
     """
     _check(beam, n_best, ctc_weight, ctc_log_probs)
@@ -92,7 +91,7 @@ def attention_beam(
             scorer = CTCPrefixScorer(
                 ctc_log_probs[rows], (lengths if ctc_lengths is None else ctc_lengths)[rows], beam, blank, sos_eos
             )
-        limits = (lengths[rows] * max_length_ratio).long().clamp(min=1)
+        limits = (lengths[rows] * max_length_ratio).long().clamp(min=1, max=longest)
         weights = None if language_weights is None else language_weights[rows]
         state = decoder.start(frames[rows], lengths[rows], beam, weights)
         search = _Search(decoder, state, scorer, limits, options, None if allowed is None else allowed[rows])

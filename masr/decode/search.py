@@ -96,27 +96,28 @@ def _prefix_beam(searcher: Searcher, utterances: Utterances, settings: Sequence[
 
 
 def _attention(searcher: Searcher, utterances: Utterances, settings: Sequence[Setting]) -> list[NBest]:
-    return [_attention_search(searcher, utterances, ctc_weight=0.0)]
+    return [attention_search(searcher.model, utterances, searcher.options)]
 
 
 def _joint(searcher: Searcher, utterances: Utterances, settings: Sequence[Setting]) -> list[NBest]:
-    return [_attention_search(searcher, utterances, searcher.options.ctc_weight)]
+    return [attention_search(searcher.model, utterances, searcher.options, searcher.options.ctc_weight)]
 
 
 def _translation(searcher: Searcher, utterances: Utterances, settings: Sequence[Setting]) -> list[NBest]:
     return [translate(searcher.model.translator, utterances, searcher.options)]
 
 
-def _attention_search(searcher: Searcher, utterances: Utterances, ctc_weight: float) -> NBest:
-    model, options = searcher.model, searcher.options
+def attention_search(model: SearchableModel, utterances: Utterances, options: Decode, ctc_weight: float = 0.0) -> NBest:
+    """`attention_beam` with what a model knows of itself."""
     decoder = model.attention_decoder
     if options.tree_search != "all" and utterances.allowed.all():  # what is found may not be what is allowed
         decoder = decoder.with_tree_search(options.tree_search)
     return attention_beam(
         decoder, utterances.frames, utterances.lengths, beam=options.beam, n_best=options.n_best,
-        sos_eos=model.attention_decoder.sos_eos, ctc_weight=ctc_weight, length_bonus=options.length_bonus,
+        sos_eos=model.attention_decoder.sos_eos, blank=model.attention_decoder.blank, ctc_weight=ctc_weight,
+        length_bonus=options.length_bonus,
         ctc_log_probs=utterances.log_probs if ctc_weight else None, ctc_lengths=utterances.ctc_lengths,
-        max_length_ratio=model.ctc.upsampling, allowed=utterances.allowed,
+        max_length_ratio=model.tokens_per_frame, longest=model.attention_decoder.longest, allowed=utterances.allowed,
         language_weights=utterances.language_weights,
     )  # fmt: skip
 
@@ -273,10 +274,11 @@ def _with_zero(settings: list[Setting]) -> list[Setting]:
 
 @dataclass(frozen=True)
 class Method:
-    """A search, the scales among which dev chooses, and what it needs beside the CTC head."""
+    """A search, the scales among which dev chooses, and what it needs."""
 
     search: Search
     scales: Callable[[Decode], list[Setting]] = _no_scales
+    ctc: bool = True
     decoder: bool = False
     ngrams: bool = False
     neural: bool = False
@@ -294,7 +296,7 @@ class Method:
 METHODS = {
     "ctc-greedy": Method(_greedy, biased=False),
     "ctc-prefix-beam": Method(_prefix_beam),
-    "attention-beam": Method(_attention, decoder=True, biased=False),
+    "attention-beam": Method(_attention, ctc=False, decoder=True, biased=False),
     "joint-beam": Method(_joint, decoder=True, biased=False),
     "lattice-h": Method(_graph_search("h")),
     "lattice-hl": Method(_graph_search("hl"), ngrams=True),
@@ -305,7 +307,7 @@ METHODS = {
     "nbest-lm-rescoring": Method(_rescoring("ngrams"), _nbest_scales("token-lm", "word-lm"), ngrams=True),
     "neural-lm-rescoring": Method(_rescoring("neural-lm"), _nbest_scales("neural-lm"), neural=True),
     "attention-rescoring": Method(_rescoring("attention"), _nbest_scales("attention"), decoder=True),
-    "translation-beam": Method(_translation, biased=False, translates=True),
+    "translation-beam": Method(_translation, ctc=False, biased=False, translates=True),
 }
 
 
@@ -329,6 +331,8 @@ def check_methods(options: Decode, model: SearchableModel) -> None:
     if options.tree_search != "all" and getattr(model, "tree", None) is None:
         raise ValueError(f"decode.tree_search={options.tree_search}: this model has no tree (vocab.output=softmax)")
     for name in options.methods:
+        if METHODS[name].ctc and model.ctc is None:
+            raise ValueError(f"decode.methods: {name} needs CTC, which this model has not; use attention-beam")
         if METHODS[name].decoder and model.attention_decoder is None:
             raise ValueError(
                 f"decode.methods: {name} needs an attention decoder, and this model was trained without one "

@@ -30,6 +30,9 @@ class SearchableModel(Protocol):
     @property
     def frame_seconds(self) -> float: ...
 
+    @property
+    def tokens_per_frame(self) -> float: ...
+
 
 @dataclass
 class Utterances:
@@ -40,7 +43,7 @@ class Utterances:
     lengths: Tensor
     """(B,)"""
     log_probs: Tensor
-    """(B, S, V) of CTC, -inf for tokens of languages that are not allowed."""
+    """(B, S, V) of CTC, -inf for tokens of languages that are not allowed; no frames (S = 0) without CTC."""
     ctc_lengths: Tensor
     """(B,)"""
     languages: list[tuple[str, ...]]
@@ -58,7 +61,10 @@ class Utterances:
 
 def utterances_of(model: SearchableModel, encoded: Encoded, allowed: Tensor) -> Utterances:
     """What the searches are given; ``allowed`` (B, K) are the languages that each utterance may be in."""
-    log_probs, lengths = model.ctc.log_probs(encoded.frames, encoded.lengths)
+    if model.ctc is None:
+        log_probs, lengths = encoded.frames.new_zeros(len(allowed), 0, len(model.tokenizer)), encoded.lengths * 0
+    else:
+        log_probs, lengths = model.ctc.log_probs(encoded.frames, encoded.lengths)
     if log_probs.isnan().any():
         raise ValueError("the model's CTC posteriors are NaN: its weights or the features are damaged")
     known = model.tokenizer.languages

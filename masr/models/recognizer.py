@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -13,7 +13,9 @@ from masr.config import Config
 from masr.config_files import load_config, save_config
 from masr.data.batches import Batch
 from masr.data.features import FRAME_SHIFT
+from masr.decode.alignment import add_times
 from masr.decode.hypothesis import Hypothesis
+from masr.decode.utterances import Utterances
 from masr.files import written_beside
 from masr.nn.attention_decoder import AttentionDecoder
 from masr.nn.contrastive import CPC, SELF_SUPERVISED, BestRQ
@@ -36,9 +38,14 @@ class Recognizer(nn.Module):
     feature_mean: Tensor
     feature_deviation: Tensor
 
-    def __init__(self, config: Config, tokenizer: Tokenizer, tree: Tree | None = None):
+    encoder: Encoder
+    ctc: CTCHead
+    attention_decoder: AttentionDecoder | None
+
+    def __init__(self, config: Config, tokenizer: Tokenizer, tree: Tree | None = None, pretrained: Any = None):
+        """``pretrained`` is the model whose parts it is to have, if any."""
         super().__init__()
-        options, width = config.model, config.model.encoder.width
+        options = config.model
         if not options.ctc.weight and not options.attention_decoder.weight:
             raise ValueError(
                 "model.ctc.weight and model.attention_decoder.weight are both 0: nothing learns to recognise"
@@ -53,23 +60,21 @@ class Recognizer(nn.Module):
         self.config, self.tokenizer, self.tree = config, tokenizer, tree
         self.register_buffer("feature_mean", torch.zeros(config.features.mel_bins))
         self.register_buffer("feature_deviation", torch.ones(config.features.mel_bins))
-        self.encoder = Encoder(
-            config.features.mel_bins, options.encoder, tuple(options.ctc.intermediate_layers), tokenizer.languages
-        )
-        ctc_tree = tree if options.ctc.hierarchical else None
-        self.ctc = CTCHead(width, len(tokenizer), options.ctc.upsampling, BLANK, ctc_tree)
-        self.ctc.requires_grad_(options.ctc.weight > 0)  # distributed wrappers wait for every gradient asked for
-        self.attention_decoder = self._build_decoder() if options.attention_decoder.weight else None
+        self._build_parts(pretrained)
         self.self_supervised = self._build_self_supervised() if options.self_supervised.weight else None
         self.translator = self._build_translator() if options.translation.weight else None
-        adapters = self.encoder.language_adapters
-        classified = adapters is not None and adapters.classified
-        self.language_classifier = (
-            LanguageClassifier(width, len(self.languages))
-            if options.language_classifier.weight and not classified
-            else None
-        )
+        self.language_classifier = self._build_classifier() if options.language_classifier.weight else None
         self._check_adapters()
+
+    def _build_parts(self, pretrained: Any) -> None:
+        """Encoder, CTC head and attention decoder."""
+        options, tree = self.config.model, self.tree
+        layers = tuple(options.ctc.intermediate_layers)
+        self.encoder = Encoder(self.config.features.mel_bins, options.encoder, layers, self.tokenizer.languages)
+        ctc_tree = tree if options.ctc.hierarchical else None
+        self.ctc = CTCHead(self.encoder.width, len(self.tokenizer), options.ctc.upsampling, BLANK, ctc_tree)
+        self.ctc.requires_grad_(options.ctc.weight > 0)  # distributed wrappers wait for every gradient asked for
+        self.attention_decoder = self._build_decoder() if options.attention_decoder.weight else None
 
     def _check_adapters(self) -> None:
         options, adapters = self.config.model, self.config.model.encoder.language_adapters
@@ -137,6 +142,13 @@ class Recognizer(nn.Module):
             assert self.self_supervised is not None
             return {self.config.model.self_supervised.kind: self.self_supervised.loss(outputs, target)}
         [encoded] = outputs
+        losses = self._recognition_losses(encoded, batch)
+        if self.translator is not None:
+            translations = batch.targets["translation"]
+            losses["st"] = self.translator.loss(encoded.frames, encoded.lengths, *translations, batch.languages)
+        return losses
+
+    def _recognition_losses(self, encoded: EncoderOutput, batch: Batch) -> dict[str, Tensor]:
         frames, lengths = encoded.frames, encoded.lengths
         ids, id_lengths = batch.targets["transcript"]
         losses = {}
@@ -149,8 +161,6 @@ class Recognizer(nn.Module):
             losses["attention"] = self.attention_decoder.loss(
                 frames, lengths, ids, id_lengths, encoded.language_weights
             )
-        if self.translator is not None:
-            losses["st"] = self.translator.loss(frames, lengths, *batch.targets["translation"], batch.languages)
         if self.config.model.language_classifier.weight:
             losses["lid"] = self._language_loss(encoded, self._language_numbers(batch))
         return losses
@@ -169,6 +179,16 @@ class Recognizer(nn.Module):
     def frame_seconds(self) -> float:
         """Duration of a CTC frame."""
         return FRAME_SHIFT * self.config.model.encoder.subsampling / self.config.model.ctc.upsampling
+
+    @property
+    def tokens_per_frame(self) -> float:
+        """Most tokens that an attention search writes for an encoder frame."""
+        return self.ctc.upsampling
+
+    def add_times(self, best: Sequence[Hypothesis], utterances: Utterances) -> None:
+        """Start and end of every token of the best hypothesis of each utterance, where they can be found."""
+        for row, hypothesis in enumerate(best):
+            add_times(hypothesis, utterances.log_probs[row, : utterances.ctc_lengths[row]], self)
 
     def predict_languages(
         self, encoded: EncoderOutput, found: list[list[Hypothesis]], allowed_languages: Tensor
@@ -207,22 +227,43 @@ class Recognizer(nn.Module):
     def _build_decoder(self) -> AttentionDecoder:
         options = self.config.model.attention_decoder
         return AttentionDecoder(
-            len(self.tokenizer), self.config.model.encoder.width, options.width, options.layers, options.heads,
+            len(self.tokenizer), self.encoder.width, options.width, options.layers, options.heads,
             options.feedforward, options.dropout, START_END, options.label_smoothing, self.tree, options.smoothed,
             self._decoder_adapters(),
         )  # fmt: skip
 
+    def _build_classifier(self) -> LanguageClassifier | None:
+        """One of its own, unless the encoder's adapters have them."""
+        adapters = self.encoder.language_adapters
+        classified = adapters is not None and adapters.classified
+        return None if classified else LanguageClassifier(self.encoder.width, len(self.languages))
+
     def _build_self_supervised(self) -> CPC | BestRQ:
-        options, encoder = self.config.model.self_supervised, self.config.model.encoder
+        options = self.config.model.self_supervised
         kind = SELF_SUPERVISED[options.kind]
-        return kind(self.config.features.mel_bins, encoder.width, options, encoder.subsampling)
+        return kind(self.config.features.mel_bins, self.encoder.width, options, self.encoder.factor)
 
     def _build_translator(self) -> Translator:
         if self.tokenizer.translation is None:
             raise ValueError("model.translation.weight: there is nothing to translate into: set vocab.translation.into")
-        options, width = self.config.model.translation, self.config.model.encoder.width
+        options, width = self.config.model.translation, self.encoder.width
         translated = list(self.tokenizer.translation.used)
         return Translator(len(self.tokenizer.translation), width, options, translated, START_END)
+
+    def learned(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What of a state has to be kept: all of it, unless most is that of a pretrained model."""
+        return weights
+
+    def load_learned(self, weights: dict[str, Tensor]) -> None:
+        """Takes what `learned` gave; RuntimeError when it is of another model."""
+        self.load_state_dict(weights)
+
+    def base_hash(self, weights: dict[str, Tensor]) -> str | None:
+        """Stands for what ``weights`` do not hold, if they do not hold all."""
+        return None
+
+    def save_description(self, folder: Path) -> None:
+        """Writes what a pretrained model needs beside config and weights."""
 
     def _decoder_adapters(self) -> tuple[int, int]:
         """Bottleneck and number of the adapters in the attention decoder."""
@@ -230,6 +271,15 @@ class Recognizer(nn.Module):
         if adapters is None or not adapters.options.decoder:
             return 0, 0
         return adapters.options.bottleneck, len(adapters.languages)
+
+
+def build_model(config: Config, tokenizer: Tokenizer, tree: Tree | None = None) -> Recognizer:
+    """The untrained recogniser of a config, or the pretrained one that it names."""
+    if config.model.pretrained is None:
+        return Recognizer(config, tokenizer, tree)
+    from masr.models.whisper import WhisperRecognizer, pretrained_whisper
+
+    return WhisperRecognizer(config, tokenizer, None, pretrained_whisper(config.model.pretrained))
 
 
 def by_language(losses: dict[str, Tensor], languages: list[str]) -> dict[str, Tensor]:
@@ -265,8 +315,11 @@ def parameter_count_for_one_language(model: Recognizer) -> int:
 
 
 def save_model(folder: Path, model: Recognizer, weights: dict[str, Tensor] | None = None) -> None:
-    """Makes ``folder`` a model that loads anywhere: config, tokenizer, tree, weights (default: those of ``model``)."""
-    weights = model.state_dict() if weights is None else weights
+    """Makes ``folder`` a model that loads anywhere: config, tokenizer, tree, weights (default: those of ``model``).
+
+    Of a pretrained model that did not learn only its hash is kept.
+    """
+    weights = model.learned(model.state_dict()) if weights is None else weights
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with written_beside(folder / "config.yaml") as path:
@@ -274,10 +327,23 @@ def save_model(folder: Path, model: Recognizer, weights: dict[str, Tensor] | Non
         model.tokenizer.save(folder / "vocab")
         if model.tree is not None:
             model.tree.save(folder / "vocab" / trees.FILE, model.tokenizer.hash())
+        model.save_description(folder)
+        header = {} if (base := model.base_hash(weights)) is None else {"base": base}
         with written_beside(folder / WEIGHTS) as path:
-            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path)
+            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path, header)
     except (OSError, SafetensorError) as error:
         raise OSError(f"cannot write the model in {folder}: {error}. Free space and run the same command.") from error
+
+
+def _model_of(folder: Path, config: Config, tokenizer: Tokenizer) -> Recognizer:
+    """The model of a folder before it gets its weights."""
+    if config.model.pretrained is None:
+        return Recognizer(config, tokenizer, trees.load(folder / "vocab", config.vocab, tokenizer))
+    from masr.models.whisper import load_whisper
+
+    with safe_open(folder / WEIGHTS, "pt") as file:
+        base = (file.metadata() or {}).get("base")
+    return load_whisper(folder, config, tokenizer, base)
 
 
 def load_model(folder: Path, device: str | torch.device = "cpu") -> Recognizer:
@@ -286,9 +352,9 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> Recognizer:
         raise FileNotFoundError(f"{folder} holds no trained model ({WEIGHTS} is missing): train it with `masr train`")
     config = load_config(folder / "config.yaml")
     tokenizer = Tokenizer.load(folder / "vocab")
-    model = Recognizer(config, tokenizer, trees.load(folder / "vocab", config.vocab, tokenizer))
     try:
-        model.load_state_dict({name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()})
+        model = _model_of(folder, config, tokenizer)
+        model.load_learned({name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()})
     except (SafetensorError, RuntimeError) as error:
         problem = "damaged, or not the weights of the model that config.yaml and vocab/ describe"
         raise ValueError(f"{folder / WEIGHTS}: {problem}: {error}"[:400]) from error

@@ -157,6 +157,11 @@ class AttentionDecoder(nn.Module):
     ValueError when ``width`` is odd or not a multiple of ``heads``, or ``sos_eos`` is outside the vocabulary.
     """
 
+    blank = 0
+    """Id that is never written."""
+    longest: int | None = None
+    """Most tokens of a text, if there is a limit."""
+
     def __init__(
         self,
         vocabulary_size: int,

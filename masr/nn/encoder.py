@@ -78,7 +78,7 @@ class Encoder(nn.Module):
         self.language_adapters = LanguageAdapters(options, languages) if with_adapters else None
         self.look_ahead = LookAhead(options.width, options.look_ahead) if options.look_ahead else None
         self.intermediate_layers = intermediate_layers
-        self.factor = options.subsampling
+        self.factor, self.width = options.subsampling, options.width
         self.causal = is_causal(options)
 
     def forward(self, features: Tensor, lengths: Tensor, allowed_languages: Tensor | None = None) -> EncoderOutput:

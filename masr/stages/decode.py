@@ -16,7 +16,7 @@ from masr.data.batches import Batch, CutFeatures, collate, load_usable
 from masr.data.prompts import Prompter, prompts_of
 from masr.data.rejected import Rejected
 from masr.data.sampling import split_by_duration, translation_of
-from masr.decode.alignment import add_times, timed_words
+from masr.decode.alignment import timed_words
 from masr.decode.hypothesis import Hypothesis
 from masr.decode.rescore import NBest, ScaleChoice
 from masr.decode.search import METHODS, Searcher, Setting, check_methods, result_names
@@ -116,7 +116,7 @@ def _batches(
     split: str, prompter: Prompter, model: Recognizer, config: Config, what: str
 ) -> Iterator[tuple[list[Cut], Batch]]:
     """The usable recordings of a split, with progress; the others are listed in the end."""
-    cuts, load = load_cuts(config, split), CutFeatures(model.config.features.mel_bins)
+    cuts, load = load_cuts(config, split), CutFeatures(model.config.features)
     rejected = Rejected(experiment_folder(config) / "decode" / f"{split}.rejected.tsv")
     parts = split_by_duration(cuts, config.decode.batch_seconds)
     total = sum(cut.duration for cut in cuts)
@@ -148,8 +148,7 @@ def _decode_batch(
         best = [nbest[0] for nbest in found]
         if METHODS[method].oracle:
             best = [_closest(nbest, cut) for nbest, cut in zip(found, cuts, strict=True)]
-        for row, hypothesis in enumerate(best):
-            add_times(hypothesis, utterances.log_probs[row, : utterances.ctc_lengths[row]], model)
+        model.add_times(best, utterances)
         languages = model.predict_languages(encoded, found, batch.allowed_languages)
         rows[method] = [
             _line(cut, hypothesis, nbest, language, rate * cut.duration, timed_words(hypothesis, model)) | shares

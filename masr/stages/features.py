@@ -12,7 +12,16 @@ from lhotse import CutSet, Features, LilcomChunkyWriter
 from lhotse.cut import Cut
 
 from masr.config import Config
-from masr.data.features import FRAME_SHIFT, SAMPLING_RATE, LogMel, Statistics, UnusableAudio, change_speed, load_audio
+from masr.config import Features as FeatureOptions
+from masr.data.features import (
+    FRAME_SHIFT,
+    SAMPLING_RATE,
+    Statistics,
+    UnusableAudio,
+    change_speed,
+    load_audio,
+    log_mel_of,
+)
 from masr.data.rejected import Rejected
 from masr.progress import say, track
 from masr.stages.output import StageOutput, seal_of
@@ -25,7 +34,8 @@ STATISTICS_SAMPLE = 2000  # recordings that are enough for mean and variance whe
 
 def feature_folder(config: Config) -> Path:
     """Folder of the features and their statistics."""
-    return Path(config.data_dir) / ("statistics" if config.features.on_the_fly else "fbank")
+    options, name = config.features, "statistics" if config.features.on_the_fly else "fbank"
+    return Path(config.data_dir) / (name if options.kind == "kaldi" else f"{name}-{options.kind}{options.mel_bins}")
 
 
 def run(config: Config, force: bool = False) -> None:
@@ -57,7 +67,8 @@ def run(config: Config, force: bool = False) -> None:
 
 def options(config: Config) -> dict[str, Any]:
     """What of a config decides the output of this stage."""
-    return {"features": config.features.model_dump(exclude={"jobs"})}
+    usual = {"kind"} if config.features.kind == "kaldi" else set()
+    return {"features": config.features.model_dump(exclude={"jobs", *usual})}
 
 
 def require(config: Config) -> str:
@@ -97,10 +108,10 @@ def _extract(
     store = None if config.features.on_the_fly else folder / split
     if store:
         store.mkdir()
-    speeds, bins = _speeds(config, split), config.features.mel_bins
+    speeds = _speeds(config, split)
     parts = [cuts[i : i + CUTS_PER_TASK] for i in range(0, len(cuts), CUTS_PER_TASK)]
-    tasks = [(part, speeds, store / f"{i:05}" if store else None, bins) for i, part in enumerate(parts)]
-    done, statistics = [], Statistics.empty(bins)
+    tasks = [(part, speeds, store / f"{i:05}" if store else None, config.features) for i, part in enumerate(parts)]
+    done, statistics = [], Statistics.empty(config.features.mel_bins)
     seconds = sum(cut.duration / speed for cut in cuts for speed in speeds)
     results = track(pool.map(_extract_task, tasks), f"features: {split}", seconds, _seconds_of, "s")
     for good, bad, part_statistics in results:
@@ -114,7 +125,7 @@ def _extract(
     return done
 
 
-Task = tuple[list[Cut], list[float], Path | None, int]
+Task = tuple[list[Cut], list[float], Path | None, FeatureOptions]
 Result = tuple[list[Cut], dict[str, str], Statistics]
 
 
@@ -128,8 +139,8 @@ def _one_thread() -> None:
 
 def _extract_task(task: Task) -> Result:
     """Features of some cuts at every speed, in one lilcom file: (cuts with features, rejected ids, statistics)."""
-    cuts, speeds, store, mel_bins = task
-    log_mel, statistics = LogMel(mel_bins), Statistics.empty(mel_bins)
+    cuts, speeds, store, options = task
+    log_mel, statistics = log_mel_of(options), Statistics.empty(options.mel_bins)
     good: list[Cut] = []
     bad: dict[str, str] = {}
     writer = LilcomChunkyWriter(store) if store else None
@@ -143,7 +154,7 @@ def _extract_task(task: Task) -> Result:
         copies = [at_speed(cut, speed) for speed in speeds]
         for copy, frames in zip(copies, features, strict=True):
             statistics.add(frames)
-            good.append(_attach(copy, frames, writer, log_mel.fbank.name) if writer else copy)
+            good.append(_attach(copy, frames, writer, log_mel.name) if writer else copy)
     if writer:
         writer.close()
     return good, bad, statistics

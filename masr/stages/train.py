@@ -23,6 +23,7 @@ from masr.files import file_hash
 from masr.models.recognizer import (
     WEIGHTS,
     Recognizer,
+    build_model,
     load_model,
     parameter_count,
     parameter_count_for_one_language,
@@ -97,7 +98,7 @@ def run(config: Config, force: bool = False) -> None:
 
 def _build_trainer(config: Config, folder: Path, accelerator: Accelerator) -> Trainer:
     tokenizer = load_tokenizer(config)
-    model = Recognizer(config, tokenizer, load_tree(config))
+    model = build_model(config, tokenizer, load_tree(config))
     model.set_statistics(*load_statistics(config).tensors())
     if config.train.init_from:
         start_from(Path(config.train.init_from), model, quiet=not accelerator.is_main_process)
@@ -145,7 +146,7 @@ def start_from(folder: Path, model: Recognizer, quiet: bool = False) -> None:
     Rows of a vocabulary would be those of other tokens: both must have the same one. Vectors of another tree are left.
     """
     theirs = load_model(folder)
-    if (theirs.tokenizer.pieces, theirs.tokenizer.languages) != (model.tokenizer.pieces, model.tokenizer.languages):
+    if (theirs.tokenizer.hash(), theirs.tokenizer.languages) != (model.tokenizer.hash(), model.tokenizer.languages):
         raise ValueError(
             f"train.init_from: {folder} has another vocabulary; use the data_dir and vocab it was trained with"
         )
@@ -182,12 +183,15 @@ def _problem(cut: Cut, model: Recognizer, tokenizer: Tokenizer, config: Config) 
     if not config.data.min_seconds <= cut.duration <= config.data.max_seconds:
         limits = f"data.min_seconds={config.data.min_seconds:g} to data.max_seconds={config.data.max_seconds:g}"
         return f"{cut.duration:.2f} s is outside {limits}"
+    tokens = np.array(tokenizer.encode(cut.supervisions[0].text, language_of(cut)))
+    limit = None if model.attention_decoder is None else model.attention_decoder.longest
+    if limit is not None and len(tokens) > limit:
+        return f"{len(tokens)} tokens, but the decoder writes {limit} at most"
     if not config.model.ctc.weight:
         return None
     frames = (
         int(model.encoder.subsampling.lengths(torch.tensor(int(cut.duration / FRAME_SHIFT)))) * model.ctc.upsampling
     )
-    tokens = np.array(tokenizer.encode(cut.supervisions[0].text, language_of(cut)))
     needed = len(tokens) + int((tokens[1:] == tokens[:-1]).sum())  # CTC puts a blank between equal tokens
     return f"{frames} CTC frames for {needed} tokens and blanks of CTC" if frames < needed else None
 

@@ -22,6 +22,8 @@ from masr.vocab.tree import FILE, Tree
 def vocab_folder(config: Config) -> Path:
     """``data/vocab/<kind and size>``."""
     options = config.vocab
+    if options.kind == "whisper":
+        return Path(config.data_dir) / "vocab" / Path(config.model.pretrained or "whisper").name
     name = options.kind + (str(options.size) if options.kind != "char" else "")
     name += ("-per-language" if options.per_language else "") + ("-language-token" if options.language_token else "")
     tree, source = options.tree, Path(options.tree.folder or "").name
@@ -45,7 +47,7 @@ def run(config: Config, force: bool = False) -> None:
     if not output.begin(force):
         return
     texts = read_texts(config, config.corpus.train)
-    tokenizer = train_tokenizer(texts, config.vocab)
+    tokenizer = _tokenizer(texts, config)
     tokenizer.translation = _translation_tokenizer(config)
     tokenizer.save(output.folder)
     lines = [(line, code) for code, group in texts.items() for line in group]
@@ -55,10 +57,20 @@ def run(config: Config, force: bool = False) -> None:
     )
     if tokenizer.translation is not None:
         say(f"vocab: {len(tokenizer.translation)} tokens for translations into {config.vocab.translation.into}")
-    _warn_of_unknown_characters(texts, config)
+    if config.vocab.kind != "whisper":  # which writes any byte
+        _warn_of_unknown_characters(texts, config)
     if config.vocab.output != "softmax":
         _write_tree(tokenizer, texts, config, output.folder)
     output.seal()
+
+
+def _tokenizer(texts: dict[str, list[str]], config: Config) -> Tokenizer:
+    if config.vocab.kind != "whisper":
+        return train_tokenizer(texts, config.vocab)
+    from masr.text.whisper_tokenizer import WhisperTokenizer
+
+    assert config.model.pretrained is not None
+    return WhisperTokenizer.of_pretrained(config.model.pretrained, sorted(texts), config.model.whisper.language_codes)
 
 
 def _translation_tokenizer(config: Config) -> Tokenizer | None:
@@ -114,6 +126,9 @@ def options(config: Config) -> dict[str, Any]:
     """What of a config decides the output of this stage."""
     unused = {"tree", *(["output"] if config.vocab.output == "softmax" else [])}
     unused |= set() if config.vocab.translation.into else {"translation"}
+    if config.vocab.kind == "whisper":
+        of_whisper = {"pretrained": config.model.pretrained, "language_codes": config.model.whisper.language_codes}
+        return {"vocab": config.vocab.model_dump(exclude={*unused, "size", "per_language"}) | of_whisper}
     vocab = config.vocab.model_dump(exclude=unused)
     if config.vocab.output == "balanced":
         vocab["tree"] = {"seed": config.vocab.tree.seed}

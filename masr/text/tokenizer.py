@@ -69,6 +69,11 @@ class Tokenizer:
         first_piece = min(self._first.values())
         return [i for i in ids if i >= first_piece]
 
+    def word_pieces(self, ids: Sequence[int]) -> list[str]:
+        """What each token adds to the text, with "▁" where a word begins; nothing for special and language tokens."""
+        spoken = set(self.spoken(ids))
+        return [self.pieces[i] if i in spoken else "" for i in ids]
+
     def language_of(self, ids: Sequence[int]) -> str | None:
         """The language that a token sequence names, if any."""
         if not self.language_token:
@@ -106,6 +111,19 @@ class Tokenizer:
     @classmethod
     def load(cls, folder: Path) -> "Tokenizer":
         """Reads what `save` wrote; ValueError when the files are damaged or do not belong together."""
+        tokenizer = cls._load_whisper(folder) if (folder / "tokenizer.json").is_file() else cls._load(folder)
+        if (folder / TRANSLATION).is_dir():
+            tokenizer.translation = cls.load(folder / TRANSLATION)
+        return tokenizer
+
+    @staticmethod
+    def _load_whisper(folder: Path) -> "Tokenizer":
+        from masr.text.whisper_tokenizer import WhisperTokenizer
+
+        return WhisperTokenizer.load(folder)
+
+    @classmethod
+    def _load(cls, folder: Path) -> "Tokenizer":
         try:
             description = json.loads((folder / "languages.json").read_text())
             names = [SHARED] if (folder / _model_file(SHARED)).exists() else description["languages"]
@@ -119,8 +137,6 @@ class Tokenizer:
             raise ValueError(
                 f"{folder}: damaged vocabulary; `masr vocab --force` makes a recipe's again: {error}"
             ) from error
-        if (folder / TRANSLATION).is_dir():
-            tokenizer.translation = cls.load(folder / TRANSLATION)
         return tokenizer
 
     def hash(self) -> str:

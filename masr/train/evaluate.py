@@ -7,14 +7,14 @@ from accelerate import Accelerator
 from kaldialign import edit_distance
 from lhotse.cut import Cut
 
+from masr.config import Decode
 from masr.data.batches import CutFeatures, collate, load_usable
 from masr.data.prompts import Prompter
 from masr.data.sampling import language_of, split_by_duration
-from masr.decode.attention_beam import attention_beam
 from masr.decode.greedy import ctc_greedy
+from masr.decode.search import attention_search
 from masr.decode.utterances import utterances_of
 from masr.models.recognizer import Recognizer
-from masr.text.tokenizer import START_END
 
 
 @dataclass
@@ -59,7 +59,7 @@ def evaluate(
 def _recognize(
     model: Recognizer, cuts: list[Cut], prompt: Prompter, device: torch.device, rejected: dict[str, str]
 ) -> list[tuple[Cut, str]]:
-    features, usable = load_usable(cuts, CutFeatures(model.config.features.mel_bins), rejected)
+    features, usable = load_usable(cuts, CutFeatures(model.config.features), rejected)
     if not usable:
         return []
     batch = collate(features, usable, model.tokenizer, prompt).to(device)
@@ -68,10 +68,5 @@ def _recognize(
     if model.config.model.ctc.weight:
         found = ctc_greedy(utterances.log_probs, utterances.ctc_lengths)
     else:
-        assert model.attention_decoder is not None
-        found = attention_beam(
-            model.attention_decoder, encoded.frames, encoded.lengths, beam=1, sos_eos=START_END,
-            max_length_ratio=model.ctc.upsampling, allowed=utterances.allowed,
-            language_weights=encoded.language_weights,
-        )  # fmt: skip
+        found = attention_search(model, utterances, Decode(beam=1))
     return [(cut, model.tokenizer.decode(best[0].tokens)) for cut, best in zip(usable, found, strict=True)]

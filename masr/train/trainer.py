@@ -51,7 +51,8 @@ class Trainer:
         self.recognizer, self.plan, self.dev = model.to(accelerator.device), plan, dev
         self.unlabelled = unlabelled
         self.dev_prompt = prompts_of(config.data.dev_prompt, model.tokenizer.languages)
-        self.averaged = copy.deepcopy(self.recognizer).eval().requires_grad_(False)
+        shared = {id(p): p for p in self.recognizer.parameters() if not p.requires_grad}  # no copy of what stays
+        self.averaged = copy.deepcopy(self.recognizer, shared).eval().requires_grad_(False)
         optimizer = build_optimizer(model, self.options)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.schedule = build_schedule(optimizer, self.options)
@@ -119,7 +120,7 @@ class Trainer:
         updates = self.plan.updates(epoch)
         masks = self.config.model.spec_augment
         dataset = TrainingUpdates(
-            updates, self.recognizer.tokenizer, self.config.features.mel_bins,
+            updates, self.recognizer.tokenizer, self.config.features,
             masks if epoch >= masks.start_epoch else None,
             self.config.seed + epoch, data.device_seconds, self.accelerator.process_index,
             self.accelerator.num_processes, data.prompts, self.soup.samples if self.soup else 1,
@@ -179,7 +180,9 @@ class Trainer:
         number = self.progress["update"]
         decay = min(self.options.average_decay, (1 + number) / (10 + number))
         average = get_ema_multi_avg_fn(decay)
-        average(list(self.averaged.parameters()), list(self.recognizer.parameters()), number)
+        pairs = zip(self.averaged.parameters(), self.recognizer.parameters(), strict=True)
+        learning = [(mean, current) for mean, current in pairs if current.requires_grad]
+        average([mean for mean, _ in learning], [current for _, current in learning], number)
 
     def _count_bad_step(self, update: Update, finite: bool) -> None:
         self.progress["bad_steps"] += 1
@@ -252,7 +255,7 @@ class Trainer:
 
                 draw_soup(self.folder / "soup", self.folder / "log.jsonl", self.soup.conflicts)
             if better or not (self.folder / WEIGHTS).exists():
-                save_model(self.folder, self.recognizer, self.averaged.state_dict())
+                save_model(self.folder, self.recognizer, self.recognizer.learned(self.averaged.state_dict()))
         self._save_checkpoint()
 
     def _check_recordings(self) -> None:
@@ -285,7 +288,8 @@ class Trainer:
                 "scaler": scaler.state_dict() if scaler is not None else None,
                 "soup": self.soup.state_dict() if self.soup is not None else None,
             }  # fmt: skip
-            weights = {"model": self.recognizer.state_dict(), "averaged": self.averaged.state_dict()}
+            learned, current = self.recognizer.learned, self.recognizer.state_dict()
+            weights = {"model": learned(current), "averaged": learned(self.averaged.state_dict())}
             folder, keep = self.folder / "checkpoints", self.options.keep_checkpoints
             checkpoints.save_checkpoint(folder, self.progress["update"], weights, state, random_states, keep)
         self.accelerator.wait_for_everyone()
@@ -296,8 +300,8 @@ class Trainer:
             return
         rank = self.accelerator.process_index
         state, random_state = checkpoints.load_state(path, rank)
-        self.recognizer.load_state_dict(checkpoints.load_weights(path, "model"))
-        self.averaged.load_state_dict(checkpoints.load_weights(path, "averaged"))
+        self.recognizer.load_learned(checkpoints.load_weights(path, "model"))
+        self.averaged.load_learned(checkpoints.load_weights(path, "averaged"))
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"] | {"lr_lambdas": [None] * len(self.optimizer.param_groups)})
         if state["scaler"] is not None and self.accelerator.scaler is not None:

@@ -9,7 +9,7 @@ import torch
 from lhotse import MonoCut, Recording, SupervisionSegment
 from lhotse.cut import Cut
 
-from masr.config import SpecAugment
+from masr.config import Features, SpecAugment
 from masr.data.batches import Counts, CutFeatures, TrainingUpdates, Update, collate
 from masr.data.features import UnusableAudio
 from masr.models.recognizer import Recognizer
@@ -32,7 +32,7 @@ def cuts(prepared) -> list[Cut]:
 
 def updates_of(groups: list[list[Cut]], tokenizer: Tokenizer, **options) -> TrainingUpdates:
     defaults = {"augment": SpecAugment(), "seed": 1, "device_seconds": 600.0}
-    return TrainingUpdates(groups, tokenizer, F, **(defaults | options))
+    return TrainingUpdates(groups, tokenizer, Features(mel_bins=F), **(defaults | options))
 
 
 def features_of(update: Update) -> dict[str, torch.Tensor]:
@@ -123,7 +123,7 @@ def test_masks_depend_on_utterance_and_seed_alone(cuts, tokenizer):
     again = features_of(updates_of([cuts[:6]], tokenizer, seed=2)[0])
     assert not torch.equal(again[cuts[3].id], first[cuts[3].id])
     plain = features_of(updates_of([cuts[:6]], tokenizer, augment=None)[0])
-    assert torch.equal(plain[cuts[3].id], CutFeatures(F)(cuts[3]))
+    assert torch.equal(plain[cuts[3].id], CutFeatures(Features(mel_bins=F))(cuts[3]))
     assert not torch.equal(plain[cuts[3].id], first[cuts[3].id])
 
 
@@ -140,7 +140,7 @@ def test_order_of_an_update_does_not_matter(cuts, tokenizer):
 
 
 def test_features_are_computed_when_none_are_stored(audio):
-    found = CutFeatures(F)(audio_cut(audio))
+    found = CutFeatures(Features(mel_bins=F))(audio_cut(audio))
     assert found.shape == (50, F) and found.dtype == torch.float32 and found.isfinite().all()
 
 
@@ -160,13 +160,13 @@ def test_damaged_stored_features_are_named(cuts):
     cut.features = cut.features.with_path_prefix("nowhere")
     cut.features.storage_path = "nowhere/at-all.lca"
     with pytest.raises(UnusableAudio, match="stored features cannot be read"):
-        CutFeatures(F)(cut)
+        CutFeatures(Features(mel_bins=F))(cut)
 
 
 def test_stored_features_that_are_not_numbers_are_refused(cuts, monkeypatch):
     monkeypatch.setattr(MonoCut, "load_features", lambda cut: np.full((9, F), np.nan, dtype=np.float32))
     with pytest.raises(UnusableAudio, match="NaN or infinite"):
-        CutFeatures(F)(cuts[0])
+        CutFeatures(Features(mel_bins=F))(cuts[0])
 
 
 def test_share_without_utterances_is_silence(prepared, cuts, tokenizer):

@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from lhotse import MonoCut, Recording
 
-from masr.data.features import LogMel, Statistics, UnusableAudio, change_speed, load_audio
+from masr.data.features import KaldiLogMel, Statistics, UnusableAudio, change_speed, load_audio
 
 CORPUS = Path(__file__).parents[2] / "egs/freevoices/corpus"
 
@@ -36,7 +36,7 @@ def kaldi_features(audio: np.ndarray, mel_bins: int) -> np.ndarray:
 
 @pytest.mark.parametrize("mel_bins", [80, 40])
 def test_they_are_those_of_kaldi(speech, mel_bins):
-    ours, theirs = LogMel(mel_bins)(speech), kaldi_features(speech, mel_bins)
+    ours, theirs = KaldiLogMel(mel_bins)(speech), kaldi_features(speech, mel_bins)
     assert ours.shape == theirs.shape == (round(len(speech) / 160), mel_bins)
     assert ours.dtype == np.float32
     np.testing.assert_allclose(ours, theirs, atol=1e-2)
@@ -44,24 +44,24 @@ def test_they_are_those_of_kaldi(speech, mel_bins):
 
 @pytest.mark.parametrize("samples", [400, 559, 800])
 def test_very_short_audio_still_has_finite_features(speech, samples):
-    features = LogMel(80)(speech[8000 : 8000 + samples])
+    features = KaldiLogMel(80)(speech[8000 : 8000 + samples])
     assert features.ndim == 2 and features.shape[1] == 80
     assert np.isfinite(features).all()
 
 
 def test_silence_has_finite_features():
-    assert np.isfinite(LogMel(80)(np.zeros(16000, dtype=np.float32))).all()
+    assert np.isfinite(KaldiLogMel(80)(np.zeros(16000, dtype=np.float32))).all()
 
 
 def test_too_few_samples_and_samples_that_are_no_numbers_are_refused(speech):
     with pytest.raises(UnusableAudio, match="no samples are less than one window"):
-        LogMel(80)(speech[:0])
+        KaldiLogMel(80)(speech[:0])
     with pytest.raises(UnusableAudio, match="399 samples are less than one window"):
-        LogMel(80)(speech[:399])
+        KaldiLogMel(80)(speech[:399])
     spoilt = speech.copy()
     spoilt[[5, 9]] = np.nan, np.inf
     with pytest.raises(UnusableAudio, match="2 samples are NaN or infinite"):
-        LogMel(80)(spoilt)
+        KaldiLogMel(80)(spoilt)
 
 
 def cut_of(path: Path) -> MonoCut:
@@ -127,7 +127,7 @@ def test_statistics_by_hand():
 
 
 def test_statistics_of_parts_add_up_to_those_of_the_whole(speech):
-    features = LogMel(80)(speech)
+    features = KaldiLogMel(80)(speech)
     first, second, whole = (Statistics.empty(80) for _ in range(3))
     first.add(features[:50])
     second.add(features[50:])

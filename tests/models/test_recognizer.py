@@ -248,7 +248,7 @@ def test_a_model_that_cannot_be_written_leaves_the_old_one(tokenizer, recognizer
     save_model(tmp_path, recognizer)
     before = (tmp_path / WEIGHTS).read_bytes()
 
-    def full(tensors, path):
+    def full(tensors, path, header):
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 

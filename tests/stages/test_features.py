@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from lhotse import CutSet
 
+from masr.config import Features
 from masr.data.batches import CutFeatures
 from masr.data.rejected import TooManyRejected
 from masr.stages import features, prepare
@@ -45,7 +46,7 @@ def test_every_recording_has_features_at_every_speed_and_the_others_at_their_own
 
 def test_stored_features_are_those_computed_on_the_fly(extract):
     stored, computed = extract(SPEEDS), extract(SPEEDS, "features.on_the_fly=true")
-    load = CutFeatures(80)
+    load = CutFeatures(Features())
     computed_cuts = {cut.id: cut for cut in load_cuts(computed, "train")}
     stored_cuts = load_cuts(stored, "train")
     assert {cut.id for cut in stored_cuts} == computed_cuts.keys()

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from masr.config import Lattice
-from masr.data.features import LogMel
+from masr.data.features import log_mel_of
 from masr.decode.greedy import ctc_greedy
 from masr.decode.language_models import LanguageModels
 from masr.decode.lattice import k2_problem, load_backend
@@ -34,7 +34,7 @@ class Heard:
 def heard() -> Heard:
     """Posteriors (B, S, V) of six test recordings in two languages, and the graphs of these languages."""
     model = load_model(RECIPE / "model", "cpu")
-    log_mel = LogMel(model.config.features.mel_bins)
+    log_mel = log_mel_of(model.config.features)
     features = [torch.from_numpy(log_mel(_samples(row))) for code in LANGUAGES for row in _test_rows(code)]
     lengths = torch.tensor([len(frames) for frames in features])
     with torch.no_grad():

@@ -1,0 +1,177 @@
+"""A pretrained Whisper as a recogniser of masr: trained, decoded and scored like any other.
+
+B utterances, T frames, F mel bins, K languages.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from masr.config import Config
+from masr.data.batches import Batch
+from masr.data.features import FRAME_SHIFT
+from masr.decode.hypothesis import Hypothesis
+from masr.decode.utterances import Utterances
+from masr.models.recognizer import Recognizer
+from masr.nn.encoder import EncoderOutput
+from masr.nn.whisper import FACTOR, WhisperDecoder, WhisperEncoder
+from masr.text.tokenizer import Tokenizer
+from masr.text.whisper_tokenizer import WhisperTokenizer
+
+BASE = "pretrained"
+"""Folder, in that of a model, of what describes Whisper but its weights."""
+
+
+class WhisperRecognizer(Recognizer):
+    """Whisper's encoder and decoder; the decoder names the language where the prompt does not."""
+
+    encoder: WhisperEncoder  # type: ignore[assignment]
+    attention_decoder: WhisperDecoder  # type: ignore[assignment]
+    tokenizer: WhisperTokenizer
+
+    def _build_parts(self, pretrained: Any) -> None:
+        config, generation = self.config, pretrained.generation_config
+        if config.features.mel_bins != pretrained.config.num_mel_bins:
+            raise ValueError(
+                f"features.mel_bins={config.features.mel_bins}, but this Whisper has {pretrained.config.num_mel_bins}"
+            )
+        self.base_config, self.generation_config = pretrained.config, generation
+        never, first = generation.suppress_tokens or [], generation.begin_suppress_tokens or []
+        self.encoder = WhisperEncoder(pretrained.model.encoder, config.model.whisper)
+        self.ctc = None  # type: ignore[assignment]
+        self.attention_decoder = WhisperDecoder(pretrained.model.decoder, self.tokenizer, never, first)
+        self.attention_decoder.label_smoothing = config.model.attention_decoder.label_smoothing
+        self._base = {name for name, _ in self.named_parameters()}
+
+    def _build_classifier(self) -> None:
+        """The decoder names languages."""
+
+    def normalize(self, features: Tensor, lengths: Tensor) -> Tensor:
+        """Whisper's features are what it wants."""
+        return features
+
+    def encode(self, features: Tensor, lengths: Tensor, allowed_languages: Tensor | None = None) -> EncoderOutput:
+        """(B, T, F) log-mel, (B,) frames, (B, K) -> EncoderOutput with the probabilities of the allowed languages."""
+        encoded = self.encoder(features, lengths)
+        if allowed_languages is None:
+            allowed_languages = torch.ones(len(features), len(self.languages), dtype=torch.bool, device=features.device)
+        if self.training or bool((allowed_languages.sum(1) == 1).all()):
+            encoded.language_weights = allowed_languages / allowed_languages.sum(1, keepdim=True)
+            return encoded
+        encoded.language_logits = self.attention_decoder.language_logits(
+            self.attention_decoder.after_start(encoded.frames, encoded.lengths)
+        )
+        encoded.language_weights = encoded.language_logits.masked_fill(~allowed_languages, -torch.inf).softmax(-1)
+        return encoded
+
+    def encode_views(self, batch: Batch) -> tuple[list[EncoderOutput], Any]:
+        """As `Recognizer.encode_views`; transcribed speech is in the language that it is in."""
+        if not batch.targets or not batch.languages:
+            return super().encode_views(batch)
+        languages = torch.nn.functional.one_hot(self._language_numbers(batch), len(self.languages)).bool()
+        return [self.encode(batch.features, batch.feature_lengths, languages)], None
+
+    def _recognition_losses(self, encoded: EncoderOutput, batch: Batch) -> dict[str, Tensor]:
+        """attention, the loss of the text and its end, and lid, that of the language's token."""
+        ids, id_lengths = batch.targets["transcript"]
+        decoder, weights = self.attention_decoder, encoded.language_weights
+        assert weights is not None
+        hidden = decoder.hidden(encoded.frames, encoded.lengths, ids, id_lengths, weights)
+        losses = {"attention": decoder.text_loss(hidden, ids, id_lengths)}
+        if self.config.model.language_classifier.weight:
+            logits = decoder.language_logits(hidden)
+            numbers = self._language_numbers(batch).expand(len(logits))
+            losses["lid"] = torch.nn.functional.cross_entropy(logits, numbers, reduction="none")
+        return losses
+
+    @property
+    def frame_seconds(self) -> float:
+        """Duration of an encoder frame."""
+        return FRAME_SHIFT * FACTOR
+
+    @property
+    def tokens_per_frame(self) -> float:
+        """25 in a second: nobody speaks faster, and a decoder that repeats itself is stopped."""
+        return 0.5
+
+    def add_times(self, best: Sequence[Hypothesis], utterances: Utterances) -> None:
+        """None yet."""
+
+    def _named_languages(
+        self, encoded: EncoderOutput, found: Sequence[list[Hypothesis]], allowed_languages: Tensor
+    ) -> list[str | None]:
+        assert encoded.language_weights is not None
+        return [self.languages[i] for i in encoded.language_weights.argmax(-1).tolist()]
+
+    def save_description(self, folder: Path) -> None:
+        """What `load_description` needs beside the weights."""
+        self.base_config.save_pretrained(folder / BASE)
+        self.generation_config.save_pretrained(folder / BASE)
+
+    def learned(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What of ``weights`` has to be kept: all of Whisper if any of it learns, else what came to it."""
+        if any(p.requires_grad for name, p in self.named_parameters() if name in self._base):
+            return weights
+        return {name: tensor for name, tensor in weights.items() if name not in self._base}
+
+    def base_hash(self, weights: dict[str, Tensor]) -> str | None:
+        """Stands for the weights of Whisper, if ``weights`` do not hold them."""
+        return None if self._base & weights.keys() else self.hash_of_base()
+
+    def hash_of_base(self) -> str:
+        """Stands for the weights of Whisper."""
+        digest = hashlib.sha256()
+        for name, tensor in sorted(self.named_parameters()):
+            if name in self._base:
+                digest.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def load_learned(self, weights: dict[str, Tensor]) -> None:
+        """What `learned` gave; RuntimeError when it is of another model."""
+        missing, unexpected = self.load_state_dict(weights, strict=False)
+        kept = bool(self._base & weights.keys())
+        if unexpected or (lacking := [name for name in missing if kept or name not in self._base]):
+            raise RuntimeError(f"missing: {', '.join(lacking[:5])}; too much: {', '.join(unexpected[:5])}")
+
+
+def pretrained_whisper(name: str) -> Any:
+    """The Whisper of a folder, or of the hub, in float32; ValueError if it cannot be had or is another model."""
+    from transformers import WhisperForConditionalGeneration
+
+    if ("/" not in name or name.startswith((".", "/"))) and not Path(name).is_dir():
+        raise FileNotFoundError(f"model.pretrained: {name} is no folder, nor a name on the hub (openai/whisper-base)")
+    try:
+        return WhisperForConditionalGeneration.from_pretrained(name, dtype=torch.float32)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"model.pretrained: {name} cannot be loaded: {error}"[:500]) from error
+
+
+def load_whisper(folder: Path, config: Config, tokenizer: Tokenizer, base: str | None) -> "WhisperRecognizer":
+    """The recogniser of a folder before it gets its weights.
+
+    If these are only what was learnt on the Whisper with the hash ``base``, the rest comes from ``model.pretrained``;
+    ValueError when that is another one.
+    """
+    if base is None:
+        return WhisperRecognizer(config, tokenizer, None, _without_weights(folder))
+    assert config.model.pretrained is not None
+    model = WhisperRecognizer(config, tokenizer, None, pretrained_whisper(config.model.pretrained))
+    if (found := model.hash_of_base()) != base:
+        raise ValueError(
+            f"{folder} was trained on the Whisper with hash {base}, but {config.model.pretrained} has {found}: "
+            "it is another model"
+        )
+    return model
+
+
+def _without_weights(folder: Path) -> Any:
+    """A Whisper as the description in the folder of a model says."""
+    from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
+
+    base = WhisperForConditionalGeneration(WhisperConfig.from_pretrained(folder / BASE))
+    base.generation_config = GenerationConfig.from_pretrained(folder / BASE)
+    return base

@@ -1,0 +1,211 @@
+"""Whisper's encoder and decoder (Radford et al. 2022, arXiv 2212.04356) around the layers of transformers.
+
+Layers and weights are those of transformers, so that whatever finds linear layers there (peft) finds them here. Our own
+is what runs them: on recordings as long as they are, each in its own language, with prompts of vectors, as many
+hypotheses as a beam has over one set of frames.
+
+B batch, T frames, F mel bins, U tokens, P tokens before the text, V vocabulary, D width, H heads, K languages,
+N hypotheses.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from masr.config import Whisper
+from masr.data.features import FRAME_SHIFT
+from masr.nn.attention_decoder import DecoderState, KeysValues
+from masr.nn.encoder import EncoderOutput
+from masr.nn.subsampling import length_mask
+from masr.text.whisper_tokenizer import WhisperTokenizer
+
+FACTOR = 2
+"""Frames of 10 ms that become one encoder frame."""
+QUIETEST, RANGE = -1.5, 2.0
+"""Smallest log-mel value, and how much below the largest one of a recording values can be."""
+
+
+class WhisperEncoder(nn.Module):
+    """Log-mel features (B, T, F) -> EncoderOutput, a frame every 20 ms."""
+
+    factor, causal = FACTOR, False
+    language_adapters = None
+
+    def __init__(self, encoder: Any, options: Whisper):
+        super().__init__()
+        self.conv1, self.conv2, self.positions = encoder.conv1, encoder.conv2, encoder.embed_positions
+        self.blocks, self.norm = encoder.layers, encoder.layer_norm
+        self.full, self.margin = options.context == "full", round(options.margin / FRAME_SHIFT)
+        self.width = encoder.layer_norm.weight.numel()
+
+    def forward(self, features: Tensor, lengths: Tensor, allowed_languages: Tensor | None = None) -> EncoderOutput:
+        """(B, T, F), (B,); ValueError for more than Whisper has positions for."""
+        features, lengths = self.with_silence(features, lengths)
+        frames, lengths = self._subsample(features, lengths)
+        size = frames.shape[1]
+        mask = None if bool((lengths == size).all()) else length_mask(lengths, size)[:, None, None]
+        for block in self.blocks:
+            frames = block(frames, mask)
+        return EncoderOutput(self.norm(frames), lengths)
+
+    def with_silence(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Recordings with silence after them, zero behind that, and their new lengths: 30 s, or as ``margin`` says."""
+        longest = FACTOR * self.positions.num_embeddings
+        if int(lengths.max()) > longest:
+            raise ValueError(f"{int(lengths.max())} frames, but Whisper hears {longest} at most: cut the recording")
+        new = torch.full_like(lengths, longest) if self.full else (lengths + self.margin).clamp(max=longest)
+        features = F.pad(features, (0, 0, 0, int(new.max()) - features.shape[1]))
+        positions = torch.arange(features.shape[1], device=features.device)
+        heard, filled = positions < lengths[:, None], positions < new[:, None]
+        loudest = features.masked_fill(~heard[..., None], QUIETEST).amax((1, 2))
+        silence = (loudest - RANGE).clamp(min=QUIETEST)[:, None] * (filled & ~heard)
+        return torch.where(heard[..., None], features, silence[..., None]), new
+
+    def _subsample(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Convolutions that see zeros behind a recording, as they do behind 30 s; (B, T / 2, D)."""
+        frames = F.gelu(self.conv1(features.transpose(1, 2)))
+        frames = frames * length_mask(lengths, frames.shape[2])[:, None]
+        frames = F.gelu(self.conv2(frames)).transpose(1, 2)
+        return frames + self.positions.weight[: frames.shape[1]], (lengths + 1) // FACTOR
+
+
+class WhisperDecoder(nn.Module):
+    """Predicts text after the tokens of start, language and task; ``language_weights`` (B, K) choose the language."""
+
+    blank = -1
+
+    def __init__(self, decoder: Any, tokenizer: WhisperTokenizer, suppressed: list[int], suppressed_first: list[int]):
+        super().__init__()
+        self.embedding, self.positions = decoder.embed_tokens, decoder.embed_positions
+        self.blocks, self.norm = decoder.layers, decoder.layer_norm
+        self.sos_eos, self.start_token, self.task = tokenizer.end, tokenizer.start, tokenizer.task
+        self.vocabulary = len(tokenizer)
+        self.language_tokens: Tensor
+        self.never: Tensor
+        self.never_first: Tensor
+        self.register_buffer("language_tokens", torch.tensor(tokenizer.language_tokens), persistent=False)
+        self.register_buffer("never", self._marked([*suppressed, *range(self.sos_eos + 1, len(tokenizer))]), False)
+        self.register_buffer("never_first", self._marked(suppressed_first), False)
+        self.label_smoothing = 0.0
+
+    def _marked(self, tokens: list[int]) -> Tensor:
+        marked = torch.zeros(self.vocabulary, dtype=torch.bool)
+        marked[tokens] = True
+        return marked
+
+    @property
+    def longest(self) -> int:
+        """Most tokens of a text: there are positions for them, what comes before and the end."""
+        return self.positions.num_embeddings - 3 - len(self.task)
+
+    def beginning(self, language_weights: Tensor) -> Tensor:
+        """Tokens (B, P) before the text in the language of the largest weight."""
+        languages = self.language_tokens[language_weights.argmax(-1)]
+        others = [torch.full_like(languages, token) for token in (self.start_token, *self.task)]
+        return torch.stack([others[0], languages, *others[1:]], 1)
+
+    def hidden(
+        self, frames: Tensor, lengths: Tensor, ids: Tensor, id_lengths: Tensor, language_weights: Tensor
+    ) -> Tensor:
+        """(B, P + U, D) after every token of the beginning and of texts ``ids`` (B, U), whose padding is ignored."""
+        padding = torch.arange(ids.shape[1], device=ids.device) >= id_lengths[:, None]
+        beginning = self.beginning(language_weights)
+        state = self.start(frames, lengths, 1, language_weights)
+        return self._run(torch.cat((beginning, ids.masked_fill(padding, self.sos_eos)), 1), state)
+
+    def loss(
+        self, frames: Tensor, lengths: Tensor, ids: Tensor, id_lengths: Tensor, language_weights: Tensor
+    ) -> Tensor:
+        """Negative log-likelihood (B,) in nats, summed over the U tokens of each text and its end."""
+        hidden = self.hidden(frames, lengths, ids, id_lengths, language_weights)
+        return self.text_loss(hidden, ids, id_lengths)
+
+    def text_loss(self, hidden: Tensor, ids: Tensor, id_lengths: Tensor) -> Tensor:
+        """`loss` of what `hidden` gave."""
+        hidden = hidden[:, -ids.shape[1] - 1 :]
+        positions = torch.arange(ids.shape[1] + 1, device=ids.device)
+        counted = positions <= id_lengths[:, None]
+        targets = F.pad(ids, (0, 1)).masked_fill(positions >= id_lengths[:, None], self.sos_eos)
+        losses = F.cross_entropy(
+            self._logits(hidden[counted]), targets[counted], reduction="none", label_smoothing=self.label_smoothing
+        )
+        return torch.zeros(counted.shape, device=losses.device).masked_scatter(counted, losses).sum(1)
+
+    def log_probs(
+        self, frames: Tensor, lengths: Tensor, ids: Tensor, id_lengths: Tensor, language_weights: Tensor
+    ) -> Tensor:
+        """Log-probabilities (B, U + 1, V) of each position's token given ``ids`` before it; arguments as ``loss``."""
+        hidden = self.hidden(frames, lengths, ids, id_lengths, language_weights)
+        return self._logits(hidden[:, -ids.shape[1] - 1 :]).log_softmax(-1)
+
+    def language_logits(self, hidden: Tensor) -> Tensor:
+        """(B, K) of the languages, from what `hidden` gave, or `after_start`."""
+        return hidden[:, 0] @ self.embedding.weight[self.language_tokens].T
+
+    def after_start(self, frames: Tensor, lengths: Tensor) -> Tensor:
+        """(B, 1, D) after the start token alone, which is where the decoder names the language."""
+        start = torch.full((len(frames), 1), self.start_token, device=frames.device)
+        return self._run(start, self.start(frames, lengths, 1, None))
+
+    def start(self, frames: Tensor, lengths: Tensor, beam: int, language_weights: Tensor | None) -> DecoderState:
+        """State of ``beam`` empty hypotheses per utterance of ``frames`` (B, T, D), ``lengths`` (B,)."""
+        cross = [_keys_values(block.encoder_attn, frames) for block in self.blocks]
+        mask = length_mask(lengths, frames.shape[1])[:, None, None]
+        return DecoderState(beam, cross, mask, [None] * len(cross), language_weights)
+
+    def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        """Append ``tokens`` (N,), at first ``sos_eos``, to the hypotheses; log-probabilities (N, V) of the next."""
+        never, given = self.never, tokens[:, None]
+        if state.position == 0:
+            assert state.language_weights is not None
+            never = never | self.never_first
+            given = self.beginning(state.language_weights).repeat_interleave(state.beam, 0)
+        log_probs = self._logits(self._run(given, state)[:, -1]).log_softmax(-1)
+        return log_probs.masked_fill(never, -torch.inf)
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.embedding.weight[: self.vocabulary])
+
+    def _run(self, ids: Tensor, state: DecoderState) -> Tensor:
+        """(N, U) next tokens of the hypotheses -> (N, U, D)."""
+        positions = self.positions.weight[state.position : state.position + ids.shape[1]]
+        hidden = self.embedding(ids) + positions
+        for number, (block, cross) in enumerate(zip(self.blocks, state.cross, strict=True)):
+            hidden, state.past[number] = _layer(block, hidden, state.past[number], cross, state.frame_mask)
+        state.position += ids.shape[1]
+        return self.norm(hidden)
+
+
+def _layer(
+    block: Any, hidden: Tensor, past: KeysValues | None, cross: KeysValues, mask: Tensor
+) -> tuple[Tensor, KeysValues]:
+    """A decoder layer on (N, U, D): the first tokens, or one more; and the keys and values of all up to it."""
+    normed = block.self_attn_layer_norm(hidden)
+    keys, values = _keys_values(block.self_attn, normed)
+    if past is not None:
+        keys, values = torch.cat((past[0], keys), 2), torch.cat((past[1], values), 2)
+    hidden = hidden + _attend(block.self_attn, normed, (keys, values), causal=hidden.shape[1] > 1)
+    # The hypotheses of an utterance are queries over one set of frames.
+    queries = block.encoder_attn_layer_norm(hidden).view(len(cross[0]), -1, hidden.shape[-1])
+    hidden = hidden + _attend(block.encoder_attn, queries, cross, mask).view(hidden.shape)
+    normed = block.final_layer_norm(hidden)
+    return hidden + block.fc2(block.activation_fn(block.fc1(normed))), (keys, values)
+
+
+def _keys_values(attention: Any, memory: Tensor) -> KeysValues:
+    """(B, T, D) -> (B, H, T, D / H) twice."""
+    return _heads(attention, attention.k_proj(memory)), _heads(attention, attention.v_proj(memory))
+
+
+def _attend(
+    attention: Any, queries: Tensor, keys_values: KeysValues, mask: Tensor | None = None, causal: bool = False
+) -> Tensor:
+    heads = _heads(attention, attention.q_proj(queries))
+    context = F.scaled_dot_product_attention(heads, *keys_values, attn_mask=mask, is_causal=causal)
+    return attention.out_proj(context.transpose(1, 2).flatten(2))
+
+
+def _heads(attention: Any, projected: Tensor) -> Tensor:
+    return projected.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)

@@ -1,0 +1,111 @@
+"""The tokens of Whisper (Radford et al. 2022, arXiv 2212.04356, 2.2-2.3): bytes of text, languages, tasks."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import tokenizers
+
+from masr.text.languages import WRITTEN_WITHOUT_SPACES
+from masr.text.normalize import VERSION
+from masr.text.tokenizer import TRANSLATION, WORD_START, Tokenizer
+
+FILE = "tokenizer.json"
+OTHER_CODES = {"fil": "tl", "jv": "jw", "nb": "no"}
+"""Languages that Whisper calls otherwise than BCP-47."""
+
+
+class WhisperTokenizer(Tokenizer):
+    """Whisper's byte-level BPE. ``codes`` are Whisper's own codes of the languages, ``backend`` reads tokenizer.json.
+
+    ValueError when Whisper has no token for a language.
+    """
+
+    def __init__(self, languages: list[str], codes: dict[str, str], backend: tokenizers.Tokenizer):
+        self.languages, self.codes, self.backend = languages, codes, backend
+        self.language_token, self.translation = False, None
+        self.end, self.start = self.special("endoftext"), self.special("startoftranscript")
+        self.task = [self.special("transcribe"), self.special("notimestamps")]
+        self.previous = self.special("startofprev")
+        own = {code: codes.get(code) or OTHER_CODES.get(code, code.split("-")[0]) for code in languages}
+        if unknown := [code for code in languages if backend.token_to_id(f"<|{own[code]}|>") is None]:
+            raise ValueError(
+                f"Whisper has no language token for {', '.join(unknown)}; name a language of its own whose token it "
+                f"shall take: model.whisper.language_codes={{{unknown[0]}: ...}}"
+            )
+        self.language_tokens = [self.special(own[code]) for code in languages]
+
+    def special(self, name: str) -> int:
+        """Id of ``<|name|>``; ValueError if there is none."""
+        number = self.backend.token_to_id(f"<|{name}|>")
+        if number is None:
+            raise ValueError(f"<|{name}|> is not one of the tokens: these are not those of a multilingual Whisper")
+        return number
+
+    def __len__(self) -> int:
+        return self.backend.get_vocab_size()
+
+    def encode(self, text: str, language: str) -> list[int]:
+        """Ids of a text, without those of language and task. As in Whisper's training it begins with a space."""
+        if language not in self.languages:
+            raise ValueError(f"language {language!r} is not one of the model's: {', '.join(self.languages)}")
+        apart = language.split("-")[0] not in WRITTEN_WITHOUT_SPACES
+        return self.backend.encode(" " + text if apart and text else text, add_special_tokens=False).ids
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, without special and language tokens."""
+        return self.backend.decode(list(ids), skip_special_tokens=True).strip()
+
+    def spoken(self, ids: Sequence[int]) -> list[int]:
+        """``ids`` without special tokens, all of which come after the end of text."""
+        return [i for i in ids if i < self.end]
+
+    def word_pieces(self, ids: Sequence[int]) -> list[str]:
+        """What each token adds to the text; a character of several tokens comes with the last of them."""
+        texts, unfinished = [], []
+        for token in ids:
+            unfinished.append(token)
+            text = self.backend.decode(unfinished, skip_special_tokens=True)
+            complete = not text.endswith("\ufffd")
+            texts.append(text.replace(" ", WORD_START) if complete else "")
+            unfinished = [] if complete else unfinished
+        return texts
+
+    def language_of(self, ids: Sequence[int]) -> str | None:
+        """None: the decoder is told the language before the text begins."""
+        return None
+
+    def usable(self, languages: Iterable[str]) -> list[int]:
+        """All ids: bytes write any language."""
+        return list(range(len(self)))
+
+    def save(self, folder: Path) -> None:
+        """Writes ``tokenizer.json`` and ``languages.json``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.backend.save(str(folder / FILE))
+        description = {"languages": self.languages, "codes": self.codes, "normalization": VERSION, "hash": self.hash()}
+        (folder / "languages.json").write_text(json.dumps(description))
+        if self.translation is not None:
+            self.translation.save(folder / TRANSLATION)
+
+    @classmethod
+    def load(cls, folder: Path) -> "WhisperTokenizer":
+        """Reads what `save` wrote; ValueError when it is damaged."""
+        try:
+            description = json.loads((folder / "languages.json").read_text())
+            backend = tokenizers.Tokenizer.from_file(str(folder / FILE))
+        except Exception as error:  # tokenizers raises nothing more special
+            raise ValueError(f"{folder}: damaged vocabulary: {error}") from error
+        return cls(description["languages"], description["codes"], backend)
+
+    @classmethod
+    def of_pretrained(cls, name: str, languages: list[str], codes: dict[str, str]) -> "WhisperTokenizer":
+        """The tokenizer of a Whisper in a folder, or on the hub."""
+        from transformers import AutoTokenizer
+
+        return cls(languages, codes, AutoTokenizer.from_pretrained(name).backend_tokenizer)
+
+    def hash(self) -> str:
+        """Stands for the whole mapping between text and ids."""
+        return hashlib.sha256(json.dumps([self.backend.to_str(), self.languages]).encode()).hexdigest()[:16]

@@ -1,0 +1,42 @@
+"""Tokens of Whisper: text comes back, words are found among bytes, files are what they were."""
+
+import pytest
+from tiny_whisper import write_tiny_whisper
+
+from masr.text.tokenizer import Tokenizer
+from masr.text.whisper_tokenizer import WhisperTokenizer
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory) -> WhisperTokenizer:
+    folder = write_tiny_whisper(tmp_path_factory.mktemp("whisper"))
+    return WhisperTokenizer.of_pretrained(str(folder), ["el", "es"], {})
+
+
+@pytest.mark.parametrize(("text", "language"), [("ένα δύο", "el"), ("¿qué? ", "es"), ("", "es")])
+def test_text_comes_back(tokenizer, text, language):
+    ids = tokenizer.encode(text, language)
+    assert tokenizer.decode([*ids, tokenizer.end]) == text.strip()
+    assert tokenizer.spoken([tokenizer.start, *ids, tokenizer.end]) == ids
+
+
+def test_pieces_make_words_of_bytes(tokenizer):
+    ids = tokenizer.encode("ένα δύο", "el")
+    pieces = tokenizer.word_pieces(ids)
+    assert len(pieces) == len(ids) and "".join(pieces) == "▁ένα▁δύο"
+    assert pieces[:3] == ["▁", "", "έ"]
+
+
+def test_files_come_back(tokenizer, tmp_path):
+    tokenizer.save(tmp_path)
+    loaded = Tokenizer.load(tmp_path)
+    assert isinstance(loaded, WhisperTokenizer) and loaded.hash() == tokenizer.hash()
+    assert (loaded.languages, loaded.language_tokens) == (tokenizer.languages, tokenizer.language_tokens)
+    (tmp_path / "tokenizer.json").write_text("{")
+    with pytest.raises(ValueError, match="damaged vocabulary"):
+        Tokenizer.load(tmp_path)
+
+
+def test_unknown_languages_are_named(tokenizer):
+    with pytest.raises(ValueError, match="language 'xx' is not one of the model's: el, es"):
+        tokenizer.encode("a", "xx")
