@@ -34,7 +34,8 @@ def write_tiny_whisper(folder: Path, seed: int = 0, positions: int = 48) -> Path
         is_multilingual=True, decoder_start_token_id=start, eos_token_id=end, pad_token_id=end, bos_token_id=end,
         lang_to_id={f"<|{code}|>": backend.token_to_id(f"<|{code}|>") for code in ("el", "es", "ro", "ru")},
         task_to_id={task: backend.token_to_id(f"<|{task}|>") for task in ("translate", "transcribe")},
-        no_timestamps_token_id=backend.token_to_id("<|notimestamps|>"), suppress_tokens=[3, 4, *range(end + 1, end + len(SPECIAL))],
+        no_timestamps_token_id=backend.token_to_id("<|notimestamps|>"),
+        suppress_tokens=[3, 4, *range(end + 1, end + len(SPECIAL))],
         begin_suppress_tokens=[backend.token_to_id("Ġ"), end], max_length=positions, return_timestamps=False,
         alignment_heads=[[0, 1], [1, 0]],
     )  # fmt: skip
