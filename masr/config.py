@@ -323,11 +323,46 @@ class Whisper(Section):
     """Codes by which Whisper knows languages that it calls otherwise, or does not know: {sr-Latn: sr, ast: es}."""
 
 
+class SoftPrompts(Section):
+    """Vectors that are learnt before frames and tokens (LAPT, arXiv 2506.21577, of which only the abstract could be
+    read)."""
+
+    length: Count = 0
+    """Vectors before the tokens, and before the frames; 0: none."""
+    encoder: bool = True
+    """Before the frames, too."""
+    deep: bool = True
+    """New ones before every block, not only before the first."""
+    languages: Literal["shared", "own", "add", "hadamard", "concat"] = "shared"
+    """All languages have the same ones, or each its own; or shared ones plus, or times one plus, a product of two small
+    matrices of the language (LAPT); or shared ones and some of its own after them."""
+    rank: Positive = 1
+    """Inner size of these matrices."""
+    own_length: Positive = 4
+    """Vectors of its own (concat)."""
+    bottleneck: Count = 0
+    """Inner size of a residual network through which vectors are easier to learn; `masr export` folds it into them."""
+
+
+class Adapt(Section):
+    """What learns in the place of a pretrained model, which then stays as it is."""
+
+    prompts: SoftPrompts = SoftPrompts()
+    language_codes: bool = False
+    """The vector of each language's token."""
+    only: list[str] = []
+    """Languages whose own parameters are all that learns; empty: everything does. So a trained model (train.init_from)
+    learns another language and forgets nothing."""
+    near: dict[str, str] = {}
+    """Trained languages from whose parameters new ones start, e.g. {be: ru}."""
+
+
 class Model(Section):
     pretrained: str | None = None
     """A Whisper (Radford et al. 2022, arXiv 2212.04356) in the format of Hugging Face: a folder, or the name of one on
     its hub. It takes the place of encoder and attention decoder, whose sizes then count for nothing."""
     whisper: Whisper = Whisper()
+    adapt: Adapt = Adapt()
     normalization: Literal["utterance", "corpus"] = "utterance"
     """Mean taken off the log-mel features: each utterance's own (removes level and microphone) or the corpus's."""
     encoder: Encoder = Encoder()

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -79,6 +80,23 @@ def prepared(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Rec
         for stage in (prepare, features, vocab):
             stage.run(recipe.config())  # does nothing when another pytest worker has done it
     return recipe
+
+
+@pytest.fixture(scope="session")
+def tiny_whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a Whisper of a few thousand random weights."""
+    from tiny_whisper import write_tiny_whisper
+
+    return write_tiny_whisper(tmp_path_factory.mktemp("whisper"))
+
+
+@pytest.fixture(scope="session")
+def speech(tiny_corpus: Path) -> list[np.ndarray]:
+    """Real speech as long as the utterances of tiny_whisper."""
+    from tiny_whisper import UTTERANCES
+
+    samples, rate = soundfile.read(next(tiny_corpus.glob("*_es.opus")), dtype="float32")
+    return [samples[: int(seconds * rate)] for _, _, seconds in UTTERANCES]
 
 
 @pytest.fixture

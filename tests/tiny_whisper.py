@@ -1,11 +1,26 @@
 """A Whisper of a few thousand random weights in the format of Hugging Face, whose tokens are bytes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration, WhisperTokenizer
+from torch.nn.utils.rnn import pad_sequence
+from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
+from transformers import WhisperTokenizer as TheirTokenizer
 
+from masr.config import Config, Decode, Features
+from masr.data.batches import Batch, Tokens
+from masr.data.features import log_mel_of
+from masr.decode.search import attention_search
+from masr.decode.utterances import utterances_of
+from masr.models.whisper import WhisperRecognizer, pretrained_whisper
+from masr.text.whisper_tokenizer import WhisperTokenizer
+
+LANGUAGES = ["el", "es", "ro"]
+UTTERANCES = [("es", "uno dos", 1.3), ("el", "τρία", 0.6), ("es", "", 2.0), ("ro", "trei și", 0.9)]
+"""Language, text, seconds."""
 SPECIAL = ["endoftext", "startoftranscript", "el", "es", "ro", "ru", "translate", "transcribe", "startofprev"]
 SPECIAL += ["notimestamps", "0.00", "0.02"]
 
@@ -18,7 +33,7 @@ def write_tiny_whisper(folder: Path, seed: int = 0, positions: int = 48) -> Path
     backend.add_special_tokens([AddedToken(f"<|{name}|>", special=True) for name in SPECIAL])
     end = backend.token_to_id("<|endoftext|>")
     special = {f"{name}_token": "<|endoftext|>" for name in ("bos", "eos", "pad", "unk")}
-    WhisperTokenizer(tokenizer_object=backend, **special).save_pretrained(folder)
+    TheirTokenizer(tokenizer_object=backend, **special).save_pretrained(folder)
     backend.save(str(folder / "tokenizer.json"))
     torch.manual_seed(seed)
     start = backend.token_to_id("<|startoftranscript|>")
@@ -41,3 +56,43 @@ def write_tiny_whisper(folder: Path, seed: int = 0, positions: int = 48) -> Path
     )  # fmt: skip
     model.save_pretrained(folder)
     return folder
+
+
+def config_of(folder: Path, **sections) -> Config:
+    given = {
+        "name": "test", "features": {"kind": "whisper"}, "vocab": {"kind": "whisper"},
+        "model": {
+            "pretrained": str(folder), "ctc": {"weight": 0.0}, "language_classifier": {"weight": 0.5},
+            "attention_decoder": {"weight": 1.0, "label_smoothing": 0.0}, **sections.pop("model", {}),
+        },
+    }  # fmt: skip
+    return Config.model_validate(given | sections)
+
+
+def build(folder: Path, languages: Sequence[str] = LANGUAGES, **model) -> WhisperRecognizer:
+    """A recogniser with options of ``model``, ready to recognise."""
+    torch.manual_seed(0)
+    tokenizer = WhisperTokenizer.of_pretrained(str(folder), list(languages), {})
+    config = config_of(folder, model=model)
+    return WhisperRecognizer(config, tokenizer, None, pretrained_whisper(str(folder))).eval()
+
+
+def batch_of(model: WhisperRecognizer, audio: list[np.ndarray], rows: list[int]) -> Batch:
+    log_mel = log_mel_of(Features(kind="whisper"))
+    features = [torch.from_numpy(log_mel(audio[row])) for row in rows]
+    texts = [model.tokenizer.encode(UTTERANCES[row][1], UTTERANCES[row][0]) for row in rows]
+    ids = [torch.tensor(text, dtype=torch.long) for text in texts]
+    allowed = torch.tensor([[code == UTTERANCES[row][0] for code in model.languages] for row in rows])
+    return Batch(
+        ids=[str(row) for row in rows], languages=[UTTERANCES[row][0] for row in rows],
+        features=pad_sequence(features, batch_first=True), feature_lengths=torch.tensor([len(f) for f in features]),
+        allowed_languages=allowed,
+        targets={"transcript": Tokens(pad_sequence(ids, batch_first=True), torch.tensor([len(i) for i in ids]))},
+    )  # fmt: skip
+
+
+def search(model: WhisperRecognizer, batch: Batch, beam: int) -> list[list[int]]:
+    with torch.no_grad():
+        encoded = model.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
+        found = attention_search(model, utterances_of(model, encoded, batch.allowed_languages), Decode(beam=beam))
+    return [nbest[0].tokens for nbest in found]

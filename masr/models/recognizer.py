@@ -250,6 +250,9 @@ class Recognizer(nn.Module):
         translated = list(self.tokenizer.translation.used)
         return Translator(len(self.tokenizer.translation), width, options, translated, START_END)
 
+    def start_near(self) -> None:
+        """Gives new languages what near ones have, where a language has parameters of its own."""
+
     def learned(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """What of a state has to be kept: all of it, unless most is that of a pretrained model."""
         return weights

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import cross_entropy, one_hot
 
+from masr.adapt.soft_prompts import LanguageVectors, SoftPrompts
 from masr.config import Config
 from masr.data.batches import Batch
 from masr.data.features import FRAME_SHIFT
@@ -46,6 +48,38 @@ class WhisperRecognizer(Recognizer):
         self.attention_decoder = WhisperDecoder(pretrained.model.decoder, self.tokenizer, never, first)
         self.attention_decoder.label_smoothing = config.model.attention_decoder.label_smoothing
         self._base = {name for name, _ in self.named_parameters()}
+        self._add_adaptation()
+
+    def _add_adaptation(self) -> None:
+        """Gives Whisper what learns in its place, if anything does."""
+        options, encoder, decoder = self.config.model.adapt, self.encoder, self.attention_decoder
+        known, prompts = self.tokenizer.languages, options.prompts
+        if prompts.length:
+            decoder.prompts = SoftPrompts(prompts, len(decoder.blocks), encoder.width, known)
+        if prompts.length and prompts.encoder:
+            encoder.prompts = SoftPrompts(prompts, len(encoder.blocks), encoder.width, known)
+        if options.language_codes:
+            vectors = decoder.embedding.weight[decoder.language_tokens].detach()
+            decoder.language_vectors = LanguageVectors(dict(zip(known, vectors, strict=True)))
+        self.adapted = [part for part in (encoder.prompts, decoder.prompts, decoder.language_vectors) if part]
+        named = [*options.only, *options.near, *options.near.values()]
+        if unknown := [code for code in named if code not in known]:
+            raise ValueError(f"model.adapt.only, near: no {', '.join(unknown)} among the languages {', '.join(known)}")
+        if named and not any([*part.parameters_of(named[0])] for part in self.adapted):
+            raise ValueError("model.adapt.only, near: nothing is one language's own; set adapt.prompts.languages")
+        if self.adapted:
+            self.requires_grad_(False)
+        for part in self.adapted:
+            for parameter in [p for code in options.only for p in part.parameters_of(code)] or part.parameters():
+                parameter.requires_grad_(True)
+        if decoder.longest < 1:
+            raise ValueError(f"model.adapt.prompts.length={prompts.length}: the decoder has no room left for a text")
+
+    def start_near(self) -> None:
+        """Gives new languages the parameters of those that ``model.adapt.near`` names."""
+        for new, near in self.config.model.adapt.near.items():
+            for part in self.adapted:
+                part.copy_language(near, new)
 
     def _build_classifier(self) -> None:
         """The decoder names languages."""
@@ -56,23 +90,29 @@ class WhisperRecognizer(Recognizer):
 
     def encode(self, features: Tensor, lengths: Tensor, allowed_languages: Tensor | None = None) -> EncoderOutput:
         """(B, T, F) log-mel, (B,) frames, (B, K) -> EncoderOutput with the probabilities of the allowed languages."""
-        encoded = self.encoder(features, lengths)
         if allowed_languages is None:
             allowed_languages = torch.ones(len(features), len(self.languages), dtype=torch.bool, device=features.device)
         if self.training or bool((allowed_languages.sum(1) == 1).all()):
-            encoded.language_weights = allowed_languages / allowed_languages.sum(1, keepdim=True)
+            weights = allowed_languages / allowed_languages.sum(1, keepdim=True)
+            encoded = self.encoder(features, lengths, weights)
+            encoded.language_weights = weights
             return encoded
-        encoded.language_logits = self.attention_decoder.language_logits(
+        encoded = self.encoder(features, lengths)  # as it was: what belongs to a language waits until it is known
+        logits = self.attention_decoder.language_logits(
             self.attention_decoder.after_start(encoded.frames, encoded.lengths)
         )
-        encoded.language_weights = encoded.language_logits.masked_fill(~allowed_languages, -torch.inf).softmax(-1)
+        weights = logits.masked_fill(~allowed_languages, -torch.inf).softmax(-1)
+        if self.adapted:
+            weights = one_hot(weights.argmax(-1), len(self.languages)).to(weights.dtype)
+            encoded = self.encoder(features, lengths, weights)
+        encoded.language_logits, encoded.language_weights = logits, weights
         return encoded
 
     def encode_views(self, batch: Batch) -> tuple[list[EncoderOutput], Any]:
         """As `Recognizer.encode_views`; transcribed speech is in the language that it is in."""
         if not batch.targets or not batch.languages:
             return super().encode_views(batch)
-        languages = torch.nn.functional.one_hot(self._language_numbers(batch), len(self.languages)).bool()
+        languages = one_hot(self._language_numbers(batch), len(self.languages)).bool()
         return [self.encode(batch.features, batch.feature_lengths, languages)], None
 
     def _recognition_losses(self, encoded: EncoderOutput, batch: Batch) -> dict[str, Tensor]:
@@ -85,7 +125,7 @@ class WhisperRecognizer(Recognizer):
         if self.config.model.language_classifier.weight:
             logits = decoder.language_logits(hidden)
             numbers = self._language_numbers(batch).expand(len(logits))
-            losses["lid"] = torch.nn.functional.cross_entropy(logits, numbers, reduction="none")
+            losses["lid"] = cross_entropy(logits, numbers, reduction="none")
         return losses
 
     @property

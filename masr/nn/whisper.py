@@ -8,6 +8,7 @@ B batch, T frames, F mel bins, U tokens, P tokens before the text, V vocabulary,
 N hypotheses.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -35,20 +36,30 @@ class WhisperEncoder(nn.Module):
 
     def __init__(self, encoder: Any, options: Whisper):
         super().__init__()
+        self.prompts: Any = None
+        """(B, K) weights of languages -> (N, B, L, D): vectors before the frames of the first N blocks."""
         self.conv1, self.conv2, self.positions = encoder.conv1, encoder.conv2, encoder.embed_positions
         self.blocks, self.norm = encoder.layers, encoder.layer_norm
         self.full, self.margin = options.context == "full", round(options.margin / FRAME_SHIFT)
         self.width = encoder.layer_norm.weight.numel()
 
-    def forward(self, features: Tensor, lengths: Tensor, allowed_languages: Tensor | None = None) -> EncoderOutput:
-        """(B, T, F), (B,); ValueError for more than Whisper has positions for."""
+    def forward(self, features: Tensor, lengths: Tensor, language_weights: Tensor | None = None) -> EncoderOutput:
+        """(B, T, F), (B,), (B, K) -> EncoderOutput. Without weights nothing that was adapted is used.
+
+        ValueError for more frames than Whisper has positions for.
+        """
         features, lengths = self.with_silence(features, lengths)
         frames, lengths = self._subsample(features, lengths)
-        size = frames.shape[1]
-        mask = None if bool((lengths == size).all()) else length_mask(lengths, size)[:, None, None]
-        for block in self.blocks:
+        with_prompts = self.prompts is not None and language_weights is not None
+        prompts = self.prompts(language_weights) if with_prompts else frames.new_zeros(1, len(frames), 0, self.width)
+        before = prompts.shape[2]
+        size = before + frames.shape[1]
+        mask = None if bool((lengths == size - before).all()) else length_mask(lengths + before, size)[:, None, None]
+        for number, block in enumerate(self.blocks):
+            if number < len(prompts):  # those that a block made of the prompt before are dropped
+                frames = torch.cat((prompts[number], frames[:, before if number else 0 :]), 1)
             frames = block(frames, mask)
-        return EncoderOutput(self.norm(frames), lengths)
+        return EncoderOutput(self.norm(frames[:, before:]), lengths)
 
     def with_silence(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Recordings with silence after them, zero behind that, and their new lengths: 30 s, or as ``margin`` says."""
@@ -89,6 +100,10 @@ class WhisperDecoder(nn.Module):
         self.register_buffer("never", self._marked([*suppressed, *range(self.sos_eos + 1, len(tokenizer))]), False)
         self.register_buffer("never_first", self._marked(suppressed_first), False)
         self.label_smoothing = 0.0
+        self.previous = tokenizer.previous
+        self.prompts: Any = None
+        self.language_vectors: Any = None
+        """() -> (K, D), in the place of the vectors of languages' tokens."""
 
     def _marked(self, tokens: list[int]) -> Tensor:
         marked = torch.zeros(self.vocabulary, dtype=torch.bool)
@@ -98,13 +113,20 @@ class WhisperDecoder(nn.Module):
     @property
     def longest(self) -> int:
         """Most tokens of a text: there are positions for them, what comes before and the end."""
-        return self.positions.num_embeddings - 3 - len(self.task)
+        return self.positions.num_embeddings - 3 - len(self.task) - self.before
+
+    @property
+    def before(self) -> int:
+        """Positions of the prompt, which stands where Whisper has the text before, behind a token that says so."""
+        return 0 if self.prompts is None else 1 + self.prompts.length
 
     def beginning(self, language_weights: Tensor) -> Tensor:
-        """Tokens (B, P) before the text in the language of the largest weight."""
+        """Tokens (B, P) before the text in the language of the largest weight, some in the places of the prompt."""
         languages = self.language_tokens[language_weights.argmax(-1)]
-        others = [torch.full_like(languages, token) for token in (self.start_token, *self.task)]
-        return torch.stack([others[0], languages, *others[1:]], 1)
+        tokens = [self.previous] * self.before + [self.start_token, 0, *self.task]
+        beginning = languages.new_tensor(tokens).repeat(len(languages), 1)
+        beginning[:, self.before + 1] = languages
+        return beginning
 
     def hidden(
         self, frames: Tensor, lengths: Tensor, ids: Tensor, id_lengths: Tensor, language_weights: Tensor
@@ -142,10 +164,11 @@ class WhisperDecoder(nn.Module):
 
     def language_logits(self, hidden: Tensor) -> Tensor:
         """(B, K) of the languages, from what `hidden` gave, or `after_start`."""
-        return hidden[:, 0] @ self.embedding.weight[self.language_tokens].T
+        place = 0 if hidden.shape[1] == 1 else self.before
+        return hidden[:, place] @ self.embedding.weight[self.language_tokens].T
 
     def after_start(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """(B, 1, D) after the start token alone, which is where the decoder names the language."""
+        """(B, 1, D) after the start token alone, which is where the decoder names the language; without a prompt."""
         start = torch.full((len(frames), 1), self.start_token, device=frames.device)
         return self._run(start, self.start(frames, lengths, 1, None))
 
@@ -170,12 +193,29 @@ class WhisperDecoder(nn.Module):
 
     def _run(self, ids: Tensor, state: DecoderState) -> Tensor:
         """(N, U) next tokens of the hypotheses -> (N, U, D)."""
-        positions = self.positions.weight[state.position : state.position + ids.shape[1]]
-        hidden = self.embedding(ids) + positions
+        embedded, prompts = self._embedded(ids, state)
+        hidden = embedded + self.positions.weight[state.position : state.position + ids.shape[1]]
         for number, (block, cross) in enumerate(zip(self.blocks, state.cross, strict=True)):
+            if 0 < number < len(prompts):
+                hidden = torch.cat((hidden[:, :1], prompts[number], hidden[:, self.before :]), 1)
             hidden, state.past[number] = _layer(block, hidden, state.past[number], cross, state.frame_mask)
         state.position += ids.shape[1]
         return self.norm(hidden)
+
+    def _embedded(self, ids: Tensor, state: DecoderState) -> tuple[Tensor, Sequence[Tensor]]:
+        """(N, U, D) of tokens, and the prompts of the layers if these are the first tokens of a text."""
+        embedded, weights = self.embedding(ids), state.language_weights
+        if state.position or weights is None:
+            return embedded, []
+        weights = weights.repeat_interleave(state.beam, 0)
+        if self.language_vectors is not None:
+            place = self.before + 1
+            named = self.language_vectors()[weights.argmax(-1)][:, None]
+            embedded = torch.cat((embedded[:, :place], named, embedded[:, place + 1 :]), 1)
+        if self.prompts is None:
+            return embedded, []
+        prompts = self.prompts(weights)
+        return torch.cat((embedded[:, :1], prompts[0], embedded[:, self.before :]), 1), list(prompts)
 
 
 def _layer(

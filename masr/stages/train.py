@@ -102,6 +102,7 @@ def _build_trainer(config: Config, folder: Path, accelerator: Accelerator) -> Tr
     model.set_statistics(*load_statistics(config).tensors())
     if config.train.init_from:
         start_from(Path(config.train.init_from), model, quiet=not accelerator.is_main_process)
+    model.start_near()
     if config.model.encoder.language_adapters.languages:
         raise ConfigError("model.encoder.language_adapters.languages: training has all of them; use masr export")
     for name in config.train.frozen:
@@ -146,7 +147,7 @@ def start_from(folder: Path, model: Recognizer, quiet: bool = False) -> None:
     Rows of a vocabulary would be those of other tokens: both must have the same one. Vectors of another tree are left.
     """
     theirs = load_model(folder)
-    if (theirs.tokenizer.hash(), theirs.tokenizer.languages) != (model.tokenizer.hash(), model.tokenizer.languages):
+    if not model.tokenizer.same_tokens(theirs.tokenizer):
         raise ValueError(
             f"train.init_from: {folder} has another vocabulary; use the data_dir and vocab it was trained with"
         )

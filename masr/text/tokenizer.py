@@ -94,6 +94,10 @@ class Tokenizer:
             ids |= {*self.used[code], *([self.language_id(code)] if self.language_token else [])}
         return sorted(ids)
 
+    def same_tokens(self, other: "Tokenizer") -> bool:
+        """Whether the ids of both mean the same."""
+        return (self.pieces, self.languages) == (other.pieces, other.languages)
+
     def save(self, folder: Path) -> None:
         """Writes ``tokens.model`` (or ``tokens-<language>.model``), ``languages.json`` and, to read, ``tokens.txt``."""
         folder.mkdir(parents=True, exist_ok=True)

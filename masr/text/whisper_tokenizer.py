@@ -80,6 +80,10 @@ class WhisperTokenizer(Tokenizer):
         """All ids: bytes write any language."""
         return list(range(len(self)))
 
+    def same_tokens(self, other: Tokenizer) -> bool:
+        """Whether the ids of both mean the same, whatever their languages."""
+        return isinstance(other, WhisperTokenizer) and self.backend.to_str() == other.backend.to_str()
+
     def save(self, folder: Path) -> None:
         """Writes ``tokenizer.json`` and ``languages.json``."""
         folder.mkdir(parents=True, exist_ok=True)

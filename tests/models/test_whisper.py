@@ -1,100 +1,40 @@
 """A tiny random Whisper beside transformers, and on the way from data to a transcript. B, T, U, K as elsewhere."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-import soundfile
 import torch
-from tiny_whisper import write_tiny_whisper
-from torch.nn.utils.rnn import pad_sequence
+from tiny_whisper import LANGUAGES, batch_of, build, config_of, search, write_tiny_whisper
 from transformers import WhisperFeatureExtractor
 
-from masr.config import Config, Decode, Features
-from masr.data.batches import Batch, Tokens
+from masr.config import Features
 from masr.data.features import UnusableAudio, log_mel_of
-from masr.decode.search import attention_search
-from masr.decode.utterances import utterances_of
 from masr.models.recognizer import WEIGHTS, load_model, save_model
 from masr.models.whisper import WhisperRecognizer, pretrained_whisper
 from masr.text.whisper_tokenizer import WhisperTokenizer
 
-LANGUAGES = ["el", "es", "ro"]
-UTTERANCES = [("es", "uno dos", 1.3), ("el", "τρία", 0.6), ("es", "", 2.0), ("ro", "trei și", 0.9)]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    return write_tiny_whisper(tmp_path_factory.mktemp("whisper"))
-
-
-@pytest.fixture(scope="module")
-def audio(tiny_corpus) -> list[np.ndarray]:
-    """Real speech of several lengths."""
-    speech, _ = soundfile.read(next(tiny_corpus.glob("*_es.opus")), frames=16000 * 4, dtype="float32")
-    return [speech[: int(seconds * 16000)] for _, _, seconds in UTTERANCES]
-
 
 @pytest.fixture
-def model(folder) -> WhisperRecognizer:
-    return build(folder)
-
-
-def config_of(folder: Path, **sections) -> Config:
-    given = {
-        "name": "test", "features": {"kind": "whisper"}, "vocab": {"kind": "whisper"},
-        "model": {
-            "pretrained": str(folder), "ctc": {"weight": 0.0}, "language_classifier": {"weight": 0.5},
-            "attention_decoder": {"weight": 1.0, "label_smoothing": 0.0}, **sections.pop("model", {}),
-        },
-    }  # fmt: skip
-    return Config.model_validate(given | sections)
-
-
-def build(folder: Path, **model) -> WhisperRecognizer:
-    tokenizer = WhisperTokenizer.of_pretrained(str(folder), LANGUAGES, {})
-    config = config_of(folder, model=model)
-    return WhisperRecognizer(config, tokenizer, None, pretrained_whisper(str(folder))).eval()
-
-
-def batch_of(model: WhisperRecognizer, audio: list[np.ndarray], rows: list[int]) -> Batch:
-    log_mel = log_mel_of(Features(kind="whisper"))
-    features = [torch.from_numpy(log_mel(audio[row])) for row in rows]
-    texts = [model.tokenizer.encode(UTTERANCES[row][1], UTTERANCES[row][0]) for row in rows]
-    ids = [torch.tensor(text, dtype=torch.long) for text in texts]
-    allowed = torch.tensor([[code == UTTERANCES[row][0] for code in LANGUAGES] for row in rows])
-    return Batch(
-        ids=[str(row) for row in rows], languages=[UTTERANCES[row][0] for row in rows],
-        features=pad_sequence(features, batch_first=True), feature_lengths=torch.tensor([len(f) for f in features]),
-        allowed_languages=allowed,
-        targets={"transcript": Tokens(pad_sequence(ids, batch_first=True), torch.tensor([len(i) for i in ids]))},
-    )  # fmt: skip
-
-
-def search(model: WhisperRecognizer, batch: Batch, beam: int) -> list[list[int]]:
-    with torch.no_grad():
-        encoded = model.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
-        found = attention_search(model, utterances_of(model, encoded, batch.allowed_languages), Decode(beam=beam))
-    return [nbest[0].tokens for nbest in found]
+def model(tiny_whisper) -> WhisperRecognizer:
+    return build(tiny_whisper)
 
 
 # --- beside transformers ---------------------------------------------------------------------------------------------
 
 
-def test_with_the_full_context_features_and_frames_are_those_of_transformers(folder, audio):
-    model = build(folder, whisper={"context": "full"})
-    batch = batch_of(model, audio, [0, 1, 2, 3])
-    expected = WhisperFeatureExtractor()(audio, sampling_rate=16000, return_tensors="pt")["input_features"]
+def test_with_the_full_context_features_and_frames_are_those_of_transformers(tiny_whisper, speech):
+    model = build(tiny_whisper, whisper={"context": "full"})
+    batch = batch_of(model, speech, [0, 1, 2, 3])
+    expected = WhisperFeatureExtractor()(speech, sampling_rate=16000, return_tensors="pt")["input_features"]
     features, lengths = model.encoder.with_silence(batch.features, batch.feature_lengths)
     assert torch.allclose(features.transpose(1, 2), expected, atol=1e-6) and lengths.tolist() == [3000] * 4
     with torch.no_grad():
-        frames = pretrained_whisper(str(folder)).eval().model.encoder(expected).last_hidden_state
+        frames = pretrained_whisper(str(tiny_whisper)).eval().model.encoder(expected).last_hidden_state
         assert torch.allclose(model.encode(batch.features, batch.feature_lengths).frames, frames, atol=1e-4)
 
 
-def test_a_search_in_several_languages_at_once_finds_what_generate_finds(folder, audio):
-    model, base = build(folder, whisper={"context": "full"}), pretrained_whisper(str(folder)).eval()
-    batch = batch_of(model, audio, [0, 1, 3])
+def test_a_search_in_several_languages_at_once_finds_what_generate_finds(tiny_whisper, speech):
+    model, base = build(tiny_whisper, whisper={"context": "full"}), pretrained_whisper(str(tiny_whisper)).eval()
+    batch = batch_of(model, speech, [0, 1, 3])
     features, _ = model.encoder.with_silence(batch.features, batch.feature_lengths)
     languages = batch.languages
     generated = base.generate(features.transpose(1, 2), language=languages, task="transcribe", do_sample=False)
@@ -102,9 +42,9 @@ def test_a_search_in_several_languages_at_once_finds_what_generate_finds(folder,
     assert [model.tokenizer.spoken(row)[:longest] for row in generated.tolist()] == search(model, batch, 1)
 
 
-def test_losses_are_those_of_transformers(folder, audio):
-    model, base = build(folder, whisper={"context": "full"}), pretrained_whisper(str(folder)).eval()
-    batch = batch_of(model, audio, [0, 3])
+def test_losses_are_those_of_transformers(tiny_whisper, speech):
+    model, base = build(tiny_whisper, whisper={"context": "full"}), pretrained_whisper(str(tiny_whisper)).eval()
+    batch = batch_of(model, speech, [0, 3])
     features, _ = model.encoder.with_silence(batch.features, batch.feature_lengths)
     losses = model.objectives(batch)
     for row, code in enumerate(batch.languages):
@@ -125,31 +65,31 @@ def test_losses_are_those_of_transformers(folder, audio):
 
 
 @pytest.mark.parametrize("context", ["clip", "full"])
-def test_padding_changes_nothing(folder, audio, context):
-    model = build(folder, whisper={"context": context})
-    together = batch_of(model, audio, [0, 1, 2, 3])
+def test_padding_changes_nothing(tiny_whisper, speech, context):
+    model = build(tiny_whisper, whisper={"context": context})
+    together = batch_of(model, speech, [0, 1, 2, 3])
     encoded = model.encode(together.features, together.feature_lengths, together.allowed_languages)
     losses = model.losses([encoded], together)
     for row in range(4):
-        alone = batch_of(model, audio, [row])
+        alone = batch_of(model, speech, [row])
         single = model.encode(alone.features, alone.feature_lengths, alone.allowed_languages)
         length = int(single.lengths)
         assert length == int(encoded.lengths[row])
         assert torch.allclose(encoded.frames[row, :length], single.frames[0, :length], atol=1e-5)
         for name, values in model.losses([single], alone).items():
             assert values.item() == pytest.approx(losses[name][row].item(), abs=1e-4)
-    assert search(model, together, 2) == [search(model, batch_of(model, audio, [row]), 2)[0] for row in range(4)]
+    assert search(model, together, 2) == [search(model, batch_of(model, speech, [row]), 2)[0] for row in range(4)]
 
 
-def test_a_clip_is_heard_with_its_margin(model, audio):
-    batch = batch_of(model, audio, [1])
+def test_a_clip_is_heard_with_its_margin(model, speech):
+    batch = batch_of(model, speech, [1])
     assert (
         int(model.encode(batch.features, batch.feature_lengths).lengths) == (int(batch.feature_lengths) + 50 + 1) // 2
     )
 
 
-def test_cached_steps_give_what_all_tokens_at_once_give(model, audio):
-    batch = batch_of(model, audio, [0, 3])
+def test_cached_steps_give_what_all_tokens_at_once_give(model, speech):
+    batch = batch_of(model, speech, [0, 3])
     encoded = model.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
     given = encoded.frames, encoded.lengths
     decoder, (ids, lengths) = model.attention_decoder, batch.targets["transcript"]
@@ -165,8 +105,8 @@ def test_cached_steps_give_what_all_tokens_at_once_give(model, audio):
 # --- languages -------------------------------------------------------------------------------------------------------
 
 
-def test_the_decoder_names_a_language_that_the_prompt_allows(model, audio):
-    batch = batch_of(model, audio, [0, 1])
+def test_the_decoder_names_a_language_that_the_prompt_allows(model, speech):
+    batch = batch_of(model, speech, [0, 1])
     everything = torch.ones(2, 3, dtype=torch.bool)
     encoded = model.encode(batch.features, batch.feature_lengths, everything)
     assert torch.allclose(encoded.language_weights.sum(1), torch.ones(2))
@@ -179,9 +119,9 @@ def test_the_decoder_names_a_language_that_the_prompt_allows(model, audio):
     assert named in LANGUAGES and named != LANGUAGES[best]
 
 
-def test_in_training_every_utterance_is_in_its_own_language(model, audio):
+def test_in_training_every_utterance_is_in_its_own_language(model, speech):
     """Whatever prompt it got."""
-    batch = batch_of(model.train(), audio, [0, 1, 3])
+    batch = batch_of(model.train(), speech, [0, 1, 3])
     batch.allowed_languages[:] = True
     [encoded], _ = model.encode_views(batch)
     assert [LANGUAGES[i] for i in encoded.language_weights.argmax(1)] == batch.languages
@@ -191,40 +131,40 @@ def test_in_training_every_utterance_is_in_its_own_language(model, audio):
 # --- folders ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_model_that_learnt_all_of_it_loads_without_the_pretrained_one(tmp_path, folder, audio):
+def test_a_model_that_learnt_all_of_it_loads_without_the_pretrained_one(tmp_path, tiny_whisper, speech):
     model = build(write_tiny_whisper(tmp_path / "base"))
     save_model(tmp_path / "saved", model)
     for file in (tmp_path / "base").iterdir():
         file.unlink()
-    batch = batch_of(model, audio, [0, 1])
+    batch = batch_of(model, speech, [0, 1])
     loaded = load_model(tmp_path / "saved")
     assert search(loaded, batch, 2) == search(model, batch, 2)
     assert loaded.attention_decoder.never.equal(model.attention_decoder.never)
 
 
-def test_of_a_frozen_one_nothing_is_kept_but_its_hash(tmp_path, folder, audio):
-    model = build(folder).requires_grad_(False)
+def test_of_a_frozen_one_nothing_is_kept_but_its_hash(tmp_path, tiny_whisper, speech):
+    model = build(tiny_whisper).requires_grad_(False)
     save_model(tmp_path, model)
     assert (tmp_path / WEIGHTS).stat().st_size < 5000
-    batch = batch_of(model, audio, [0, 1])
+    batch = batch_of(model, speech, [0, 1])
     assert search(load_model(tmp_path), batch, 2) == search(model, batch, 2)
     config = tmp_path / "config.yaml"
     other = write_tiny_whisper(tmp_path / "other", seed=1)
-    config.write_text(config.read_text().replace(str(folder), str(other)))
+    config.write_text(config.read_text().replace(str(tiny_whisper), str(other)))
     with pytest.raises(ValueError, match="was trained on the Whisper with hash .*other has .*another model"):
         load_model(tmp_path)
 
 
-def test_bad_input(folder, model, audio):
+def test_bad_input(tiny_whisper, model, speech):
     with pytest.raises(UnusableAudio, match="31.00 s of audio, but Whisper hears 30 s at most"):
         log_mel_of(Features(kind="whisper"))(np.zeros(31 * 16000, np.float32))
     with pytest.raises(FileNotFoundError, match="./nowhere is no folder"):
         pretrained_whisper("./nowhere")
     with pytest.raises(ValueError, match="features.kind=kaldi must be whisper, model.ctc.weight=1.0 must be 0"):
-        config_of(folder, features={}, model={"ctc": {"weight": 1.0}})
+        config_of(tiny_whisper, features={}, model={"ctc": {"weight": 1.0}})
     with pytest.raises(ValueError, match="features.mel_bins=128, but this Whisper has 80"):
-        config = config_of(folder, features={"kind": "whisper", "mel_bins": 128})
-        WhisperRecognizer(config, model.tokenizer, None, pretrained_whisper(str(folder)))
+        config = config_of(tiny_whisper, features={"kind": "whisper", "mel_bins": 128})
+        WhisperRecognizer(config, model.tokenizer, None, pretrained_whisper(str(tiny_whisper)))
     with pytest.raises(ValueError, match="no language token for ast; .*language_codes={ast: ...}"):
-        WhisperTokenizer.of_pretrained(str(folder), ["ast", "es"], {})
-    assert WhisperTokenizer.of_pretrained(str(folder), ["ast", "es"], {"ast": "es"}).language_tokens[0]
+        WhisperTokenizer.of_pretrained(str(tiny_whisper), ["ast", "es"], {})
+    assert WhisperTokenizer.of_pretrained(str(tiny_whisper), ["ast", "es"], {"ast": "es"}).language_tokens[0]
