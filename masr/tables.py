@@ -31,8 +31,11 @@ COLUMNS = {
     "one": "M parameters, one language",
 }  # fmt: skip
 """Macro averages in %, and what a run costs. ``cer/cs`` is the rate of a language, ``cer/*`` those of all, and
-``cer@oracle`` that for another kind of prompt; ``one`` are the parameters that run for a prompt of one language."""
-COLUMN = re.compile(r"(cer|wer|lid)(@(oracle|wrong)(\+[1-9]\d*)?)?|(cer|wer|bleu|chrf)/([\w-]+|\*)")
+``cer@oracle`` that for another kind of prompt, ``cer:test-other`` that of another split; ``one`` are the parameters
+that run for a prompt of one language."""
+COLUMN = re.compile(
+    r"(cer|wer|lid)(@(oracle|wrong)(\+[1-9]\d*)?)?|(cer|wer|bleu|chrf)/([\w-]+|\*)|(cer|wer)(/[\w-]+)?:[\w.-]+"
+)
 TRANSLATION = "translation-beam"
 """Method whose scores are shown as BLEU and chrF."""
 
@@ -43,7 +46,8 @@ class Row(Section):
     config: str | None = None
     """Config file; default: that of the table."""
     overrides: list[str] = Field(default=[])
-    """Options that are other than in the config; {seed} in them is that of the run."""
+    """Options that are other than in the config. {seed} and {table} in them are those of the run, which is
+    ``exp/{table}/<row>-{seed}``."""
     paper: dict[str, float] = Field(default={})
     """The paper's own figures, by column."""
     against: str | None = None
@@ -64,7 +68,7 @@ class Table(Section):
     seeds: list[Positive] = Field(default=[1], min_length=1)
     """Every row is trained once with each."""
     split: str = "test"
-    """Scored split."""
+    """Scored split of columns that name none."""
     method: str
     """Search method whose errors are shown."""
     scales: dict[str, list[str]] = Field(default={})
@@ -87,7 +91,8 @@ def load_table(path: Path) -> Table:
     named = [*table.columns, *(column for row in table.rows.values() for column in row.paper)]
     if unknown := [column for column in named if column not in COLUMNS and not COLUMN.fullmatch(column)]:
         raise ConfigError(
-            f"{path}: columns: {', '.join(unknown)}; known: {', '.join(COLUMNS)}, cer/<language>, cer/*, cer@<prompt>"
+            f"{path}: columns: {', '.join(unknown)}; known: {', '.join(COLUMNS)}, cer/<language>, cer/*, cer@<prompt>, "
+            "cer:<split>"
         )
     return table
 
@@ -126,12 +131,10 @@ def experiment(path: Path, table: Table, row: str, seed: int, scale: str | None)
     """Name (below ``exp/``) and overrides of one run."""
     if scale is not None and scale not in table.scales:
         raise ConfigError(f"{path}: there is no scale {scale}; known: {', '.join(table.scales) or 'none'}")
-    name = f"{path.stem}{f'-{scale}' if scale else ''}/{row}-{seed}"
-    changes = [
-        *(table.scales[scale] if scale else []),
-        *(o.replace("{seed}", str(seed)) for o in table.rows[row].overrides),
-    ]
-    return name, [*changes, f"name={name}", f"seed={seed}"]
+    folder = f"{path.stem}{f'-{scale}' if scale else ''}"
+    name = f"{folder}/{row}-{seed}"
+    own = [o.replace("{seed}", str(seed)).replace("{table}", folder) for o in table.rows[row].overrides]
+    return name, [*(table.scales[scale] if scale else []), *own, f"name={name}", f"seed={seed}"]
 
 
 def print_table(path: Path, scale: str | None = None, rows: Sequence[str] = ()) -> str:
@@ -195,6 +198,9 @@ def _values(folder: Path, table: Table) -> dict[str, float]:
     values, method = _rates(metrics, ""), table.method.partition("@")[0]
     for other in folder.glob(f"score/{method}@*/{table.split}/metrics.json"):
         values |= _rates(json.loads(other.read_text(encoding="utf-8")), f"@{other.parts[-3].partition('@')[2]}")
+    for other in folder.glob(f"score/{table.method}/*/metrics.json"):
+        rates = _rates(json.loads(other.read_text(encoding="utf-8")), "")
+        values |= {f"{name}:{other.parent.name}": rate for name, rate in rates.items()}
     translations = table.method.replace(method, TRANSLATION)  # with the same prompt
     if (translated := folder / "score" / translations / table.split / "metrics.json").is_file():
         values |= _translation_scores(json.loads(translated.read_text(encoding="utf-8")))
@@ -226,13 +232,14 @@ def _columns(table: Table, found: dict[str, list[dict[str, float]]]) -> list[str
     for column in table.columns:
         kind, _, language = column.partition("/")
         known = sorted({key for runs in found.values() for run in runs for key in run if key.startswith(f"{kind}/")})
-        columns += known if language == "*" else [column]
+        columns += [key for key in known if ":" not in key] if language == "*" else [column]
     return columns
 
 
 def _title(column: str) -> str:
+    column, _, split = column.partition(":")
     kind, _, prompt = column.partition("/")[0].partition("@")
-    return " ".join(part for part in (COLUMNS[kind], column.partition("/")[2], prompt) if part)
+    return " ".join(part for part in (COLUMNS[kind], column.partition("/")[2], prompt, split) if part)
 
 
 def _cell(

@@ -103,6 +103,12 @@ def test_an_override_can_name_the_seed(table):
     assert [line.split()[4] for line in calls(table)] == ["train.init_from=exp/a-1", "train.init_from=exp/a-3"]
 
 
+def test_an_override_can_name_the_runs_of_the_table_and_scale(table):
+    table.write_text(TABLE.replace("model.ctc.weight=0.5", '"train.init_from=exp/{table}/a-{seed}"'))
+    starts = [experiment(table, load_table(table), "b", 3, scale)[1][-3] for scale in (None, "mini")]
+    assert starts == ["train.init_from=exp/some/a-3", "train.init_from=exp/some-mini/a-3"]
+
+
 def test_what_has_not_been_run_is_a_dash(table):
     lines = print_table(table).splitlines()
     assert lines[-2:] == ["| The first | - (21.50) | - | - | - | 0 |", "| b | - | - | - | - | 0 |"]
@@ -140,6 +146,20 @@ def test_translations_of_the_same_prompt_have_columns(table, prompt):
         (folder / f"translation-beam{prompt}/test/metrics.json").write_text(metrics)
     row = print_table(table, rows=["a"]).splitlines()[4]
     assert row.startswith("| The first | 22.00 ± 1.41 (21.50) | 11.50 ± 0.00 | 30.25 ± 0.00 |")
+
+
+def test_other_splits_have_columns(table):
+    table.write_text(TABLE.replace("[cer, cer/*,", "[cer, cer/*, wer:test-other, cer/cs:test-other, cer:none,"))
+    run_table(table, rows=["a"])
+    for seed in (1, 3):
+        folder = table.parents[1] / f"exp/some/a-{seed}/score/ctc-greedy"
+        shutil.copytree(folder / "test", folder / "test-other")
+        metrics = (folder / "test-other/metrics.json").read_text().replace("0.2", "0.3").replace("0.5", "0.45")
+        (folder / "test-other/metrics.json").write_text(metrics)
+    lines = print_table(table, rows=["a"]).splitlines()
+    assert lines[2].startswith("|  | CER | CER cs | WER test-other | CER cs test-other | CER none |")
+    row = "| The first | 22.00 ± 1.41 (21.50) | 22.00 ± 1.41 | 45.00 ± 0.00 | 32.00 ± 1.41 | - |"
+    assert lines[4].startswith(row), "cer/* has no other splits"
 
 
 def test_a_run_without_a_prompt_is_left_out_of_its_mean(table):
@@ -187,6 +207,7 @@ def test_a_row_that_has_changed_is_run_again_and_its_old_figures_are_not_shown(t
         ("columns: [cer,", "columns: [cer@oracle+, cer,", "columns: cer@oracle"),
         ("columns: [cer,", "columns: [cer@orcale, cer,", "columns: cer@orcale"),
         ("columns: [cer,", "columns: [CER@oracle, cer,", "columns: CER@oracle"),
+        ("columns: [cer,", "columns: ['cer:', cer,", "columns: cer:"),
         ("paper: {cer:", "paper: {cerr:", "columns: cerr; known"),
         ("rows:", "rows: [", "not valid YAML"),
         ("seeds: [1, 3]", "seeds: []", "seeds"),
@@ -225,6 +246,8 @@ def test_every_row_of_a_shipped_table_is_a_valid_config(path, monkeypatch):
             config = load_config(content.config or table.config, overrides)
             assert config.name == name
             assert table.method in result_names(config.decode)
+            splits = {column.partition(":")[2] for column in (*table.columns, *content.paper)} - {""}
+            assert splits | {table.split} <= {*config.corpus.test}
 
 
 def test_tables_are_shipped():

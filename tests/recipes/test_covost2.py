@@ -1,12 +1,18 @@
 """egs/covost2 from the corpus to the report, by its own run.sh and its config, on a miniature of the corpus."""
 
 import json
+from pathlib import Path
 
 import miniatures
+import pytest
 
 import masr
+from masr.config_files import load_config
+from masr.soup.levels import Soup
+from masr.tables import experiment, load_table
 from masr.text.normalize import normalize
 
+TABLE = Path(__file__).parents[2] / "egs/covost2/tables/objective_soups.yaml"
 TINY = [
     "vocab.size=40", "vocab.translation.size=60", "data.batch_seconds=12", "data.buckets=2", "data.workers=0",
     "model.encoder.layers=1", "model.encoder.width=16", "model.encoder.heads=2", "model.encoder.feedforward=16",
@@ -50,3 +56,19 @@ def test_from_the_corpus_to_the_report(copy_recipe, tmp_path):
     for method, languages in (("ctc-prefix-beam", {"ca", "en", "es", "fr"}), ("translation-beam", {"ca", "es", "fr"})):
         metrics = json.loads((experiment / f"score/{method}@oracle/test/metrics.json").read_text(encoding="utf-8"))
         assert metrics["languages"].keys() == languages
+
+
+@pytest.mark.parametrize("scale", [None, "mini"])
+def test_levels_of_every_row_of_the_table_hold_all_objectives(scale, monkeypatch):
+    """At scale mini, too, where two languages are others; static weights are then those of the ones they stand for."""
+    monkeypatch.chdir(TABLE.parents[1])
+    table, soups = load_table(TABLE), {}
+    for row, content in table.rows.items():
+        config = load_config(content.config or table.config, experiment(TABLE, table, row, 1, scale)[1])
+        codes = config.corpus.languages
+        heard = [f"asr/{code}" for code in codes], [f"st/{code}" for code in codes if code != "en"]
+        soups[row] = Soup(config.train.soup, [*heard[0], *heard[1], config.model.self_supervised.kind])
+    counts = {row: soup.coefficients(epoch=10) for row, soup in soups.items()}
+    english, french, german, *_ = codes
+    assert counts["static"][f"asr/{german}"] / counts["static"][f"asr/{english}"] == pytest.approx(0.27 / 0.18)
+    assert counts["uas"][f"asr/{french}"] == pytest.approx(0.3 / 5) and counts["uas"]["cpc"] == pytest.approx(0.06)

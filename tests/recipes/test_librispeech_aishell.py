@@ -1,14 +1,22 @@
 """egs/librispeech_aishell from the corpora to the report, by its own run.sh and config, on miniatures of both."""
 
 import json
+import shutil
+from pathlib import Path
 
 import miniatures
+import pytest
 from lhotse.recipes.aishell import prepare_aishell
 from lhotse.recipes.librispeech import prepare_librispeech
 
+from masr.config_files import load_config
 from masr.corpora import aishell, librispeech
+from masr.soup.levels import Soup
+from masr.stages import decode, score, train
+from masr.tables import experiment, load_table, print_table
 from masr.text.normalize import normalize
 
+RECIPE = Path(__file__).parents[2] / "egs/librispeech_aishell"
 TINY = [
     "vocab.size=10", "features.jobs=1", "data.batch_seconds=12", "data.buckets=2", "data.workers=0",
     "model.encoder.layers=1", "model.encoder.width=16", "model.encoder.heads=2", "model.encoder.feedforward=16",
@@ -18,8 +26,8 @@ TINY = [
 ]  # fmt: skip
 
 
-def test_from_the_corpora_to_the_report(copy_recipe, tmp_path):
-    """Two languages with transcripts, speech of one of them without, and three tests."""
+def test_from_the_corpora_to_the_report(copy_recipe, tmp_path, monkeypatch):
+    """Two languages with transcripts, speech of one of them without, and three tests; then a row of the table."""
     english, chinese = miniatures.librispeech(tmp_path / "corpus"), miniatures.aishell(tmp_path / "corpus")
     recipe = copy_recipe("librispeech_aishell")
     result = recipe.run(f"corpus.path={tmp_path}/corpus", *TINY)
@@ -46,6 +54,39 @@ def test_from_the_corpora_to_the_report(copy_recipe, tmp_path):
         assert metrics["languages"].keys() == {"zh" if split == "test-aishell" else "en"}
     units = (recipe.folder / "data/vocab/unigram10-per-language/tokens.txt").read_text(encoding="utf-8").split()[::2]
     assert {unit for unit in units if set(unit) & set("抑制作用")} == set("抑制作用"), "Chinese units are characters"
+
+    monkeypatch.chdir(recipe.folder)
+    titles, _, cells = run_row("uec").splitlines()[-3:]
+    assert titles.startswith("|  | WER test-clean | WER test-other | CER test-aishell | M parameters |")
+    ours = [cell.split() for cell in cells.split("|")[2:5]]
+    assert [paper for _, paper in ours] == ["(6.50)", "(17.00)", "(6.10)"] and all(float(rate) > 0 for rate, _ in ours)
+
+
+def run_row(row: str) -> str:
+    """Trains and scores a row of the table on what stages 0-2 have made of the miniatures; the table as printed."""
+    path = shutil.copytree(RECIPE / "tables", Path("tables").absolute()) / "objective_soups.yaml"
+    scale = [*TINY, "data_dir=data", "decode.methods=[ctc-prefix-beam]", "decode.beam=2"]
+    path.write_text(f"{path.read_text()}scales: {{tiny: {json.dumps(scale)}}}\n")
+    table = load_table(path)
+    config = load_config(table.config, experiment(path, table, row, 1, "tiny")[1])
+    for stage in (train, decode, score):
+        stage.run(config)
+    return print_table(path, "tiny", [row])
+
+
+@pytest.mark.parametrize("name", ["objective_soups", "objective_soups_large"])
+def test_levels_of_every_row_hold_all_objectives(name, monkeypatch):
+    """In the 11th epoch, with penalties of 0.02 an epoch."""
+    monkeypatch.chdir(RECIPE)
+    path = RECIPE / f"tables/{name}.yaml"
+    table, counts = load_table(path), {}
+    for row, content in table.rows.items():
+        config = load_config(content.config or table.config, experiment(path, table, row, 1, None)[1])
+        counts[row] = Soup(config.train.soup, ["asr/en", "asr/zh", "cpc"]).coefficients(epoch=10)
+    assert {row: [pytest.approx(count[o]) for o in ("asr/zh", "asr/en", "cpc")] for row, count in counts.items()} == {
+        "pretrain": [0, 0, 1], "two_stage": [0.5, 0.5, 0], "joint": [0.5, 0.5, 0.2], "vs": [1 / 3, 1 / 3, 1 / 3],
+        "vc": [0.5, 0.5, 0.2], "uec": [1, 0.3, 0.06], "uce": [0.3, 1, 0.06],
+    }  # fmt: skip
 
 
 def test_lhotse_reads_the_same_from_the_miniatures(tmp_path):
