@@ -344,10 +344,30 @@ class SoftPrompts(Section):
     """Inner size of a residual network through which vectors are easier to learn; `masr export` folds it into them."""
 
 
+class Lora(Section):
+    """Low-rank changes of linear layers (Hu et al. 2021, arXiv 2106.09685), by peft."""
+
+    rank: Count = 0
+    """0: none."""
+    alpha: Positive = 64
+    """What is added is alpha / rank times the product of the two matrices."""
+    dropout: Fraction = 0.0
+    """Dropout on their input."""
+    modules: Annotated[list[str], Field(min_length=1)] = ["q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"]
+    """Layers of Whisper's blocks that have them."""
+    per_language: bool = False
+    """An expert for each language (arXiv 2506.21555), instead of one for all."""
+    fused: bool = False
+    """Every language uses all experts, with weights that are learnt in each block and begin with its own alone."""
+
+
 class Adapt(Section):
     """What learns in the place of a pretrained model, which then stays as it is."""
 
     prompts: SoftPrompts = SoftPrompts()
+    lora: Lora = Lora()
+    routing: Literal["hard", "soft"] = "hard"
+    """Where the language is not given: what belongs to the most probable one, or to all as they are probable."""
     language_codes: bool = False
     """The vector of each language's token."""
     only: list[str] = []

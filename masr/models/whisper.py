@@ -4,6 +4,7 @@ B utterances, T frames, F mel bins, K languages.
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from masr.nn.whisper import FACTOR, WhisperDecoder, WhisperEncoder
 from masr.text.tokenizer import Tokenizer
 from masr.text.whisper_tokenizer import WhisperTokenizer
 
+ADDED = re.compile(r"prompts|lora_|language_vectors|fusion")
+"""Names of what adaptation adds."""
 BASE = "pretrained"
 """Folder, in that of a model, of what describes Whisper but its weights."""
 
@@ -47,8 +50,9 @@ class WhisperRecognizer(Recognizer):
         self.ctc = None  # type: ignore[assignment]
         self.attention_decoder = WhisperDecoder(pretrained.model.decoder, self.tokenizer, never, first)
         self.attention_decoder.label_smoothing = config.model.attention_decoder.label_smoothing
-        self._base = {name for name, _ in self.named_parameters()}
         self._add_adaptation()
+        self._base = {name for name, _ in self.named_parameters() if not ADDED.search(name)}
+        self._check_languages()
 
     def _add_adaptation(self) -> None:
         """Gives Whisper what learns in its place, if anything does."""
@@ -61,19 +65,36 @@ class WhisperRecognizer(Recognizer):
         if options.language_codes:
             vectors = decoder.embedding.weight[decoder.language_tokens].detach()
             decoder.language_vectors = LanguageVectors(dict(zip(known, vectors, strict=True)))
-        self.adapted = [part for part in (encoder.prompts, decoder.prompts, decoder.language_vectors) if part]
-        named = [*options.only, *options.near, *options.near.values()]
-        if unknown := [code for code in named if code not in known]:
-            raise ValueError(f"model.adapt.only, near: no {', '.join(unknown)} among the languages {', '.join(known)}")
-        if named and not any([*part.parameters_of(named[0])] for part in self.adapted):
-            raise ValueError("model.adapt.only, near: nothing is one language's own; set adapt.prompts.languages")
+        if options.lora.rank:
+            from masr.adapt.experts import Experts
+
+            encoder.experts = Experts(encoder, options.lora, known)
+            decoder.experts = Experts(decoder, options.lora, known)
+        parts = encoder.prompts, decoder.prompts, decoder.language_vectors, encoder.experts, decoder.experts
+        self.adapted = [part for part in parts if part is not None]
         if self.adapted:
             self.requires_grad_(False)
         for part in self.adapted:
             for parameter in [p for code in options.only for p in part.parameters_of(code)] or part.parameters():
                 parameter.requires_grad_(True)
-        if decoder.longest < 1:
-            raise ValueError(f"model.adapt.prompts.length={prompts.length}: the decoder has no room left for a text")
+
+    def _check_languages(self) -> None:
+        options, known = self.config.model.adapt, self.tokenizer.languages
+        named = [*options.only, *options.near, *options.near.values()]
+        if unknown := [code for code in named if code not in known]:
+            raise ValueError(f"model.adapt.only, near: no {', '.join(unknown)} among the languages {', '.join(known)}")
+        if named and not self.by_language:
+            raise ValueError("model.adapt.only, near: nothing is one language's own; set adapt.prompts.languages")
+        if options.lora.per_language and options.lora.dropout:
+            raise ValueError("model.adapt.lora.dropout: must be 0 with per_language")
+        if self.attention_decoder.longest < 1:
+            length = options.prompts.length
+            raise ValueError(f"model.adapt.prompts.length={length}: the decoder has no room left for a text")
+
+    @property
+    def by_language(self) -> bool:
+        """Whether anything that was adapted belongs to one language."""
+        return any([*part.parameters_of(code)] for part in self.adapted for code in self.tokenizer.languages[:1])
 
     def start_near(self) -> None:
         """Gives new languages the parameters of those that ``model.adapt.near`` names."""
@@ -97,13 +118,13 @@ class WhisperRecognizer(Recognizer):
             encoded = self.encoder(features, lengths, weights)
             encoded.language_weights = weights
             return encoded
-        encoded = self.encoder(features, lengths)  # as it was: what belongs to a language waits until it is known
-        logits = self.attention_decoder.language_logits(
-            self.attention_decoder.after_start(encoded.frames, encoded.lengths)
-        )
+        known = None if self.by_language else allowed_languages.float()  # what belongs to a language waits for it
+        encoded = self.encoder(features, lengths, known)
+        logits = self.attention_decoder.name_languages(encoded.frames, encoded.lengths, known)
         weights = logits.masked_fill(~allowed_languages, -torch.inf).softmax(-1)
-        if self.adapted:
-            weights = one_hot(weights.argmax(-1), len(self.languages)).to(weights.dtype)
+        if self.by_language:
+            if self.config.model.adapt.routing == "hard":
+                weights = one_hot(weights.argmax(-1), len(self.languages)).to(weights.dtype)
             encoded = self.encoder(features, lengths, weights)
         encoded.language_logits, encoded.language_weights = logits, weights
         return encoded
@@ -165,9 +186,9 @@ class WhisperRecognizer(Recognizer):
     def hash_of_base(self) -> str:
         """Stands for the weights of Whisper."""
         digest = hashlib.sha256()
-        for name, tensor in sorted(self.named_parameters()):
-            if name in self._base:
-                digest.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        plain = {name.replace(".base_layer", ""): p for name, p in self.named_parameters() if name in self._base}
+        for name, tensor in sorted(plain.items()):
+            digest.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
     def load_learned(self, weights: dict[str, Tensor]) -> None:

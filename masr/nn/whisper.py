@@ -38,6 +38,8 @@ class WhisperEncoder(nn.Module):
         super().__init__()
         self.prompts: Any = None
         """(B, K) weights of languages -> (N, B, L, D): vectors before the frames of the first N blocks."""
+        self.experts: Any = None
+        """Low-rank changes of the blocks; its `use` takes the weights."""
         self.conv1, self.conv2, self.positions = encoder.conv1, encoder.conv2, encoder.embed_positions
         self.blocks, self.norm = encoder.layers, encoder.layer_norm
         self.full, self.margin = options.context == "full", round(options.margin / FRAME_SHIFT)
@@ -48,6 +50,8 @@ class WhisperEncoder(nn.Module):
 
         ValueError for more frames than Whisper has positions for.
         """
+        if self.experts is not None:
+            self.experts.use(language_weights)
         features, lengths = self.with_silence(features, lengths)
         frames, lengths = self._subsample(features, lengths)
         with_prompts = self.prompts is not None and language_weights is not None
@@ -102,6 +106,7 @@ class WhisperDecoder(nn.Module):
         self.label_smoothing = 0.0
         self.previous = tokenizer.previous
         self.prompts: Any = None
+        self.experts: Any = None
         self.language_vectors: Any = None
         """() -> (K, D), in the place of the vectors of languages' tokens."""
 
@@ -163,18 +168,23 @@ class WhisperDecoder(nn.Module):
         return self._logits(hidden[:, -ids.shape[1] - 1 :]).log_softmax(-1)
 
     def language_logits(self, hidden: Tensor) -> Tensor:
-        """(B, K) of the languages, from what `hidden` gave, or `after_start`."""
-        place = 0 if hidden.shape[1] == 1 else self.before
-        return hidden[:, place] @ self.embedding.weight[self.language_tokens].T
+        """(B, K) of the languages, from what `hidden` gave."""
+        return hidden[:, self.before] @ self.embedding.weight[self.language_tokens].T
 
-    def after_start(self, frames: Tensor, lengths: Tensor) -> Tensor:
-        """(B, 1, D) after the start token alone, which is where the decoder names the language; without a prompt."""
-        start = torch.full((len(frames), 1), self.start_token, device=frames.device)
-        return self._run(start, self.start(frames, lengths, 1, None))
+    def name_languages(self, frames: Tensor, lengths: Tensor, language_weights: Tensor | None) -> Tensor:
+        """(B, K) logits, before the language is known; without weights nothing that was adapted is used."""
+        if language_weights is None:
+            given = torch.full((len(frames), 1), self.start_token, device=frames.device)
+        else:
+            given = self.beginning(language_weights)[:, : self.before + 1]
+        hidden = self._run(given, self.start(frames, lengths, 1, language_weights))
+        return hidden[:, -1] @ self.embedding.weight[self.language_tokens].T
 
     def start(self, frames: Tensor, lengths: Tensor, beam: int, language_weights: Tensor | None) -> DecoderState:
         """State of ``beam`` empty hypotheses per utterance of ``frames`` (B, T, D), ``lengths`` (B,)."""
-        cross = [_keys_values(block.encoder_attn, frames) for block in self.blocks]
+        if self.experts is not None:
+            self.experts.use(language_weights)
+        cross = [_keys_values(block.encoder_attn, frames, len(frames)) for block in self.blocks]
         mask = length_mask(lengths, frames.shape[1])[:, None, None]
         return DecoderState(beam, cross, mask, [None] * len(cross), language_weights)
 
@@ -193,6 +203,8 @@ class WhisperDecoder(nn.Module):
 
     def _run(self, ids: Tensor, state: DecoderState) -> Tensor:
         """(N, U) next tokens of the hypotheses -> (N, U, D)."""
+        if self.experts is not None:
+            self.experts.use(state.language_weights)
         embedded, prompts = self._embedded(ids, state)
         hidden = embedded + self.positions.weight[state.position : state.position + ids.shape[1]]
         for number, (block, cross) in enumerate(zip(self.blocks, state.cross, strict=True)):
@@ -208,8 +220,8 @@ class WhisperDecoder(nn.Module):
         if state.position or weights is None:
             return embedded, []
         weights = weights.repeat_interleave(state.beam, 0)
-        if self.language_vectors is not None:
-            place = self.before + 1
+        place = self.before + 1
+        if self.language_vectors is not None and ids.shape[1] > place:
             named = self.language_vectors()[weights.argmax(-1)][:, None]
             embedded = torch.cat((embedded[:, :place], named, embedded[:, place + 1 :]), 1)
         if self.prompts is None:
@@ -221,31 +233,38 @@ class WhisperDecoder(nn.Module):
 def _layer(
     block: Any, hidden: Tensor, past: KeysValues | None, cross: KeysValues, mask: Tensor
 ) -> tuple[Tensor, KeysValues]:
-    """A decoder layer on (N, U, D): the first tokens, or one more; and the keys and values of all up to it."""
+    """A decoder layer on (N, U, D): the first tokens, or one more; and the keys and values of all up to it.
+
+    The hypotheses of an utterance are one row (B, N / B U, D) of all linear layers, which may change with its language,
+    and queries over one set of frames.
+    """
+    number, length = len(hidden), hidden.shape[1]
+    hidden = hidden.reshape(len(mask), -1, hidden.shape[-1])
     normed = block.self_attn_layer_norm(hidden)
-    keys, values = _keys_values(block.self_attn, normed)
+    keys, values = _keys_values(block.self_attn, normed, number)
     if past is not None:
         keys, values = torch.cat((past[0], keys), 2), torch.cat((past[1], values), 2)
-    hidden = hidden + _attend(block.self_attn, normed, (keys, values), causal=hidden.shape[1] > 1)
-    # The hypotheses of an utterance are queries over one set of frames.
-    queries = block.encoder_attn_layer_norm(hidden).view(len(cross[0]), -1, hidden.shape[-1])
-    hidden = hidden + _attend(block.encoder_attn, queries, cross, mask).view(hidden.shape)
+    hidden = hidden + _attend(block.self_attn, normed, (keys, values), number, causal=length > 1)
+    queries = block.encoder_attn_layer_norm(hidden)
+    hidden = hidden + _attend(block.encoder_attn, queries, cross, len(mask), mask)
     normed = block.final_layer_norm(hidden)
-    return hidden + block.fc2(block.activation_fn(block.fc1(normed))), (keys, values)
+    hidden = hidden + block.fc2(block.activation_fn(block.fc1(normed)))
+    return hidden.view(number, length, -1), (keys, values)
 
 
-def _keys_values(attention: Any, memory: Tensor) -> KeysValues:
-    """(B, T, D) -> (B, H, T, D / H) twice."""
-    return _heads(attention, attention.k_proj(memory)), _heads(attention, attention.v_proj(memory))
+def _keys_values(attention: Any, memory: Tensor, number: int) -> KeysValues:
+    """(B, S, D) -> (N, H, B S / N, D / H) twice."""
+    return _heads(attention, attention.k_proj(memory), number), _heads(attention, attention.v_proj(memory), number)
 
 
 def _attend(
-    attention: Any, queries: Tensor, keys_values: KeysValues, mask: Tensor | None = None, causal: bool = False
+    attention: Any, rows: Tensor, keys_values: KeysValues, number: int, mask: Tensor | None = None, causal: bool = False
 ) -> Tensor:
-    heads = _heads(attention, attention.q_proj(queries))
-    context = F.scaled_dot_product_attention(heads, *keys_values, attn_mask=mask, is_causal=causal)
-    return attention.out_proj(context.transpose(1, 2).flatten(2))
+    """(B, S, D) as N sequences of queries."""
+    queries = _heads(attention, attention.q_proj(rows), number)
+    context = F.scaled_dot_product_attention(queries, *keys_values, attn_mask=mask, is_causal=causal)
+    return attention.out_proj(context.transpose(1, 2).reshape(rows.shape))
 
 
-def _heads(attention: Any, projected: Tensor) -> Tensor:
-    return projected.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+def _heads(attention: Any, projected: Tensor, number: int) -> Tensor:
+    return projected.reshape(number, -1, attention.num_heads, attention.head_dim).transpose(1, 2)

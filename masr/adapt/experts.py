@@ -1,0 +1,113 @@
+"""LoRA experts of languages: low-rank changes of a model's linear layers, one for each language, or one for all.
+
+Of LoRA language experts (Li et al. 2025, arXiv 2506.21555) only the abstract could be read. RECONSTRUCTED: everything
+here, from LoRA-Whisper (Song et al. 2024, arXiv 2406.06619) and the choices that peft offers. Layers, merging and mixed
+batches are peft's.
+
+B utterances, K experts, N blocks.
+"""
+
+import warnings
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from peft import LoraConfig, LoraModel
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+from masr.config import Lora
+
+SHARED = "all"
+"""Name of the expert of all languages."""
+NONE = "__base__"
+"""peft's name for no expert."""
+
+
+class Experts:
+    """Experts in the linear layers of a module. `use` says which act on the utterances that come next.
+
+    Not a module itself: its parameters are those of the layers, e.g. ``blocks.0.fc1.lora_A.be.weight``.
+    """
+
+    def __init__(self, module: Any, options: Lora, languages: Sequence[str]):
+        self.names = list(languages) if options.per_language else [SHARED]
+        scale = options.alpha / options.rank
+        config = LoraConfig(
+            r=options.rank, lora_alpha=options.alpha, lora_dropout=options.dropout,
+            target_modules=options.modules,
+        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there is more than one adapter
+            self.tuner = LoraModel(module, {self.names[0]: config}, self.names[0])
+            for name in self.names[1:]:
+                self.add(name, config)
+        self.scale, self.module = scale, module
+        self.rows: list[str] | None = []
+        self.weights: Tensor | None = None
+        self.places: dict[Any, int] = {}
+        for block, part in enumerate(module.blocks):
+            layers = [layer for layer in part.modules() if isinstance(layer, LoraLayer)]
+            self.places |= dict.fromkeys(layers, block)
+        each = torch.eye(len(self.names)).repeat(len(module.blocks), 1, 1)
+        module.register_parameter("fusion", nn.Parameter(each) if options.fused else None)
+        for layer in self.places:
+            layer.register_forward_pre_hook(self._before, with_kwargs=True)
+
+    def add(self, name: str, config: LoraConfig) -> None:
+        """One more expert."""
+        self.tuner.peft_config[name] = config
+        self.tuner.inject_adapter(self.tuner.model, name)
+
+    def use(self, weights: Tensor | None) -> None:
+        """Weights (B, K) of the languages of the utterances that come next; None: no expert.
+
+        Those with one language each are computed with its expert alone, others with all experts.
+        """
+        self.rows = self.weights = None
+        if weights is None:
+            self.rows = []
+        elif len(self.names) == 1:
+            self.rows = self.names * len(weights)
+        elif self.module.fusion is None and bool((weights.amax(1) == weights.sum(1)).all()):
+            self.rows = [self.names[number] for number in weights.argmax(1).tolist()]
+        else:
+            self.weights = weights
+
+    def _before(self, layer: Any, inputs: tuple[Tensor, ...], options: dict[str, Any]) -> Any:
+        """Tells a layer which experts act."""
+        if self.rows is not None:
+            layer.scaling = dict.fromkeys(layer.scaling, self.scale)
+            return inputs, options | {"adapter_names": self.rows or [NONE] * len(inputs[0])}
+        assert self.weights is not None
+        fusion, weights = self.module.fusion, self.weights
+        shares = weights if fusion is None else weights @ fusion[self.places[layer]]
+        layer._active_adapter = self.names
+        layer.scaling |= {name: self.scale * shares[:, k, None, None] for k, name in enumerate(self.names)}
+        return inputs, options
+
+    def parameters(self) -> Iterable[nn.Parameter]:
+        """Those of all experts, and how they are fused."""
+        yield from (p for layer in self.places for name, p in layer.named_parameters() if "lora_" in name)
+        if self.module.fusion is not None:
+            yield self.module.fusion
+
+    def parameters_of(self, code: str) -> list[nn.Parameter]:
+        """Those of the expert of one language."""
+        named = [(name.split("."), p) for layer in self.places for name, p in layer.named_parameters()]
+        return [p for parts, p in named if "lora_A" in parts or "lora_B" in parts if code in parts]
+
+    def copy_language(self, source: str, target: str) -> None:
+        """Makes the expert of a new language that of a near one (LoRA warm start, arXiv 2406.06619)."""
+        for theirs, ours in zip(self.parameters_of(source), self.parameters_of(target), strict=True):
+            ours.data.copy_(theirs.data)
+
+    def merge(self, kind: Any, rank: int | None, density: float | None) -> str:
+        """Makes one expert of all of them, of which every one counts alike, and has it act for all; its name."""
+        name = f"merged-{kind}"
+        for layer in self.places:
+            layer.scaling = dict.fromkeys(layer.scaling, self.scale)
+        weights = [1.0 / len(self.names)] * len(self.names)
+        self.tuner.add_weighted_adapter(self.names, weights, name, kind, svd_rank=rank, density=density)
+        self.names, self.scale = [name], next(iter(self.places)).scaling[name]
+        return name

@@ -1,0 +1,130 @@
+"""LoRA experts of a tiny Whisper: alone, in mixed batches, routed, fused and merged."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_whisper import batch_of, build, search
+
+from masr.models.recognizer import WEIGHTS, load_model, save_model
+from masr.models.whisper import WhisperRecognizer
+
+ROWS = [0, 1, 3]
+EXPERTS = {"rank": 2, "alpha": 4, "per_language": True}
+KINDS = {
+    "shared": {"lora": {"rank": 3, "alpha": 3, "dropout": 0.1}}, "experts": {"lora": EXPERTS},
+    "fused": {"lora": EXPERTS | {"fused": True}}, "soft": {"lora": EXPERTS, "routing": "soft"},
+    "with prompts": {"lora": EXPERTS, "prompts": {"length": 2, "languages": "add"}},
+}  # fmt: skip
+
+
+@pytest.fixture(params=KINDS)
+def model(request, tiny_whisper) -> WhisperRecognizer:
+    return moved(build(tiny_whisper, adapt=KINDS[request.param]))
+
+
+def moved(model: WhisperRecognizer) -> WhisperRecognizer:
+    """With all that learns away from where it began."""
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    return model
+
+
+def frames_of(model: WhisperRecognizer, speech, rows: list[int], weights: torch.Tensor | None) -> torch.Tensor:
+    batch = batch_of(model, speech, rows)
+    return model.encoder(batch.features, batch.feature_lengths, weights).frames
+
+
+def losses_of(model: WhisperRecognizer, speech, rows: list[int]) -> torch.Tensor:
+    batch = batch_of(model, speech, rows)
+    encoded = model.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
+    return torch.stack(list(model.losses([encoded], batch).values()))
+
+
+def test_new_ones_change_nothing(tiny_whisper, speech):
+    for adapt in KINDS.values():
+        model = build(tiny_whisper, adapt={"lora": adapt["lora"]})
+        assert torch.allclose(losses_of(model, speech, ROWS), losses_of(build(tiny_whisper), speech, ROWS), atol=1e-5)
+
+
+def test_utterances_in_several_languages_at_once_are_as_each_alone(model, speech):
+    together = losses_of(model, speech, ROWS)
+    alone = torch.cat([losses_of(model, speech, [row]) for row in ROWS], 1)
+    assert torch.allclose(together, alone, atol=1e-4)
+    batch = batch_of(model, speech, ROWS)
+    assert search(model, batch, 3) == [search(model, batch_of(model, speech, [row]), 3)[0] for row in ROWS]
+    batch.allowed_languages[:] = True
+    assert all(len(tokens) <= model.attention_decoder.longest for tokens in search(model, batch, 2))
+
+
+def test_one_language_of_soft_weights_is_its_expert(tiny_whisper, speech):
+    model = moved(build(tiny_whisper, adapt=KINDS["experts"]))
+    one_hot = torch.eye(3)[[1, 0, 2]]
+    hard = frames_of(model, speech, ROWS, one_hot)
+    nearly = frames_of(model, speech, ROWS, one_hot.clamp(min=1e-6))
+    assert model.encoder.experts.rows is None and torch.allclose(hard, nearly, atol=1e-3)
+    assert torch.equal(frames_of(model, speech, ROWS, one_hot), hard)  # scales are plain again
+    assert not torch.allclose(frames_of(model, speech, ROWS, None), hard, atol=1e-2)
+
+
+def test_a_fusion_begins_with_each_languages_own_expert(tiny_whisper, speech, tmp_path: Path):
+    model, fused = (moved(build(tiny_whisper, adapt=KINDS[kind])) for kind in ("experts", "fused"))
+    fused.load_state_dict(model.state_dict(), strict=False)
+    for part in (fused.encoder, fused.attention_decoder):
+        part.fusion.data = torch.eye(3).repeat(2, 1, 1)
+    assert torch.allclose(losses_of(fused, speech, ROWS), losses_of(model, speech, ROWS), atol=1e-4)
+    sum(fused.objectives(batch_of(fused, speech, ROWS)).values()).backward()
+    assert fused.encoder.fusion.grad.abs().sum() > 0
+
+
+def test_only_they_learn(model, speech):
+    before = model.hash_of_base()
+    learning = [p for p in model.parameters() if p.requires_grad]
+    model.train()
+    sum(model.objectives(batch_of(model, speech, ROWS)).values()).backward()
+    assert all(p.grad is not None and p.grad.any() for p in learning)
+    torch.optim.SGD(learning, 0.1).step()
+    assert model.hash_of_base() == before
+
+
+def test_an_expert_learns_from_its_language_alone(tiny_whisper, speech):
+    model = moved(build(tiny_whisper, adapt=KINDS["experts"]))
+    sum(model.objectives(batch_of(model, speech, [1])).values()).backward()
+    learnt = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+    assert learnt and all(".el." in name for name in learnt)
+
+
+def test_a_folder_holds_little_more_than_they(model, speech, tmp_path: Path):
+    save_model(tmp_path, model)
+    numbers = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert (tmp_path / WEIGHTS).stat().st_size < 4 * numbers + 40_000
+    assert torch.equal(losses_of(load_model(tmp_path), speech, ROWS), losses_of(model, speech, ROWS))
+
+
+def test_a_copy_has_its_own_experts(model, speech):
+    copied = copy.deepcopy(model)
+    for parameter in copied.parameters():
+        parameter.data.zero_()
+    before = losses_of(model, speech, ROWS)
+    losses_of(copied, speech, [0])
+    assert torch.equal(losses_of(model, speech, ROWS), before)
+
+
+@pytest.mark.parametrize(("kind", "rank"), [("cat", None), ("svd", 6), ("ties_svd", 2), ("dare_linear", None)])
+def test_experts_become_one(tiny_whisper, speech, kind, rank):
+    model = moved(build(tiny_whisper, adapt=KINDS["experts"]))
+    mean = torch.full((3, 3), 1 / 3)
+    expected = frames_of(model, speech, ROWS, mean)
+    model.encoder.experts.merge(kind, rank, 0.9)
+    merged = frames_of(model, speech, ROWS, torch.eye(3))
+    assert torch.equal(frames_of(model, speech, ROWS, mean), merged)
+    if kind in ("cat", "svd"):  # exact
+        assert torch.allclose(merged, expected, atol=1e-4)
+
+
+def test_dropout_would_depend_on_the_order_of_languages(tiny_whisper):
+    with pytest.raises(ValueError, match="lora.dropout: must be 0 with per_language"):
+        build(tiny_whisper, adapt={"lora": EXPERTS | {"dropout": 0.1}})
