@@ -366,8 +366,9 @@ class Adapt(Section):
 
     prompts: SoftPrompts = SoftPrompts()
     lora: Lora = Lora()
-    routing: Literal["hard", "soft"] = "hard"
-    """Where the language is not given: what belongs to the most probable one, or to all as they are probable."""
+    routing: Literal["hard", "soft", "arrow"] = "hard"
+    """Where the language is not given: what belongs to the most probable one, or to all as they are probable; or every
+    frame and token has the experts that it suits (Arrow, arXiv 2405.11157), whatever the language."""
     language_codes: bool = False
     """The vector of each language's token."""
     only: list[str] = []
@@ -443,6 +444,17 @@ class Soup(Section):
     """A layer is in conflict if the cosines of all pairs are negative on average; or if any is (the paper's text)."""
 
 
+class Distill(Section):
+    """A student learns what a trained model says of the same speech (a Whisper, adapted or not)."""
+
+    teacher: str | None = None
+    """Folder of that model, e.g. exp/experts; None: there is none."""
+    weight: Fraction = 0.5
+    """Share of its say in the loss of the attention decoder."""
+    temperature: PositiveFloat = 1.0
+    """What logits are divided by: more than 1 tells more of what is improbable."""
+
+
 class Train(Section):
     updates: Positive = 10000
     """Optimiser steps."""
@@ -459,6 +471,7 @@ class Train(Section):
     encoder_factor: PositiveFloat = 1.0
     """Learning rate of the encoder as a share of the learning rate."""
     soup: Soup = Soup()
+    distill: Distill = Distill()
     schedule: Literal["linear", "cosine", "noam"] = "cosine"
     """Decay after the warm-up: to zero linearly or as a cosine, or with the inverse square root of the update."""
     warmup: Count = 1000

@@ -20,6 +20,8 @@ from masr.config import Lora
 
 SHARED = "all"
 """Name of the expert of all languages."""
+NEAREST = 3
+"""Experts that share an input, as in peft's Arrow."""
 NONE = "__base__"
 """peft's name for no expert."""
 
@@ -30,7 +32,7 @@ class Experts:
     Not a module itself: its parameters are those of the layers, e.g. ``blocks.0.fc1.lora_A.be.weight``.
     """
 
-    def __init__(self, module: Any, options: Lora, languages: Sequence[str]):
+    def __init__(self, module: Any, options: Lora, languages: Sequence[str], arrow: bool = False):
         self.names = list(languages) if options.per_language else [SHARED]
         scale = options.alpha / options.rank
         config = LoraConfig(
@@ -42,7 +44,7 @@ class Experts:
             self.tuner = LoraModel(module, {self.names[0]: config}, self.names[0])
             for name in self.names[1:]:
                 self.add(name, config)
-        self.scale, self.module = scale, module
+        self.scale, self.module, self.arrow = scale, module, arrow
         self.rows: list[str] | None = []
         self.weights: Tensor | None = None
         self.places: dict[Any, int] = {}
@@ -76,6 +78,10 @@ class Experts:
 
     def _before(self, layer: Any, inputs: tuple[Tensor, ...], options: dict[str, Any]) -> Any:
         """Tells a layer which experts act."""
+        if self.arrow and self.rows != []:
+            layer._active_adapter = self.names
+            layer.scaling |= self._suiting(layer, inputs[0])
+            return inputs, options
         if self.rows is not None:
             layer.scaling = dict.fromkeys(layer.scaling, self.scale)
             return inputs, options | {"adapter_names": self.rows or [NONE] * len(inputs[0])}
@@ -85,6 +91,16 @@ class Experts:
         layer._active_adapter = self.names
         layer.scaling |= {name: self.scale * shares[:, k, None, None] for k, name in enumerate(self.names)}
         return inputs, options
+
+    @torch.no_grad()
+    def _suiting(self, layer: Any, inputs: Tensor) -> dict[str, Tensor]:
+        """Scales (B, S, 1) of the experts for every input (B, S, D): those whose first right singular vector is nearest
+        to it share it as a softmax says (arXiv 2405.11157, eq. 4-5)."""
+        directions = torch.stack([_first_direction(layer, name) for name in self.names], 1)
+        found = (inputs @ directions).abs()
+        kept = found >= found.topk(min(NEAREST, len(self.names)), -1).values[..., -1:]
+        shares = found.masked_fill(~kept, -torch.inf).softmax(-1)
+        return {name: self.scale * shares[..., k, None] for k, name in enumerate(self.names)}
 
     def parameters(self) -> Iterable[nn.Parameter]:
         """Those of all experts, and how they are fused."""
@@ -111,3 +127,11 @@ class Experts:
         self.tuner.add_weighted_adapter(self.names, weights, name, kind, svd_rank=rank, density=density)
         self.names, self.scale = [name], next(iter(self.places)).scaling[name]
         return name
+
+
+def _first_direction(layer: Any, name: str) -> Tensor:
+    """(D,): of what an expert adds, the first right singular vector, by QR of its two matrices."""
+    down, up = layer.lora_A[name].weight, layer.lora_B[name].weight
+    basis, inner = torch.linalg.qr(down.T)
+    _, _, right = torch.linalg.svd(torch.linalg.qr(up)[1] @ inner.T)
+    return basis @ right[0]

@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from masr.adapt.distill import Teacher
 from masr.config import Config
 from masr.config_files import load_config, save_config
 from masr.data.batches import Batch
@@ -38,6 +39,7 @@ class Recognizer(nn.Module):
     feature_mean: Tensor
     feature_deviation: Tensor
 
+    teacher: Teacher | None = None
     encoder: Encoder
     ctc: CTCHead
     attention_decoder: AttentionDecoder | None

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
 
+from masr.adapt.distill import distillation_losses
 from masr.adapt.soft_prompts import LanguageVectors, SoftPrompts
 from masr.config import Config
 from masr.data.batches import Batch
@@ -21,7 +22,7 @@ from masr.decode.hypothesis import Hypothesis
 from masr.decode.utterances import Utterances
 from masr.models.recognizer import Recognizer
 from masr.nn.encoder import EncoderOutput
-from masr.nn.whisper import FACTOR, WhisperDecoder, WhisperEncoder
+from masr.nn.whisper import FACTOR, WhisperDecoder, WhisperEncoder, sum_of_each
 from masr.text.tokenizer import Tokenizer
 from masr.text.whisper_tokenizer import WhisperTokenizer
 
@@ -68,8 +69,9 @@ class WhisperRecognizer(Recognizer):
         if options.lora.rank:
             from masr.adapt.experts import Experts
 
-            encoder.experts = Experts(encoder, options.lora, known)
-            decoder.experts = Experts(decoder, options.lora, known)
+            arrow = options.routing == "arrow"
+            encoder.experts = Experts(encoder, options.lora, known, arrow)
+            decoder.experts = Experts(decoder, options.lora, known, arrow)
         parts = encoder.prompts, decoder.prompts, decoder.language_vectors, encoder.experts, decoder.experts
         self.adapted = [part for part in parts if part is not None]
         if self.adapted:
@@ -143,11 +145,25 @@ class WhisperRecognizer(Recognizer):
         assert weights is not None
         hidden = decoder.hidden(encoded.frames, encoded.lengths, ids, id_lengths, weights)
         losses = {"attention": decoder.text_loss(hidden, ids, id_lengths)}
+        if self.teacher is not None:
+            logits, _, counted = decoder.text_logits(hidden, ids, id_lengths)
+            temperature = self.config.train.distill.temperature
+            wanted = self.teacher(batch) if batch.languages else logits.detach()
+            losses["distillation"] = sum_of_each(distillation_losses(logits, wanted, temperature), counted)
         if self.config.model.language_classifier.weight:
             logits = decoder.language_logits(hidden)
             numbers = self._language_numbers(batch).expand(len(logits))
             losses["lid"] = cross_entropy(logits, numbers, reduction="none")
         return losses
+
+    def objective_weights(self) -> dict[str, float]:
+        """As `Recognizer.objective_weights`; a teacher takes its share of the decoder's."""
+        weights = super().objective_weights()
+        if self.teacher is None:
+            return weights
+        share = self.config.train.distill.weight
+        both = {"attention": (1 - share) * weights["attention"], "distillation": share * weights["attention"]}
+        return weights | {name: weight for name, weight in both.items() if weight}
 
     @property
     def frame_seconds(self) -> float:

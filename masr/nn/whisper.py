@@ -151,14 +151,16 @@ class WhisperDecoder(nn.Module):
 
     def text_loss(self, hidden: Tensor, ids: Tensor, id_lengths: Tensor) -> Tensor:
         """`loss` of what `hidden` gave."""
-        hidden = hidden[:, -ids.shape[1] - 1 :]
+        logits, targets, counted = self.text_logits(hidden, ids, id_lengths)
+        losses = F.cross_entropy(logits, targets, reduction="none", label_smoothing=self.label_smoothing)
+        return sum_of_each(losses, counted)
+
+    def text_logits(self, hidden: Tensor, ids: Tensor, id_lengths: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (M, V) and targets (M,) of all tokens and ends of texts, and where these are: (B, U + 1) bool."""
         positions = torch.arange(ids.shape[1] + 1, device=ids.device)
         counted = positions <= id_lengths[:, None]
         targets = F.pad(ids, (0, 1)).masked_fill(positions >= id_lengths[:, None], self.sos_eos)
-        losses = F.cross_entropy(
-            self._logits(hidden[counted]), targets[counted], reduction="none", label_smoothing=self.label_smoothing
-        )
-        return torch.zeros(counted.shape, device=losses.device).masked_scatter(counted, losses).sum(1)
+        return self._logits(hidden[:, -ids.shape[1] - 1 :][counted]), targets[counted], counted
 
     def log_probs(
         self, frames: Tensor, lengths: Tensor, ids: Tensor, id_lengths: Tensor, language_weights: Tensor
@@ -228,6 +230,11 @@ class WhisperDecoder(nn.Module):
             return embedded, []
         prompts = self.prompts(weights)
         return torch.cat((embedded[:, :1], prompts[0], embedded[:, self.before :]), 1), list(prompts)
+
+
+def sum_of_each(losses: Tensor, counted: Tensor) -> Tensor:
+    """Losses (M,) of the places that are ``counted`` (B, U) -> their sums (B,)."""
+    return torch.zeros(counted.shape, device=losses.device).masked_scatter(counted, losses).sum(1)
 
 
 def _layer(

@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from accelerate.utils import set_seed
 from lhotse.cut import Cut
 
+from masr.adapt.distill import Teacher
 from masr.config import Config
 from masr.config_files import ConfigError, load_config, save_config
 from masr.data.features import FRAME_SHIFT
@@ -109,14 +110,23 @@ def _build_trainer(config: Config, folder: Path, accelerator: Accelerator) -> Tr
         _freeze(model, name)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise ConfigError(f"train.frozen: {', '.join(config.train.frozen)}: nothing is left to learn")
-    cuts = load_cuts(config, config.corpus.train)
+    only = config.model.adapt.only  # the others have nothing to teach
+    cuts = [cut for cut in load_cuts(config, config.corpus.train) if not only or language_of(cut) in only]
     trainable = _trainable(cuts, model, config, folder, quiet=not accelerator.is_main_process)
     plan = EpochPlan(trainable, config.data, config.seed)
     if accelerator.is_main_process:
         say(f"train: {parameter_count(model) / 1e6:.2f} M parameters, {len(tokenizer)} tokens, in {folder}")
         say(f"train: {plan.describe()}")
-    dev = load_cuts(config, config.corpus.dev)
+    dev = [cut for cut in load_cuts(config, config.corpus.dev) if not only or language_of(cut) in only]
+    if config.train.distill.teacher:
+        model.teacher = _teacher(model, Path(config.train.distill.teacher))
     return Trainer(model, plan, dev, config, folder, accelerator, _unlabelled(config))
+
+
+def _teacher(model: Recognizer, folder: Path) -> Teacher:
+    if model.config.model.pretrained is None:
+        raise ConfigError("train.distill.teacher: only a pretrained model (model.pretrained) can have one")
+    return Teacher(load_model(folder), model, folder)
 
 
 def _unlabelled(config: Config) -> EpochPlan | None:

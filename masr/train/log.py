@@ -17,7 +17,7 @@ def counted(objective: str, counts: Counts) -> int:
     tokens, utterances, translation_tokens, translations = counts
     special = {
         "lid": utterances, "cpc": utterances, "best-rq": utterances, "attention": tokens + utterances,
-        "st": translation_tokens + translations,
+        "distillation": tokens + utterances, "st": translation_tokens + translations,
     }  # fmt: skip
     return special.get(objective, tokens)
 

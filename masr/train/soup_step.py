@@ -22,8 +22,8 @@ from masr.train.checkpoint import random_state, set_random_state
 from masr.train.log import Meter, counted
 
 TASKS = {
-    "ctc": "asr", "intermediate-ctc": "asr", "attention": "asr", "st": "st", "lid": "lid", "cpc": "cpc",
-    "best-rq": "best-rq",
+    "ctc": "asr", "intermediate-ctc": "asr", "attention": "asr", "distillation": "asr", "st": "st", "lid": "lid",
+    "cpc": "cpc", "best-rq": "best-rq",
 }  # fmt: skip
 """What a soup weighs: recognition, whatever its losses, translation, naming the language, hearing without text."""
 

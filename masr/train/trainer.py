@@ -51,7 +51,8 @@ class Trainer:
         self.recognizer, self.plan, self.dev = model.to(accelerator.device), plan, dev
         self.unlabelled = unlabelled
         self.dev_prompt = prompts_of(config.data.dev_prompt, model.tokenizer.languages)
-        shared = {id(p): p for p in self.recognizer.parameters() if not p.requires_grad}  # no copy of what stays
+        shared: dict[int, Any] = {id(p): p for p in self.recognizer.parameters() if not p.requires_grad}  # what stays
+        shared[id(self.recognizer.teacher)] = self.recognizer.teacher
         self.averaged = copy.deepcopy(self.recognizer, shared).eval().requires_grad_(False)
         optimizer = build_optimizer(model, self.options)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny_whisper import batch_of, build, search
 
+from masr.adapt.experts import _first_direction
 from masr.models.recognizer import WEIGHTS, load_model, save_model
 from masr.models.whisper import WhisperRecognizer
 
@@ -128,3 +129,17 @@ def test_experts_become_one(tiny_whisper, speech, kind, rank):
 def test_dropout_would_depend_on_the_order_of_languages(tiny_whisper):
     with pytest.raises(ValueError, match="lora.dropout: must be 0 with per_language"):
         build(tiny_whisper, adapt={"lora": EXPERTS | {"dropout": 0.1}})
+
+
+def test_arrow_gives_inputs_to_the_experts_that_they_suit(tiny_whisper, speech):
+    """An input along the direction of an expert is mostly its own; the language does not matter."""
+    model = moved(build(tiny_whisper, adapt={"lora": EXPERTS, "routing": "arrow"}))
+    layer = model.encoder.blocks[0].fc1
+    expected = torch.linalg.svd(layer.lora_B["es"].weight @ layer.lora_A["es"].weight)[2][0]
+    found = _first_direction(layer, "es")
+    assert torch.allclose(found.abs(), expected.abs(), atol=1e-5)
+    shares = model.encoder.experts._suiting(layer, 50 * found[None, None])
+    assert torch.stack(list(shares.values())).argmax() == 1
+    one = frames_of(model, speech, ROWS, torch.eye(3))
+    assert torch.equal(one, frames_of(model, speech, ROWS, torch.eye(3)[[1, 2, 0]]))
+    assert not torch.allclose(one, frames_of(model, speech, ROWS, None), atol=1e-2)
