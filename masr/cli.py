@@ -114,6 +114,8 @@ def transcribe(
     options: dict[str, Any] = {"methods": [method] if method else None, "bias_file": bias_file}
     recognizer = masr.load(folder, **{name: value for name, value in options.items() if value is not None})
     expected = _codes(languages)
+    if stream and translate:
+        raise ValueError("--translate: a stream is not translated; leave out --stream")
     if stream:
         from masr.stream import print_stream
 

@@ -150,6 +150,9 @@ class Data(Section):
     """First epochs that go from short to long recordings (SortaGrad, Amodei et al. 2016, arXiv 1512.02595)."""
     language_temperature: PositiveFloat = 1.0
     """Languages are drawn with p ~ hours^(1/temperature): 1 as they are, large values equally often."""
+    every_language: bool = False
+    """Every update has as many recordings of each language, about ``batch_seconds`` together: what a soup compares is
+    always there. Then languages are drawn equally often, whatever the temperature."""
     min_seconds: PositiveFloat = 0.1
     """Shorter recordings are left out."""
     max_seconds: PositiveFloat = 30.0
@@ -302,6 +305,8 @@ class SelfSupervised(Section):
     """Seconds that it predicts."""
     temperature: PositiveFloat = 0.1
     """What cpc divides cosines by."""
+    windows: Annotated[int, Field(ge=2, le=8)] = 4
+    """Pieces of the recording, as long as the future, among which cpc has to find it."""
     codes: Positive = 1024
     """Random codes of best-rq."""
     code_size: Positive = 16
@@ -405,6 +410,12 @@ class Penalty(Section):
     cap: Annotated[float, Field(ge=0.0)] = 1.5
     """Largest value."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.start > self.cap:
+            raise ValueError(f"start={self.start:g} is above cap={self.cap:g}")
+        return self
+
 
 class Level(Section):
     """Objectives that share one vector of weights, which are not negative and sum to one."""
@@ -412,7 +423,7 @@ class Level(Section):
     objectives: Annotated[list[str], Field(min_length=1)]
     """<task>/<language> with * for any: asr (CTC and attention together), st (translation), lid; or cpc, best-rq."""
     weights: str = "uniform"
-    """uniform, static, modo (arXiv 2305.20057), mgda, or an aggregator of torchjd, e.g. UPGrad."""
+    """uniform, static, modo (arXiv 2305.20057), mgda, or an aggregator of torchjd, e.g. UPGrad or CAGrad(c=0.4)."""
     static: dict[str, Annotated[float, Field(ge=0.0)]] = {}
     """Weights of objectives, by the patterns above (weights=static); they are scaled to sum to one."""
     penalty: Penalty = Penalty()
@@ -435,7 +446,7 @@ class Soup(Section):
     """MoDo: pull towards equal weights."""
     every: Positive = 2
     """Updates between two steps of the weights."""
-    detect_epochs: Annotated[float, Field(ge=0.0)] = 0.0
+    detect_epochs: Count = 0
     """Epochs in which conflicts between objectives are measured in every layer; then only the gradients of conflicting
     layers decide on weights. 0: those of all layers do, and nothing is measured."""
     detect_every: Positive = 20
@@ -490,6 +501,9 @@ class Train(Section):
     """Updates between two evaluations on dev; also when a checkpoint is written."""
     patience: Count = 0
     """Evaluations without a better dev CER before training stops; 0 never stops early."""
+    keep: Literal["best", "last"] = "best"
+    """Averaged weights that are the result: those with the best dev CER, or the last, where CER is not what is
+    learnt."""
     keep_checkpoints: Positive = 2
     """Newest checkpoints that are kept."""
     log_every: Positive = 50

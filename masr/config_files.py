@@ -116,10 +116,17 @@ def _source_of(location: list[str], sources: list[tuple[str, Any]]) -> str:
 def _section_at(location: list[str]) -> type[BaseModel]:
     section: type[BaseModel] = Config
     for part in location:
-        annotation = section.model_fields[part].annotation
-        assert isinstance(annotation, type) and issubclass(annotation, BaseModel)
-        section = annotation
+        if part not in section.model_fields:  # a place in a list, or a name in a mapping
+            continue
+        section = _model_in(section.model_fields[part].annotation) or section
     return section
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that an annotation like ``list[Level]`` is about."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_model_in, typing.get_args(annotation))), None)
 
 
 def _expected(location: list[str], detail: ErrorDetails) -> str:

@@ -82,6 +82,8 @@ class SpeechRecognizer:
         method = options.methods[0]
         if METHODS[method].oracle:
             raise ValueError(f"decode.methods: {method} needs to know what was said; name another one first")
+        if METHODS[method].translates:
+            raise ValueError(f"decode.methods: {method} does not transcribe; name another one first, use --translate")
         searcher = load_searcher(folder, model, options.model_copy(update={"methods": [method]}))
         return cls(model, searcher, load_scales(folder, method, options))
 

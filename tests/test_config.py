@@ -218,3 +218,16 @@ def test_the_schema_describes_every_option_and_forbids_others():
         assert group["additionalProperties"] is False
         for name, option in group["properties"].items():
             assert "$ref" in option or option.get("description"), name
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.soup.levels=[{objectives: ['*'], weight: modo}]", "levels.0.weight: unknown key; did you mean"),
+        ("train.soup.levels=[{objectives: ['*'], penalty: {begin: 1.0}}]", "penalty.begin: unknown key; .*start"),
+    ],
+)
+def test_unknown_keys_inside_lists_are_explained(tmp_path, override, message):
+    (tmp_path / "x.yaml").write_text("{}\n")
+    with pytest.raises(ConfigError, match=message):
+        load_config(tmp_path / "x.yaml", [override])

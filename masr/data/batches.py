@@ -20,6 +20,9 @@ from masr.data.prompts import Everything, Prompter, TrainingPrompts
 from masr.data.sampling import language_of, split_by_duration, translation_of
 from masr.text.tokenizer import Tokenizer
 
+RANDOM = 9
+"""Random numbers that come with a recording without text."""
+
 
 class Tokens(NamedTuple):
     """Padded token ids (B, U) and their lengths (B,)."""
@@ -44,6 +47,8 @@ class Batch:
     """By name, e.g. ``transcript``."""
     audio: Tensor | None = None
     """(B, S) samples, where a model wants them."""
+    random: Tensor | None = None
+    """(B, R) numbers from 0 to 1 that belong to an utterance and epoch, whatever the batch; of speech without text."""
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on a device."""
@@ -184,10 +189,10 @@ class TrainingUpdates(Dataset):
     def __getitem__(self, index: int) -> Update:
         cuts = sorted(self.updates[index], key=lambda cut: (-cut.duration, cut.id))
         rejected: dict[str, str] = {}
-        samples = [self._sample(part, rejected) for part in _samples(cuts, self.samples)]
+        samples = [self._sample(part, rejected) for part in _samples(cuts, self.samples, self.seed)]
         heard = self.unlabelled[index % len(self.unlabelled)] if self.unlabelled else []
         longest_first = sorted(heard, key=lambda cut: (-cut.duration, cut.id))
-        parts = _samples(longest_first, self.samples) if heard else []
+        parts = _samples(longest_first, self.samples, self.seed) if heard else []
         unlabelled = [self._sample(part, rejected, labelled=False) for part in parts]
         seconds = sum(cut.duration for cut in cuts)
         rejected = {name.split("#")[0]: reason for name, reason in rejected.items()}  # the draw's number is not theirs
@@ -202,9 +207,17 @@ class TrainingUpdates(Dataset):
         features, usable = load_usable(cuts, self.load, rejected)
         if not usable:
             return None
-        batch = collate(features, usable, self.tokenizer)
-        batch.targets = {}
-        return batch
+        return Batch(
+            ids=[cut.id for cut in usable], languages=[language_of(cut) for cut in usable],
+            features=pad_sequence(features, batch_first=True),
+            feature_lengths=torch.tensor([len(f) for f in features]), targets={},
+            allowed_languages=torch.ones(len(usable), len(self.tokenizer.languages), dtype=torch.bool),
+            random=torch.tensor(np.array([self._random(cut).random(RANDOM) for cut in usable]), dtype=torch.float32),
+        )  # fmt: skip
+
+    def _random(self, cut: Cut) -> np.random.Generator:
+        """Random numbers of a recording in this epoch, in whatever batch or process it is."""
+        return np.random.default_rng([self.seed, zlib.crc32(cut.id.encode())])
 
     def _counts(self, cuts: list[Cut]) -> dict[str, Counts]:
         counts: dict[str, Counts] = defaultdict(Counts)
@@ -226,21 +239,27 @@ class TrainingUpdates(Dataset):
         return Batch(
             ids=[], languages=[], features=torch.zeros(1, 100, self.mel_bins), feature_lengths=torch.tensor([100]),
             allowed_languages=torch.ones(1, len(self.tokenizer.languages), dtype=torch.bool),
-            targets={name: nothing for name in names} if labelled else {},
+            targets={name: nothing for name in names} if labelled else {}, random=torch.zeros(1, RANDOM),
         )  # fmt: skip
 
     def _augmented(self, features: Tensor, cut: Cut) -> Tensor:
         if self.augment is None:
             return features
-        return spec_augment(features, self.augment, np.random.default_rng([self.seed, zlib.crc32(cut.id.encode())]))
+        return spec_augment(features, self.augment, self._random(cut))
 
 
-def _samples(cuts: list[Cut], number: int) -> list[list[Cut]]:
-    """Cuts (longest first) in equal parts, each with its share of every language."""
+def _samples(cuts: list[Cut], number: int, seed: int) -> list[list[Cut]]:
+    """Cuts (longest first) dealt at random in equal parts, each with its share of every language."""
     if number == 1:
         return [cuts]
-    by_language = sorted(cuts, key=lambda cut: (language_of(cut), -cut.duration, cut.id))
-    return [by_language[first::number] for first in range(number)]
+    random = np.random.default_rng([seed, *(zlib.crc32(cut.id.encode()) for cut in cuts[:1])])
+    parts: list[list[Cut]] = [[] for _ in range(number)]
+    for code in sorted({language_of(cut) for cut in cuts}):
+        ours = [cut for cut in cuts if language_of(cut) == code]
+        for first in range(0, len(ours), number):  # neighbours in length go to different parts
+            for cut, part in zip(ours[first : first + number], random.permutation(number), strict=False):
+                parts[part].append(cut)
+    return [sorted(part, key=lambda cut: (-cut.duration, cut.id)) for part in parts]
 
 
 def _move(value, device: torch.device):

@@ -51,28 +51,55 @@ class EpochPlan:
     """Draws epochs. One epoch is as long as the recordings are, counted once whatever the speeds."""
 
     def __init__(self, cuts: Sequence[Cut], options: Data, seed: int):
-        self.options, self.seed = options, seed
+        self.options, self.seed, self.number = options, seed, 0
         self.recordings: dict[str, dict[str, list[Cut]]] = defaultdict(lambda: defaultdict(list))
         for cut in cuts:
             self.recordings[language_of(cut)][recording_name(cut)].append(cut)
         self.hours = {code: _hours(group) for code, group in sorted(self.recordings.items())}
         self.shares = temperature_shares(self.hours, options.language_temperature)
+        if options.every_language:
+            self.number = self._recordings_of_each()
+            self.shares = {code: 1 / len(self.hours) for code in self.hours}
 
     def describe(self) -> str:
         """The hours that one epoch takes from every language."""
         total = sum(self.hours.values())
         parts = [f"{language_name(c)} {self.shares[c] * total:.2f} h (has {self.hours[c]:.2f})" for c in self.hours]
+        if self.number:
+            parts = [f"{language_name(c)} (has {self.hours[c]:.2f} h)" for c in self.hours]
+            return f"an update has {self.number} recordings of each language: {', '.join(parts)}"
         return f"an epoch at language temperature {self.options.language_temperature:g}: {', '.join(parts)}"
 
     def updates(self, epoch: int) -> list[list[Cut]]:
         """The cuts of each update of an epoch, in order."""
-        cuts = self._draw(np.random.default_rng([self.seed, epoch, 0]))
+        random = np.random.default_rng([self.seed, epoch, 0])
+        if self.number:
+            return self._with_every_language(random)
+        cuts = self._draw(random)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="(?s).*eagerly read CutSet")  # an epoch is a list on purpose
             batches = [list(batch) for batch in self._sampler(cuts, self.seed + epoch)]
         if epoch < self.options.short_first_epochs:
             batches.sort(key=lambda batch: max(cut.duration for cut in batch))
         return batches
+
+    def _recordings_of_each(self) -> int:
+        """Recordings of each language in an update: an even number, so that halves of it have all languages, too."""
+        means = [3600 * self.hours[code] / len(group) for code, group in self.recordings.items()]
+        return max(2, 2 * round(self.options.batch_seconds / sum(means) / 2))
+
+    def _with_every_language(self, random: np.random.Generator) -> list[list[Cut]]:
+        """Updates of as many recordings of each language, all of about the same place in its order of length."""
+        lengths = {code: 3600 * hours / len(self.recordings[code]) for code, hours in self.hours.items()}
+        updates = max(1, round(3600 * sum(self.hours.values()) / sum(lengths.values()) / self.number))
+        drawn: list[list[Cut]] = [[] for _ in range(updates)]
+        for code in self.hours:
+            cuts = self._times(code, updates * self.number / len(self.recordings[code]), random)
+            noise = random.normal(0, 0.1, len(cuts))
+            order = np.argsort([np.log(cut.duration) + n for cut, n in zip(cuts, noise, strict=True)])
+            for place, index in enumerate(order[: updates * self.number]):
+                drawn[place // self.number].append(cuts[index])
+        return [drawn[i] for i in random.permutation(updates)]
 
     def _sampler(self, cuts: list[Cut], seed: int) -> CutSampler:
         buckets = min(self.options.buckets, len(cuts) // 2)
@@ -90,13 +117,17 @@ class EpochPlan:
         drawn: list[Cut] = []
         total = sum(self.hours.values())
         for code, hours in self.hours.items():
-            recordings = list(self.recordings[code].values())
-            times = self.shares[code] * total / hours
-            counts = np.full(len(recordings), int(times))
-            counts[random.permutation(len(recordings))[: round((times - int(times)) * len(recordings))]] += 1
-            for speeds, count in zip(recordings, counts, strict=True):
-                drawn += [speeds[random.integers(len(speeds))].with_id(f"{speeds[0].id}#{i}") for i in range(count)]
+            drawn += self._times(code, self.shares[code] * total / hours, random)
         return [drawn[i] for i in random.permutation(len(drawn))]
+
+    def _times(self, code: str, times: float, random: np.random.Generator) -> list[Cut]:
+        """The recordings of a language so many times, up or down to a whole number each, at random speeds."""
+        recordings, drawn = list(self.recordings[code].values()), []
+        counts = np.full(len(recordings), int(times))
+        counts[random.permutation(len(recordings))[: round((times - int(times)) * len(recordings))]] += 1
+        for speeds, count in zip(recordings, counts, strict=True):
+            drawn += [speeds[random.integers(len(speeds))].with_id(f"{speeds[0].id}#{i}") for i in range(count)]
+        return drawn
 
 
 def temperature_shares(hours: dict[str, float], temperature: float) -> dict[str, float]:

@@ -10,6 +10,9 @@ from masr.decode.utterances import Utterances
 from masr.nn.translation import SHARED, Translator
 from masr.text.tokenizer import START_END
 
+TOKENS_PER_FRAME = 4.0
+"""More than any translation has, letter by letter and with a frame every 80 ms."""
+
 
 @torch.inference_mode()
 def translate(translator: Translator, utterances: Utterances, options: Decode) -> NBest:
@@ -25,6 +28,7 @@ def translate(translator: Translator, utterances: Utterances, options: Decode) -
             found = attention_beam(
                 part.decoder, part.memory(utterances.frames[rows], lengths), lengths, beam=options.beam,
                 n_best=options.n_best, sos_eos=START_END, length_bonus=options.length_bonus,
+                max_length_ratio=TOKENS_PER_FRAME,
             )  # fmt: skip
             for row, nbest in zip(rows.tolist(), found, strict=True):
                 results[row] = nbest
@@ -35,6 +39,6 @@ def _spoken(translator: Translator, utterances: Utterances) -> list[str]:
     if SHARED not in translator.parts and any(len(codes) > 1 for codes in utterances.languages):
         raise ValueError(
             "translation-beam: this model has a decoder for each spoken language (model.translation.per_language), so "
-            "it must be told which one is spoken: decode.prompts=[oracle]"
+            "it must be told which one is spoken: decode.prompts=[oracle], or transcribe --languages"
         )
     return [codes[0] for codes in utterances.languages]

@@ -134,8 +134,8 @@ class Recognizer(nn.Module):
         has to find in it."""
         if batch.targets:
             return [self.encode(batch.features, batch.feature_lengths, batch.allowed_languages)], None
-        assert self.self_supervised is not None
-        views, target = self.self_supervised.views(batch.features, batch.feature_lengths)
+        assert self.self_supervised is not None and batch.random is not None
+        views, target = self.self_supervised.views(batch.features, batch.feature_lengths, batch.random)
         return [self.encode(*view, batch.allowed_languages) for view in views], target
 
     def losses(self, outputs: Sequence[EncoderOutput], batch: Batch, target: Any = None) -> dict[str, Tensor]:

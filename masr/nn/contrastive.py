@@ -4,11 +4,12 @@ An utterance is compared with nothing but itself, so that batches and processes 
 B batch, T frames, F mel bins, D width, C codes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from masr.config import SelfSupervised
 from masr.data.features import FRAME_SHIFT
@@ -22,9 +23,10 @@ View = tuple[Tensor, Tensor]
 class CPC(nn.Module):
     """What comes next, told from what else the recording holds (van den Oord et al. 2018, arXiv 1807.03748).
 
-    As in Objective Soups (arXiv 2508.09228): the encoder hears ``context`` seconds, and apart from them the ``future``
-    seconds after them; from the last frame of the context a small network predicts every frame of the future in turn.
-    RECONSTRUCTED: the others among which a frame has to be found are those of the same future.
+    As in Objective Soups (arXiv 2508.09228): the encoder hears ``context`` seconds from a random place on, and apart
+    from them the ``future`` seconds after them; from the last frame of the context a small network predicts every frame
+    of the future in turn. RECONSTRUCTED: what a frame is to be told from, here the frames in the same place of other
+    pieces of the recording, each heard apart, too. (Told from other places, it would be enough to know the place.)
     """
 
     def __init__(self, mel_bins: int, width: int, options: SelfSupervised, subsampling: int):
@@ -32,29 +34,41 @@ class CPC(nn.Module):
         self.options = options
         self.predict = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
 
-    def views(self, features: Tensor, lengths: Tensor) -> tuple[list[View], None]:
-        """Context and future; both are shorter, by the same share, where an utterance is."""
+    def views(self, features: Tensor, lengths: Tensor, random: Tensor) -> tuple[list[View], None]:
+        """Context, future, and other pieces as long as that; all shorter, by the same share, in a short utterance.
+
+        ``random`` (B, 9) numbers from 0 to 1 say where they begin.
+        """
         context, future = (round(seconds / FRAME_SHIFT) for seconds in (self.options.context, self.options.future))
         share = (lengths / (context + future)).clamp(max=1.0)
         first, second = (share * context).long().clamp(min=1), (share * future).long().clamp(min=1)
-        positions = torch.arange(int(second.max()), device=features.device)
-        taken = (first[:, None] + positions).clamp(max=features.shape[1] - 1)
-        after = features.gather(1, taken[..., None].expand(-1, -1, features.shape[2]))
-        return [(features[:, : int(first.max())], first), (after, second)], None
+        start = (random[:, 0] * (lengths - first - second).clamp(min=0)).long()
+        room = (lengths - second).clamp(min=0)
+        others = [(random[:, n] * room).long() for n in range(1, self.options.windows)]
+        views = [(_cut_out(features, start, first), first), (_cut_out(features, start + first, second), second)]
+        return [*views, *((_cut_out(features, other, second), second) for other in others)], None
 
     def loss(self, outputs: Sequence[EncoderOutput], target: None) -> Tensor:
         """(B,) mean cross-entropy of the frames of each future."""
-        context, future = outputs
+        context, *pieces = outputs
+        lengths, size = pieces[0].lengths, pieces[0].frames.shape[1]
         last = context.frames[torch.arange(len(context.frames)), context.lengths - 1]
         predicted = []
-        for _ in range(future.frames.shape[1]):
+        for _ in range(size):
             last = last + self.predict(last)
             predicted.append(last)
-        scores = F.normalize(torch.stack(predicted, 1), dim=-1) @ F.normalize(future.frames, dim=-1).transpose(1, 2)
-        mask = length_mask(future.lengths, future.frames.shape[1])
-        scores = (scores.float() / self.options.temperature).masked_fill(~mask[:, None], -torch.inf)
-        losses = -scores.log_softmax(-1).diagonal(dim1=1, dim2=2)
-        return losses.masked_fill(~mask, 0.0).sum(1) / future.lengths
+        found = F.normalize(torch.stack([piece.frames for piece in pieces], 2), dim=-1)
+        scores = (found @ F.normalize(torch.stack(predicted, 1), dim=-1)[..., None]).squeeze(-1)
+        losses = -(scores.float() / self.options.temperature).log_softmax(-1)[..., 0]
+        mask = length_mask(lengths, size)
+        return losses.masked_fill(~mask, 0.0).sum(1) / lengths
+
+
+def _cut_out(features: Tensor, start: Tensor, lengths: Tensor) -> Tensor:
+    """(B, T, F) from ``start`` (B,) on, as long as the longest of ``lengths`` (B,)."""
+    positions = torch.arange(int(lengths.max()), device=features.device)
+    taken = (start[:, None] + positions).clamp(max=features.shape[1] - 1)
+    return features.gather(1, taken[..., None].expand(-1, -1, features.shape[2]))
 
 
 class BestRQ(nn.Module):
@@ -75,17 +89,21 @@ class BestRQ(nn.Module):
         self.register_buffer("codebook", F.normalize(torch.randn(options.codes, options.code_size), dim=-1))
         self.output = nn.Linear(width, options.codes)
 
-    def views(self, features: Tensor, lengths: Tensor) -> tuple[list[View], tuple[Tensor, Tensor]]:
-        """The masked features; the codes (B, T') of what was there, and which frames (B, T') are masked."""
+    def views(self, features: Tensor, lengths: Tensor, random: Tensor) -> tuple[list[View], tuple[Tensor, Tensor]]:
+        """The masked features; the codes (B, T') of what was there, and which frames (B, T') are masked.
+
+        The first of the ``random`` numbers (B, 9) decides.
+        """
         codes = self.codes(features, lengths)
         own = length_mask(-(-lengths // self.subsampling), codes.shape[1])
         span = max(1, round(self.options.mask_seconds / FRAME_SHIFT / self.subsampling))
-        starts = (torch.rand(codes.shape, device=features.device) < self.options.mask_share / span) & own
+        drawn = _own_numbers(random, -(-lengths // self.subsampling), 1, torch.rand).squeeze(-1)
+        starts = (drawn.to(features.device) < self.options.mask_share / span) & own
         starts[:, 0] |= ~starts.any(1)
         masked = F.max_pool1d(F.pad(starts.float(), (span - 1, 0)), span, stride=1).bool() & own
         hidden = masked.repeat_interleave(self.subsampling, 1)[:, : features.shape[1], None]
         mean, deviation = _statistics(features, lengths)
-        noise = mean + 0.1 * deviation * torch.randn_like(features)
+        noise = mean + 0.1 * deviation * _own_numbers(random, lengths, features.shape[2], torch.randn).to(features)
         return [(torch.where(hidden, noise, features), lengths)], (codes, masked)
 
     def codes(self, features: Tensor, lengths: Tensor) -> Tensor:
@@ -104,6 +122,15 @@ class BestRQ(nn.Module):
         losses = F.cross_entropy(logits.transpose(1, 2), codes[:, : logits.shape[1]], reduction="none")
         masked = masked[:, : logits.shape[1]]
         return losses.masked_fill(~masked, 0.0).sum(1) / masked.sum(1).clamp(min=1)
+
+
+def _own_numbers(random: Tensor, lengths: Tensor, size: int, kind: Callable[..., Tensor]) -> Tensor:
+    """(B, T, size) random numbers of each utterance, zero in its padding, that follow from its first one alone."""
+    seeds = (random[:, 0].double() * 2**40).long().tolist()
+    rows = zip(seeds, lengths.tolist(), strict=True)
+    return pad_sequence(
+        [kind((length, size), generator=torch.Generator().manual_seed(seed)) for seed, length in rows], batch_first=True
+    )
 
 
 def _statistics(features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:

@@ -81,8 +81,13 @@ def _scores(group: Sequence[Mapping[str, Any]]) -> Metrics:
 def _metric(name: str, group: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
     """The metric, which then knows its signature, and the score with a bootstrap interval over sentences."""
     references = [[row["reference"] for row in group]]
-    metric = METRICS[name](references=references)
+    metric = METRICS[name](references=references, **_options(name, group[0]["into"]))
     return metric, metric.corpus_score([row["hypothesis"] for row in group], None, n_bootstrap=RESAMPLES)
+
+
+def _options(name: str, into: str) -> dict[str, Any]:
+    """BLEU of languages that are not written in words counts characters or pieces, as sacreBLEU advises."""
+    return {"trg_lang": into} if name == "bleu" else {}
 
 
 def _macro(languages: Mapping[str, Metrics], name: str) -> Metrics:

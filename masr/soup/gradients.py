@@ -59,7 +59,7 @@ def directional_change(
     parameters: Sequence[nn.Parameter],
     direction: Sequence[Tensor],
     here: Sequence[Tensor],
-    step: float = 2e-4,
+    step: float = 1e-5,
 ) -> list[Tensor]:
     """Derivative of ``outputs()``, which are ``here``, as the parameters move along ``direction``; by a difference.
 

@@ -54,6 +54,7 @@ class Soup:
         """``objectives`` are those of the model; ValueError for what is in no level, or in two, or patterns of none."""
         self.options = options
         self.levels = [_level(level, objectives) for level in options.levels]
+        _check(options)
         named = [name for level in self.levels for name in level.objectives]
         if twice := sorted({name for name in named if named.count(name) > 1}):
             raise ValueError(f"train.soup.levels: {', '.join(twice)} in more than one level")
@@ -92,6 +93,15 @@ class Soup:
             level.weights = weights
 
 
+def _check(options: SoupOptions) -> None:
+    """Refuses what would have no effect."""
+    if options.levels and options.levels[0].penalty != Penalty():
+        raise ValueError("train.soup.levels: the top level has no penalty; give it to a level below")
+    changed = {name for name in ("step", "pull") if getattr(options, name) != SoupOptions.model_fields[name].default}
+    if changed and not any(level.weights == "modo" for level in options.levels):
+        raise ValueError(f"train.soup.{', '.join(sorted(changed))}: without effect, as no level has weights=modo")
+
+
 def penalty_at(penalty: Penalty, epoch: int) -> float:
     """eta of an epoch (Objective Soups, appendix G)."""
     return min(penalty.start + penalty.rate * epoch, penalty.cap)
@@ -99,10 +109,12 @@ def penalty_at(penalty: Penalty, epoch: int) -> float:
 
 def _level(options: LevelOptions, objectives: Sequence[str]) -> Level:
     fitting = {pattern: [n for n in objectives if fnmatchcase(n, pattern)] for pattern in options.objectives}
-    fitting |= {pattern: [] for pattern in options.scales if not any(fnmatchcase(n, pattern) for n in objectives)}
     if unknown := [pattern for pattern, names in fitting.items() if not names]:
         raise ValueError(f"train.soup.levels: {', '.join(unknown)} fits none of {', '.join(objectives)}")
     names = list(dict.fromkeys(name for found in fitting.values() for name in found))
+    inside = [*options.scales, *options.static]
+    if idle := [pattern for pattern in inside if not any(fnmatchcase(name, pattern) for name in names)]:
+        raise ValueError(f"train.soup.levels: scales, static: {', '.join(idle)} fits none of {', '.join(names)}")
     weights = torch.full((len(names),), 1 / len(names))
     if options.weights == "static":
         weights = torch.tensor([_static(options.static, name) for name in names])

@@ -18,7 +18,7 @@ def draw_soup(folder: Path, log: Path, conflicts: Conflicts) -> None:
     """Writes ``weights.svg`` and, where conflicts were measured, ``objectives.svg`` and ``layers.svg``."""
     rows = [row for row in map(json.loads, log.read_text().splitlines()) if row["kind"] == "train"]
     pictures = {"weights": _weights(rows)}
-    if conflicts.measured:
+    if conflicts.measured and any("conflict/" in key for row in rows for key in row):
         pictures |= {"objectives": _objectives(conflicts), "layers": _layers(rows, conflicts.layers)}
     folder.mkdir(exist_ok=True)
     for name, figure in pictures.items():
@@ -33,7 +33,8 @@ def _weights(rows: Rows) -> Figure:
         for name in [key for key in (rows[-1] if rows else {}) if key.startswith(f"{kind}/")]:
             axes.plot(updates, [row.get(name, np.nan) for row in rows], label=name.partition("/")[2], linewidth=1)
         axes.set_ylabel({"weight": "weight in its level", "penalty": "factor of the level"}[kind])
-        axes.legend(fontsize=6, ncols=4)
+        if axes.lines:
+            axes.legend(fontsize=6, ncols=4)
     axes.set_xlabel("update")
     return figure
 

@@ -4,6 +4,8 @@ MoDo (Chen et al. 2023, arXiv 2305.20057), MGDA (Désidéri 2012; Sener & Koltun
 torchjd what else works on inner products of gradients.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -42,17 +44,31 @@ def mgda_weights(gramian: Tensor, steps: int = 1000) -> Tensor:
 
 
 def torchjd_weights(name: str, gramian: Tensor) -> Tensor:
-    """Weights (M,) by an aggregator of torchjd, scaled to sum to one; ValueError when it has no such, or is missing."""
+    """Weights (M,) by an aggregator of torchjd, ``UPGrad`` or ``CAGrad(c=0.4)``, scaled to sum to one.
+
+    ValueError when it has no such that works on inner products alone, or is missing.
+    """
+    kind, _, given = name.removesuffix(")").partition("(")
+    known = _torchjd()
+    if kind not in known:
+        names = ", ".join(["uniform", "static", "modo", "mgda", *known])
+        raise ValueError(f"train.soup: weights={name}: unknown; there are {names}")
+    try:
+        options = {key.strip(): float(value) for key, value in (part.split("=") for part in given.split(",") if part)}
+        weights = known[kind](**options)(gramian.double().cpu())
+    except ImportError as error:
+        raise ValueError(f"train.soup: weights={name}: {error}; or pip install masr[soup]") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"train.soup: weights={name}: {error}; write e.g. CAGrad(c=0.4)") from error
+    return weights / weights.sum().clamp(min=1e-12)
+
+
+def _torchjd() -> dict[str, Any]:
+    """By name the weightings of torchjd that look at inner products alone, and remember nothing."""
     try:
         from torchjd import aggregation
     except ImportError as error:
-        raise ValueError(f"train.soup: weights={name} needs torchjd: pip install masr[soup]") from error
-    known = [word.removesuffix("Weighting") for word in dir(aggregation) if word.endswith("Weighting")]
-    if name not in filter(None, known):
-        names = ", ".join(["uniform", "static", "modo", "mgda", *filter(None, known)])
-        raise ValueError(f"train.soup: weights={name}: unknown; there are {names}")
-    try:
-        weights = getattr(aggregation, f"{name}Weighting")()(gramian.double().cpu())
-    except ImportError as error:
-        raise ValueError(f"train.soup: weights={name}: {error}; or pip install masr[soup]") from error
-    return weights / weights.sum().clamp(min=1e-12)
+        raise ValueError("train.soup: aggregators but modo and mgda need torchjd: pip install masr[soup]") from error
+    named = {word.removesuffix("Weighting"): getattr(aggregation, word) for word in dir(aggregation) if "Weig" in word}
+    bases = {name: {base.__name__ for base in getattr(kind, "__mro__", ())} for name, kind in named.items()}
+    return {n: kind for n, kind in named.items() if "_GramianWeighting" in bases[n] and "Stateful" not in bases[n]}

@@ -109,6 +109,8 @@ def _decode_split(
         path = experiment_folder(config) / "decode" / results[method] / f"{split}.jsonl"
         _write_lines(sorted(rows, key=lambda row: row["id"]), path)
         seconds, audio = sum(row["seconds"] for row in rows), sum(row["duration"] for row in rows)
+        if not rows:
+            raise ValueError(f"decode: {split}: {results[method]}: no recording has a translation to compare with")
         say(f"decode: {split}: {results[method]}: {len(rows)} utterances at real-time factor {seconds / audio:.4f}")
 
 

@@ -66,7 +66,8 @@ def run(config: Config, force: bool = False) -> None:
     if missing := [split for split in wanted if not splits.get(split)]:
         raise ValueError(f"{path}: no recordings for {', '.join(missing)}; splits found: {', '.join(splits) or 'none'}")
     rejected = Rejected(output.folder / "rejected.tsv")
-    usable = {split: list(_usable(splits[split], config, rejected)) for split in wanted}
+    scored = {config.corpus.train, config.corpus.dev, *config.corpus.test}
+    usable = {split: list(_usable(splits[split], config, rejected, split not in scored)) for split in wanted}
     if config.corpus.minutes:
         usable[config.corpus.train] = _draw(usable[config.corpus.train], config.corpus.minutes)
     for split, cuts in usable.items():
@@ -122,13 +123,14 @@ def require(config: Config) -> str:
     return seal_of(manifests(config), "prepare", {"corpus": corpus, "normalization": VERSION})
 
 
-def _usable(cuts: list[Cut], config: Config, rejected: Rejected):
-    """Cuts with normalised text; what cannot be trained on or scored is rejected with its reason."""
+def _usable(cuts: list[Cut], config: Config, rejected: Rejected, heard_only: bool):
+    """Cuts with normalised text, which only speech that is ``heard_only`` may lack; others are rejected with a
+    reason."""
     seen: set[str] = set()
     for cut in cuts:
         supervision = cut.supervisions[0]
         text = normalize(supervision.text or "", supervision.language)
-        if problem := _problem(cut, text, seen, config):
+        if problem := _problem(cut, text, seen, config, heard_only):
             rejected.add(cut.id, problem)
             continue
         seen.add(cut.id)
@@ -137,8 +139,8 @@ def _usable(cuts: list[Cut], config: Config, rejected: Rejected):
         yield cut
 
 
-def _problem(cut: Cut, text: str, seen: set[str], config: Config) -> str | None:
-    if not text:
+def _problem(cut: Cut, text: str, seen: set[str], config: Config, heard_only: bool) -> str | None:
+    if not text and not heard_only:
         return f"empty transcript (as published: {cut.supervisions[0].text!r})"
     if not cut.recording.num_samples:
         return f"{cut.recording.sources[0].source} cannot be read, or is empty"

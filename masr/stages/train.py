@@ -117,10 +117,20 @@ def _build_trainer(config: Config, folder: Path, accelerator: Accelerator) -> Tr
     if accelerator.is_main_process:
         say(f"train: {parameter_count(model) / 1e6:.2f} M parameters, {len(tokenizer)} tokens, in {folder}")
         say(f"train: {plan.describe()}")
+    _check_every_language(config)
     dev = [cut for cut in load_cuts(config, config.corpus.dev) if not only or language_of(cut) in only]
     if config.train.distill.teacher:
         model.teacher = _teacher(model, Path(config.train.distill.teacher))
     return Trainer(model, plan, dev, config, folder, accelerator, _unlabelled(config))
+
+
+def _check_every_language(config: Config) -> None:
+    kinds = {level.weights for level in config.train.soup.levels} - {"uniform", "static"}
+    if kinds and not config.data.every_language:
+        raise ConfigError(
+            f"train.soup.levels: weights={', '.join(sorted(kinds))} compares all objectives, so every update must have "
+            "recordings of every language: set data.every_language=true"
+        )
 
 
 def _teacher(model: Recognizer, folder: Path) -> Teacher:
@@ -135,8 +145,14 @@ def _unlabelled(config: Config) -> EpochPlan | None:
     if not options.weight:
         return None
     limits = config.data.min_seconds, config.data.max_seconds
-    cuts = [c for c in load_cuts(config, options.split or config.corpus.train) if limits[0] <= c.duration <= limits[1]]
-    data = config.data.model_copy(update={"batch_seconds": options.batch_seconds})
+    split = options.split or config.corpus.train
+    found = load_cuts(config, split)
+    cuts = [cut for cut in found if limits[0] <= cut.duration <= limits[1]]
+    if not cuts:
+        raise ValueError(f"model.self_supervised: no recording of {split} has {limits[0]:g} to {limits[1]:g} s")
+    hours = sum(cut.duration for cut in cuts) / 3600
+    say(f"train: {len(cuts)} of {len(found)} recordings of {split} ({hours:.2f} h) are heard without their text")
+    data = config.data.model_copy(update={"batch_seconds": options.batch_seconds, "every_language": False})
     return EpochPlan(cuts, data, config.seed + 1)
 
 

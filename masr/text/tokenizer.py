@@ -95,8 +95,10 @@ class Tokenizer:
         return sorted(ids)
 
     def same_tokens(self, other: "Tokenizer") -> bool:
-        """Whether the ids of both mean the same."""
-        return (self.pieces, self.languages) == (other.pieces, other.languages)
+        """Whether the ids of both mean the same, those of translations too where both have some."""
+        ours, theirs = self.translation, other.translation
+        translated = ours is None or theirs is None or ours.pieces == theirs.pieces
+        return (self.pieces, self.languages) == (other.pieces, other.languages) and translated
 
     def save(self, folder: Path) -> None:
         """Writes ``tokens.model`` (or ``tokens-<language>.model``), ``languages.json`` and, to read, ``tokens.txt``."""

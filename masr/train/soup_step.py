@@ -47,6 +47,8 @@ class SoupStep:
         self.objectives = [name for level in soup.levels for name in level.objectives]
         self.conflicts = Conflicts(list(self.layers), self.objectives)
         self.inner_weights = model.objective_weights()
+        if any(level.changes for level in soup.levels) and not self.layers:
+            raise ValueError("train.frozen: nothing that objectives share is left to learn, so they need no weights")
 
     @property
     def samples(self) -> int:
@@ -56,8 +58,9 @@ class SoupStep:
     def backward(self, update: Update, epoch: int, number: int, meter: Meter | None) -> bool:
         """Adds the gradients of an update, over all processes; False if a loss was not finite."""
         options, levels, self.epoch = self.soup.options, self.soup.levels, epoch
-        due = number % options.every == 0
-        detecting = epoch < options.detect_epochs and number % options.detect_every == 0
+        complete = self._is_complete(update)  # what is not there has no gradient to be compared
+        due = number % options.every == 0 and complete
+        detecting = epoch < options.detect_epochs and number % options.detect_every == 0 and complete
         self.coefficients, self.factors = self.soup.coefficients(epoch), self.soup.factors(epoch)
         self.modo = [n for n, level in enumerate(levels) if due and level.changes and level.kind == "modo"]
         solved = [level for level in levels if due and level.changes and level.kind != "modo"]
@@ -70,6 +73,16 @@ class SoupStep:
         _sum_over_processes(p.grad for p in self.model.parameters() if p.grad is not None)
         self._move(solved, detecting)
         return finite
+
+    def _is_complete(self, update: Update) -> bool:
+        """Whether all objectives are in an update."""
+        heard = Counts(0, update.unlabelled_utterances)
+        for name in self.inner_weights:
+            task = TASKS[name]
+            codes = [objective.partition("/")[2] for objective in self.objectives if objective.split("/")[0] == task]
+            if any(not counted(name, update.counts.get(code, Counts()) if code else heard) for code in codes):
+                return False
+        return True
 
     def _pass_through(self, update: Update, meter: Meter | None) -> bool:
         """All batches of an update; those of the last sample first, as its gradients are the directions."""
@@ -161,6 +174,10 @@ class SoupStep:
         scaler = self.accelerator.scaler
         return loss if scaler is None else scaler.scale(loss)
 
+    def _loss_scale(self) -> float:
+        scaler = self.accelerator.scaler
+        return 1.0 if scaler is None else scaler.get_scale()
+
     def _rows(self, cotangents: Cotangents, batch: Batch, weights: dict[str, float]) -> dict[str, Tensor]:
         """By task the weights (B,) of the utterances' objectives."""
         languages, device = batch.languages or [""], self.accelerator.device
@@ -176,11 +193,12 @@ class SoupStep:
         """
 
         def outputs() -> list[Tensor]:
-            with torch.random.fork_rng():  # the same dropout
+            gpus = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
+            with torch.random.fork_rng(gpus):  # the same dropout
                 set_random_state(before)
                 return _tensors(self.model.encode_views(batch)[0])
 
-        scale = 1.0 if self.accelerator.scaler is None else self.accelerator.scaler.get_scale()
+        scale = self._loss_scale()
         for number, direction in self.directions.items():
             names = self.soup.levels[number].objectives
             rows = [self._rows(cotangents, batch, {name: 1.0}) for name in names]
@@ -213,12 +231,28 @@ class SoupStep:
                 # Each sample has half of what losses are divided by.
                 self.soup.step(level, products.cpu() * level.scales(self.epoch) * self.samples**2)
         for level in solved:
-            stacked = torch.stack([_flat(self.gradients[name]) for name in level.objectives])
-            stacked = stacked * level.scales(self.epoch).to(stacked)[:, None]
-            self.soup.solve(level, stacked @ stacked.T)
-        if detecting:
-            self.conflicts.add(self._gramians())
+            self._solve(level)
+        if detecting and torch.isfinite(gramians := self._gramians()).all():
+            self.conflicts.add(gramians)
         self.directions, self.gradients = {}, {}
+
+    def _solve(self, level: Level) -> None:
+        """Finds the weights of a level by the gradients of this update, which then follows them."""
+        stacked = torch.stack([_flat(self.gradients[name]) for name in level.objectives])
+        scaled = stacked * level.scales(self.epoch).to(stacked)[:, None] / self._loss_scale()
+        if not torch.isfinite(gramian := scaled @ scaled.T).all():
+            return
+        self.soup.solve(level, gramian)
+        weights = level.weights.to(stacked.device)
+        if dist.is_initialized():
+            dist.broadcast(weights, 0)  # some aggregators draw
+            level.weights = weights.cpu()
+        after = self.soup.coefficients(self.epoch)
+        change = torch.tensor([after[name] - self.coefficients[name] for name in level.objectives]).to(stacked)
+        sizes = [parameter.numel() for parameter in self.parameters]
+        for parameter, part in zip(self.parameters, (change @ stacked).split(sizes), strict=True):
+            if parameter.grad is not None:
+                parameter.grad += part.view_as(parameter)
 
     def _gramians(self) -> Tensor:
         """(L, M, M) inner products of the objectives' gradients in every layer."""
@@ -227,6 +261,7 @@ class SoupStep:
         found = []
         for start, size in zip(starts, sizes, strict=True):
             stacked = torch.stack([_flat(self.gradients[name][start : start + size]) for name in self.objectives])
+            stacked = stacked / self._loss_scale()
             found.append((stacked @ stacked.T).cpu())
         return torch.stack(found)
 

@@ -136,7 +136,7 @@ class Trainer:
         self.rejected |= update.rejected
         self.model.train()
         finite = self._backward(update)
-        norm = float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.options.clip))
+        norm = self._clip()
         self.progress["gradient_norm"] = norm
         if math.isfinite(norm) or self.accelerator.scaler is not None:  # a scaler skips the step itself
             self.optimizer.step()
@@ -147,6 +147,15 @@ class Trainer:
         self.progress["bad_steps"] *= not math.isfinite(norm)
         self.optimizer.zero_grad()
         self.schedule.step()
+
+    def _clip(self) -> float:
+        """Limits the gradient; in a soup that of each part, as heads do not heed the weights. The norm of all of it."""
+        if self.soup is None:
+            return float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.options.clip))
+        self.accelerator.unscale_gradients()
+        parts = [list(part.parameters()) for part in self.recognizer.children()]
+        norms = [torch.nn.utils.clip_grad_norm_(part, self.options.clip) for part in parts if part]
+        return float(torch.stack(norms).norm())
 
     def _backward(self, update: Update, measure: bool = True) -> bool:
         """Accumulates the gradients of this process's micro-batches; False if a loss was not finite."""
@@ -255,7 +264,7 @@ class Trainer:
                 from masr.soup.plots import draw_soup  # matplotlib takes half a second, which a start need not wait for
 
                 draw_soup(self.folder / "soup", self.folder / "log.jsonl", self.soup.conflicts)
-            if better or not (self.folder / WEIGHTS).exists():
+            if better or self.options.keep == "last" or not (self.folder / WEIGHTS).exists():
                 save_model(self.folder, self.recognizer, self.recognizer.learned(self.averaged.state_dict()))
         self._save_checkpoint()
 

@@ -176,3 +176,19 @@ def test_description_names_hours_and_shares():
     cuts = [make_cut("a", 9 * 360.0), make_cut("b", 360.0, "nl")]
     text = EpochPlan(cuts, Data(language_temperature=2.0), seed=1).describe()
     assert text == "an epoch at language temperature 2: Spanish 0.75 h (has 0.90), Dutch 0.25 h (has 0.10)"
+
+
+def test_every_language_is_in_every_update_as_often(cuts):
+    """90 Spanish and 10 Dutch recordings: an update has two of each, of about the same length."""
+    plan = EpochPlan(cuts, Data(batch_seconds=10.0, every_language=True), seed=1)
+    updates = plan.updates(0)
+    for update in updates:
+        assert Counter(cut.supervisions[0].language for cut in update) == {"es": 2, "nl": 2}
+    times = draws(plan, 0)
+    dutch = [times[f"r{i:03}"] for i in range(0, 100, 10)]
+    assert sum(dutch) == 2 * len(updates) and max(dutch) - min(dutch) <= 1
+    spread = np.mean([np.ptp([cut.duration for cut in update]) for update in updates])
+    assert spread < 1.0 < np.ptp([cut.duration for cut in cuts])
+    assert ids(plan.updates(0)) == ids(updates) != ids(plan.updates(1))
+    total = sum(cut.duration for update in updates for cut in update)
+    assert total == pytest.approx(sum(cut.duration for cut in cuts), rel=0.1), "an epoch is as long as ever"

@@ -20,9 +20,9 @@ def build(kind: str):
     return encoder, SELF_SUPERVISED[kind](MELS, WIDTH, options, 4)
 
 
-def losses(encoder, objective, features, lengths):
-    torch.manual_seed(1)
-    views, target = objective.views(features, lengths)
+def losses(encoder, objective, features, lengths, random=None):
+    random = torch.rand(len(lengths), 9, generator=torch.Generator().manual_seed(1)) if random is None else random
+    views, target = objective.views(features, lengths, random)
     return objective.loss([encoder(*view) for view in views], target)
 
 
@@ -35,30 +35,47 @@ def test_every_utterance_has_a_loss_and_every_parameter_a_gradient(kind):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in [*encoder.parameters(), *objective.parameters()])
 
 
-def test_cpc_does_not_depend_on_the_batch():
-    encoder, objective = build("cpc")
-    features = torch.randn(4, 330, MELS)
-    together = losses(encoder, objective, features, LENGTHS)
+@pytest.mark.parametrize("kind", SELF_SUPERVISED)
+def test_an_utterance_does_not_depend_on_the_batch(kind):
+    encoder, objective = build(kind)
+    features, random = torch.randn(4, 330, MELS), torch.rand(4, 9)
+    together = losses(encoder, objective, features, LENGTHS, random)
     for row, length in enumerate(LENGTHS.tolist()):
-        alone = losses(encoder, objective, features[row : row + 1, :length], LENGTHS[row : row + 1])
+        one = slice(row, row + 1)
+        alone = losses(encoder, objective, features[one, :length], LENGTHS[one], random[one])
         assert torch.allclose(alone[0], together[row], atol=1e-5)
 
 
-def test_cpc_hears_context_and_future_apart():
+def test_cpc_hears_context_future_and_other_pieces_apart():
     _, objective = build("cpc")
     features = torch.arange(330.0)[None, :, None].expand(4, -1, MELS)
-    [(context, first), (future, second)], _ = objective.views(features, LENGTHS)
+    random = torch.tensor([[0.5, 0.0, 0.999, 0.25, 0, 0, 0, 0, 0]]).expand(4, -1)
+    [(context, first), (future, second), *others], _ = objective.views(features, LENGTHS, random)
     assert first.tolist() == [200, 60, 9, 2] and second.tolist() == [100, 30, 4, 1]
-    assert context[1, 59, 0] == 59 and future[1, 0, 0] == 60 and future[0, 99, 0] == 299
+    assert context[0, 0, 0] == 15 and future[0, 0, 0] == 215 and future[0, 99, 0] == 314, "from a random place on"
+    assert context[1, 59, 0] == 59 and future[1, 0, 0] == 60, "a short one has nothing to choose from"
+    assert [piece[0, 0, 0].item() for piece, _ in others] == [0, 229, 57] and all(s.equal(second) for _, s in others)
+
+
+def test_cpc_cannot_be_solved_where_there_is_nothing_to_foresee():
+    """New noise every time: the place of a frame in its second must not tell it."""
+    encoder, objective = build("cpc")
+    optimizer, found = torch.optim.Adam([*encoder.parameters(), *objective.parameters()], 3e-3), []
+    for step in range(60):
+        optimizer.zero_grad()
+        torch.manual_seed(step)
+        loss = losses(encoder, objective, torch.randn(8, 330, MELS), torch.full((8,), 330), torch.rand(8, 9)).mean()
+        loss.backward()
+        optimizer.step()
+        found.append(loss.item())
+    assert sum(found[-20:]) / 20 > 0.9 * torch.tensor(4.0).log()
 
 
 def test_the_codes_of_best_rq_are_those_of_what_was_there():
     _, objective = build("best-rq")
     features = torch.randn(4, 330, MELS)
-    torch.manual_seed(1)
-    [(masked, lengths)], (codes, mask) = objective.views(features, LENGTHS)
-    torch.manual_seed(2)
-    _, (again, other) = objective.views(features + 3.0, LENGTHS)
+    [(masked, lengths)], (codes, mask) = objective.views(features, LENGTHS, torch.full((4, 9), 0.3))
+    _, (again, other) = objective.views(features + 3.0, LENGTHS, torch.full((4, 9), 0.4))
     assert torch.equal(codes[0], again[0]) and not torch.equal(mask, other), "level does not matter, masks are random"
     assert torch.equal(lengths, LENGTHS) and codes.max() < 32 and len(codes[0].unique()) > 8
     changed = (masked != features).any(-1)

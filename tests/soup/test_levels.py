@@ -79,6 +79,12 @@ def test_a_step_of_modo_favours_what_the_others_are_against():
         ([{"objectives": ["*"], "weights": "static", "static": {"asr/*": 1.0}}], "0 patterns fit st/cs"),
         ([{"objectives": ["*"], "weights": "static", "static": {"*": 0.0}}], "are 0"),
         ([{"objectives": ["*"], "static": {"*": 1.0}}], "without effect"),
+        ([{"objectives": ["*"], "penalty": {"start": 0.5}}], "the top level has no penalty"),
+        (
+            [{"objectives": ["asr/*", "cpc"], "scales": {"st/*": {}}}, {"objectives": ["st/*"]}],
+            "st/\\* fits none of asr",
+        ),
+        ([{"objectives": ["*"]}, {"objectives": ["cpc"], "penalty": {"start": 2.0}}], "start=2 is above cap=1.5"),
     ],
 )
 def test_what_makes_no_sense_is_refused(levels, message):

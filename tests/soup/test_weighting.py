@@ -80,6 +80,18 @@ def test_aggregators_of_torchjd(name):
     assert torchjd_weights(name, gradients @ gradients.T).sum().item() == pytest.approx(1)
 
 
-def test_unknown_aggregators_are_refused():
-    with pytest.raises(ValueError, match="weights=MODO: unknown; there are uniform, static, modo, mgda, AlignedMTL"):
-        torchjd_weights("MODO", torch.eye(2))
+@pytest.mark.parametrize("name", ["MODO", "MoDo", "ExcessMTL", "GradVac", "Random"])
+def test_aggregators_that_remember_or_look_at_gradients_are_refused(name):
+    with pytest.raises(ValueError, match=f"weights={name}: unknown; there are uniform, static, modo, mgda, .*UPGrad"):
+        torchjd_weights(name, torch.eye(2))
+
+
+def test_aggregators_get_their_options():
+    pytest.importorskip("cvxpy", reason="of torchjd's CAGrad")
+    assert torchjd_weights("CAGrad(c=0.4)", torch.eye(2)).tolist() == pytest.approx([0.5, 0.5], abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["CAGrad", "UPGrad(c)", "UPGrad(d=1)"])
+def test_options_that_are_wrong_are_named(name):
+    with pytest.raises(ValueError, match="train.soup: weights="):
+        torchjd_weights(name, torch.eye(2))

@@ -21,7 +21,7 @@ from masr.train.trainer import Trainer
 OPTIONS = [
     "vocab.translation={into: en, kind: char}", "data.batch_seconds=12", "model.encoder.dropout=0.0",
     "model.translation={weight: 0.5, layers: 1, width: 16, heads: 2, feedforward: 16, dropout: 0.0}",
-    "model.ctc.intermediate_layers=[1]", "train.updates=6", "train.validate_every=3",
+    "model.ctc.intermediate_layers=[1]", "train.updates=6", "train.validate_every=3", "data.every_language=true",
 ]  # fmt: skip
 UNIFORM = "train.soup.levels=[{objectives: ['*']}]"
 MULTILEVEL = (
@@ -135,6 +135,47 @@ def test_products_of_scaled_losses(config):
     assert torch.allclose(moved[1], moved[0] / 4, rtol=0.05, atol=0.02 * moved[0].abs().max())
 
 
+def test_the_update_follows_the_weights_that_its_own_gradients_gave(config):
+    trainer = trainer_of(config("train.soup.levels=[{objectives: ['*'], weights: mgda}]"))
+    update = trainer._loader().dataset[0]
+    trainer.model.train()
+    trainer._backward(update)
+    weights, found = trainer.soup.soup.coefficients(0), gradients(trainer.recognizer)
+    assert max(weights.values()) > 1.5 * min(weights.values())
+    each = {name: objective_gradients(trainer, update, name) for name in weights}
+    for number, (name, _) in enumerate(trainer.recognizer.named_parameters()):
+        if name.startswith("encoder."):
+            expected = sum(weights[o] * each[o][number] for o in weights)
+            assert torch.allclose(found[name], expected, atol=1e-4, rtol=1e-3), name
+
+
+def test_weights_stay_where_an_objective_is_missing_or_a_loss_is_not_finite(config):
+    for kind in ("modo", "mgda"):
+        trainer = trainer_of(config(f"train.soup.levels=[{{objectives: ['*'], weights: {kind}}}]"))
+        update, before = trainer._loader().dataset[0], trainer.soup.soup.coefficients(0)
+        counts = {code: count for code, count in update.counts.items() if code != "el"}
+        for sample in update.samples:
+            keep = [i for i, code in enumerate(sample[0].languages) if code != "el"]
+            assert 0 < len(keep) < len(sample[0])
+        missing = update._replace(counts=counts | {"el": type(update.counts["es"])()})
+        trainer._backward(missing)
+        assert trainer.soup.soup.coefficients(0) == before
+        trainer.optimizer.zero_grad()
+        update.samples[0][0].features[0] = float("nan")
+        assert not trainer._backward(update) and trainer.soup.soup.coefficients(0) == before
+
+
+def test_weights_that_are_not_due_stay(config):
+    trainer = trainer_of(config(MULTILEVEL, "train.soup.every=2"))
+    before = trainer.soup.soup.coefficients(0)
+    trainer.progress["update"] = 1
+    trainer._backward(trainer._loader().dataset[0])
+    assert trainer.soup.soup.coefficients(0) == before
+    trainer.progress["update"] = 2
+    trainer._backward(trainer._loader().dataset[0])
+    assert trainer.soup.soup.coefficients(0) != before
+
+
 @pytest.mark.parametrize("kind", ["mgda", "PCGrad"])
 def test_solved_weights_are_those_of_all_gradients(config, kind):
     trainer = trainer_of(config(f"train.soup.levels=[{{objectives: ['*'], weights: {kind}}}]"))
@@ -159,11 +200,20 @@ def test_conflicts_choose_the_layers_that_decide(config):
     assert step.conflicts.measured == 2 and list(step.layers) == ["subsampling", "block 1", "block 2"]
     step.conflicts.sums[1] *= 2 * torch.eye(6) - 1
     assert step.selected(0) == list(step.layers)
-    assert "block 1" in step.selected(1)
+    step.conflicts.sums[[0, 2]] = step.conflicts.sums[[0, 2]].abs()
+    assert step.selected(1) == ["block 1"]
     trainer.progress["epoch"] = 1
     assert trainer._backward(trainer._loader().dataset[0])
     assert step.conflicts.measured == 2
+    assert step.parameters == step.layers["block 1"], "only they decide"
     assert {"weight/asr/el", "penalty/2", "conflict/block 1"} <= step.describe(1).keys()
+
+
+def test_what_cannot_be(config):
+    with pytest.raises(ValueError, match="weights=modo compares all objectives, .* set data.every_language=true"):
+        trainer_of(config(MULTILEVEL, "data.every_language=false"))
+    with pytest.raises(ValueError, match="train.frozen: nothing that objectives share is left to learn"):
+        trainer_of(config(MULTILEVEL, "train.frozen=[encoder]"))
 
 
 def run_in(folder, prepared, processes, *options):
@@ -213,6 +263,7 @@ def test_all_in_one_vector(config):
     for update in range(3):
         trainer.progress["update"] = update
         assert trainer._backward(trainer._loader().dataset[update])
+    assert trainer.soup.directions == {} and trainer.soup.products[0].abs().min() > 0, "all have products, cpc too"
     weights = trainer.soup.soup.coefficients(0)
     assert sum(weights.values()) == pytest.approx(1) and len(set(weights.values())) > 2 and "cpc" in weights
 
