@@ -131,6 +131,58 @@ def transcribe(
             print(f"{file}\t{text}" if len(files) > 1 else text)
 
 
+adapt = typer.Typer(help="Whisper with prompts or experts: add a language, merge experts, list.", no_args_is_help=True)
+app.add_typer(adapt, name="adapt")
+Model = Annotated[Path, typer.Argument(help="Adapted model, e.g. exp/lapt.")]
+
+
+@adapt.command("prompts", help="Learn what the config adapts on some languages: stages 0 to 3.")
+def adapt_prompts(
+    conf: Conf,
+    languages: Annotated[str, typer.Option(help="Languages to learn, e.g. ca,el.")],
+    overrides: Overrides = None,
+) -> None:
+    import importlib
+
+    from masr.config_files import load_config
+
+    config = load_config(conf, [f"corpus.languages=[{languages}]", *(overrides or [])])
+    for stage in ("prepare", "features", "vocab", "train"):
+        importlib.import_module(f"masr.stages.{stage}").run(config)
+
+
+@adapt.command("expand", help="Add a language; all others stay bit for bit what they were.")
+def adapt_expand(
+    model: Model,
+    language: Annotated[str, typer.Option(help="The new language, e.g. be.")],
+    near: Annotated[str | None, typer.Option(help="Language of the model from which it starts, e.g. ru.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    from masr.stages.adapt import expand
+
+    print(expand(model, language, near, overrides))
+
+
+@adapt.command("merge", help="Make one expert of those of all languages.")
+def adapt_merge(
+    model: Model,
+    output: Annotated[Path, typer.Argument(help="Folder of the new model.")],
+    kind: Annotated[str, typer.Option(help="cat, svd, ties, ties_svd, dare_ties, dare_linear, ... of peft.")] = "svd",
+    rank: Annotated[int | None, typer.Option(help="Rank of the new expert (svd kinds).")] = None,
+    density: Annotated[float, typer.Option(help="Share of values that are kept (ties, dare).")] = 0.5,
+) -> None:
+    from masr.stages.adapt import merge
+
+    merge(model, output, kind, rank, density)
+
+
+@adapt.command("list", help="Every adapted model in a folder.")
+def adapt_list(folder: Annotated[Path, typer.Argument(help="Folder of experiments.")] = Path("exp")) -> None:
+    from masr.stages.adapt import describe_all
+
+    print(describe_all(folder))
+
+
 @app.command("compare", help="Error rates of several decode files side by side; the first one is the baseline.")
 def compare(files: Annotated[list[Path], typer.Argument(help="exp/<name>/decode/<method>/<split>.jsonl ...")]) -> None:
     from masr.score.report import compare_files
@@ -163,9 +215,18 @@ def export(
     languages: Annotated[
         str | None, typer.Option(help="Keep only the adapters of these languages, e.g. cs,nl.")
     ] = None,
+    hugging_face: Annotated[
+        bool, typer.Option("--hugging-face", help="Of a Whisper: a plain folder of transformers, experts merged.")
+    ] = False,
+    ctranslate2: Annotated[
+        bool, typer.Option("--ctranslate2", help="Of a Whisper: a folder for CTranslate2 (faster-whisper), int8.")
+    ] = False,
 ) -> None:
-    from masr.models.export import export_model
+    from masr.models.export import export_model, export_whisper
 
+    if hugging_face or ctranslate2:
+        print(f"wrote {export_whisper(folder, output, _codes(languages), ctranslate2)}")
+        return
     print(f"wrote {export_model(folder, output, method, _codes(languages))}")
 
 

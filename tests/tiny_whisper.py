@@ -24,6 +24,22 @@ UTTERANCES = [("es", "uno dos", 1.3), ("el", "τρία", 0.6), ("es", "", 2.0), 
 SPECIAL = ["endoftext", "startoftranscript", "el", "es", "ro", "ru", "translate", "transcribe", "startofprev"]
 SPECIAL += ["notimestamps", "0.00", "0.02"]
 
+CONF = """\
+data_dir: data
+corpus: {{path: {corpus}}}
+features: {{kind: whisper, on_the_fly: {on_the_fly}, speed_perturbation: [1.0], jobs: 1}}
+vocab: {{kind: whisper}}
+data: {{batch_seconds: 6, buckets: 2, workers: 0, dev_prompt: oracle}}
+model:
+  pretrained: whisper
+  ctc: {{weight: 0.0}}
+  attention_decoder: {{weight: 1.0}}
+  language_classifier: {{weight: 0.1}}
+train: {{updates: 4, optimizer: adamw, warmup: 2, validate_every: 2, log_every: 1, threads: 1}}
+decode: {{methods: [attention-beam], beam: 2, prompts: [all, oracle]}}
+"""
+"""Config of a recipe on the tiny corpus, with the Whisper in the folder ``whisper``."""
+
 
 def write_tiny_whisper(folder: Path, seed: int = 0, positions: int = 48) -> Path:
     """Two layers of width 32; decoder with ``positions``."""

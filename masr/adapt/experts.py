@@ -118,15 +118,35 @@ class Experts:
         for theirs, ours in zip(self.parameters_of(source), self.parameters_of(target), strict=True):
             ours.data.copy_(theirs.data)
 
-    def merge(self, kind: Any, rank: int | None, density: float | None) -> str:
-        """Makes one expert of all of them, of which every one counts alike, and has it act for all; its name."""
+    def merge(self, kind: Any, rank: int | None, density: float | None) -> int:
+        """Makes one expert of all of them, of which every one counts alike, and has it act for all; its rank."""
         name = f"merged-{kind}"
-        for layer in self.places:
-            layer.scaling = dict.fromkeys(layer.scaling, self.scale)
+        self._plain_scales()
         weights = [1.0 / len(self.names)] * len(self.names)
         self.tuner.add_weighted_adapter(self.names, weights, name, kind, svd_rank=rank, density=density)
-        self.names, self.scale = [name], next(iter(self.places)).scaling[name]
-        return name
+        layer = next(iter(self.places))
+        self.names, self.scale = [name], layer.scaling[name]
+        return len(layer.lora_A[name].weight)
+
+    def take(self, other: "Experts") -> None:
+        """Makes the only expert here that of another model."""
+        for ours, theirs in zip(self.places, other.places, strict=True):
+            for mine, its in ((ours.lora_A, theirs.lora_A), (ours.lora_B, theirs.lora_B)):
+                mine[self.names[0]].weight.data.copy_(its[other.names[0]].weight.data)
+
+    def merge_into_weights(self, language: str | None) -> None:
+        """Adds the expert of a language (the only one, if there is one) to the weights for good; the module is plain
+        then."""
+        self._plain_scales()
+        name = self.names[0] if language is None or len(self.names) == 1 else language
+        self.tuner.merge_and_unload(adapter_names=[name])
+        for layer in self.places:
+            layer._forward_pre_hooks.clear()
+        self.module.experts = None
+
+    def _plain_scales(self) -> None:
+        for layer in self.places:
+            layer.scaling = dict.fromkeys(layer.scaling, self.scale)
 
 
 def _first_direction(layer: Any, name: str) -> Tensor:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,16 +24,37 @@ def export_model(folder: Path, output: Path, method: str | None = None, language
     model = load_model(folder)
     if languages is not None:
         model = _with_languages(model, languages)
+    model.fold()
     options = model.config.decode
     methods = [method] if method else options.methods[:1]
     model.config.decode = options = Decode.model_validate(options.model_dump() | {"methods": methods})
     shutil.rmtree(output / "lm", ignore_errors=True)
     copy_search(folder, output, options.methods[0], options)
-    weights = {name: tensor.half() for name, tensor in model.state_dict().items()}
+    weights = {name: tensor.half() for name, tensor in model.learned(model.state_dict()).items()}
     save_model(output, model, weights)
     card = _model_card(folder, model, options.methods[0])
     (output / "README.md").write_text(card, "utf-8")
     return output
+
+
+def export_whisper(folder: Path, output: Path, languages: Sequence[str] | None, ctranslate2: bool = False) -> Path:
+    """Writes a Whisper for transformers, or for CTranslate2, from an experiment's folder; ValueError for other models.
+
+    Of experts of languages only that of one language can be in it.
+    """
+    from masr.models.hugging_face import write_ctranslate2, write_hugging_face
+    from masr.models.whisper import WhisperRecognizer
+
+    model = load_model(folder)
+    if not isinstance(model, WhisperRecognizer):
+        raise ValueError(f"{folder} is no Whisper (model.pretrained), so that others cannot read it")
+    if languages is not None and (len(languages) != 1 or languages[0] not in model.languages):
+        raise ValueError(f"languages: name one of {', '.join(model.languages)}")
+    language = languages[0] if languages else None
+    if not ctranslate2:
+        return write_hugging_face(model, output, language)
+    with tempfile.TemporaryDirectory() as plain:
+        return write_ctranslate2(write_hugging_face(model, Path(plain), language), output)
 
 
 def _with_languages(model: Recognizer, languages: Sequence[str]) -> Recognizer:

@@ -252,6 +252,9 @@ class Recognizer(nn.Module):
         translated = list(self.tokenizer.translation.used)
         return Translator(len(self.tokenizer.translation), width, options, translated, START_END)
 
+    def fold(self) -> None:
+        """Simplifies what was only there to learn more easily."""
+
     def start_near(self) -> None:
         """Gives new languages what near ones have, where a language has parameters of its own."""
 

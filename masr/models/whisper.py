@@ -3,6 +3,7 @@
 B utterances, T frames, F mel bins, K languages.
 """
 
+import copy
 import hashlib
 import re
 from collections.abc import Sequence
@@ -98,6 +99,13 @@ class WhisperRecognizer(Recognizer):
         """Whether anything that was adapted belongs to one language."""
         return any([*part.parameters_of(code)] for part in self.adapted for code in self.tokenizer.languages[:1])
 
+    def fold(self) -> None:
+        """Puts the residual network of soft prompts into them."""
+        for prompts in (self.encoder.prompts, self.attention_decoder.prompts):
+            if prompts is not None:
+                prompts.fold()
+        self.config.model.adapt.prompts.bottleneck = 0
+
     def start_near(self) -> None:
         """Gives new languages the parameters of those that ``model.adapt.near`` names."""
         for new, near in self.config.model.adapt.near.items():
@@ -183,6 +191,25 @@ class WhisperRecognizer(Recognizer):
     ) -> list[str | None]:
         assert encoded.language_weights is not None
         return [self.languages[i] for i in encoded.language_weights.argmax(-1).tolist()]
+
+    def plain(self) -> Any:
+        """A Whisper of transformers of the same shape, with random weights."""
+        from transformers import WhisperForConditionalGeneration
+
+        base = WhisperForConditionalGeneration(self.base_config)
+        base.generation_config = copy.deepcopy(self.generation_config)
+        return base
+
+    def save_processor(self, folder: Path) -> None:
+        """Tokenizer and features as transformers reads them."""
+        from transformers import WhisperFeatureExtractor
+        from transformers import WhisperTokenizer as TheirTokenizer
+
+        end = "<|endoftext|>"
+        special = {"bos_token": end, "eos_token": end, "pad_token": end, "unk_token": end}
+        TheirTokenizer(tokenizer_object=self.tokenizer.backend, **special).save_pretrained(folder)
+        self.tokenizer.backend.save(str(folder / "tokenizer.json"))
+        WhisperFeatureExtractor(feature_size=self.base_config.num_mel_bins).save_pretrained(folder)
 
     def save_description(self, folder: Path) -> None:
         """What `load_description` needs beside the weights."""

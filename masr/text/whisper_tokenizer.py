@@ -28,13 +28,17 @@ class WhisperTokenizer(Tokenizer):
         self.end, self.start = self.special("endoftext"), self.special("startoftranscript")
         self.task = [self.special("transcribe"), self.special("notimestamps")]
         self.previous = self.special("startofprev")
-        own = {code: codes.get(code) or OTHER_CODES.get(code, code.split("-")[0]) for code in languages}
+        own = {code: self.code_of(code) for code in languages}
         if unknown := [code for code in languages if backend.token_to_id(f"<|{own[code]}|>") is None]:
             raise ValueError(
                 f"Whisper has no language token for {', '.join(unknown)}; name a language of its own whose token it "
                 f"shall take: model.whisper.language_codes={{{unknown[0]}: ...}}"
             )
         self.language_tokens = [self.special(own[code]) for code in languages]
+
+    def code_of(self, language: str) -> str:
+        """Whisper's code of a language."""
+        return self.codes.get(language) or OTHER_CODES.get(language, language.split("-")[0])
 
     def special(self, name: str) -> int:
         """Id of ``<|name|>``; ValueError if there is none."""

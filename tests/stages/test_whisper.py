@@ -5,26 +5,11 @@ import json
 import pytest
 import soundfile
 import torch
-from tiny_whisper import write_tiny_whisper
+from tiny_whisper import CONF, write_tiny_whisper
 
 import masr
 from masr.config_files import load_config
 from masr.stages import decode, features, prepare, score, train, vocab
-
-CONF = """\
-data_dir: data
-corpus: {{path: {corpus}}}
-features: {{kind: whisper, on_the_fly: {on_the_fly}, speed_perturbation: [1.0], jobs: 1}}
-vocab: {{kind: whisper}}
-data: {{batch_seconds: 6, buckets: 2, workers: 0, dev_prompt: oracle}}
-model:
-  pretrained: whisper
-  ctc: {{weight: 0.0}}
-  attention_decoder: {{weight: 1.0}}
-  language_classifier: {{weight: 0.1}}
-train: {{updates: 4, optimizer: adamw, warmup: 2, validate_every: 2, log_every: 1, threads: 1}}
-decode: {{methods: [attention-beam], beam: 2, prompts: [all, oracle]}}
-"""
 
 
 @pytest.mark.parametrize("on_the_fly", ["true", "false"])
