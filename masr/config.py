@@ -377,8 +377,8 @@ class Adapt(Section):
     language_codes: bool = False
     """The vector of each language's token."""
     only: list[str] = []
-    """Languages whose own parameters are all that learns; empty: everything does. So a trained model (train.init_from)
-    learns another language and forgets nothing."""
+    """Languages to learn now; empty: all. Where anything belongs to one language, only what belongs to these learns, so
+    that a trained model (train.init_from) learns another language and forgets nothing."""
     near: dict[str, str] = {}
     """Trained languages from whose parameters new ones start, e.g. {be: ru}."""
 
@@ -467,8 +467,8 @@ class Distill(Section):
 
 
 class Train(Section):
-    updates: Positive = 10000
-    """Optimiser steps."""
+    updates: Count = 10000
+    """Optimiser steps; 0 keeps a pretrained model as it is, to be decoded."""
     init_from: str | None = None
     """Folder of a trained model to start from, e.g. exp/conformer; what it does not have starts at random."""
     frozen: list[

@@ -77,17 +77,17 @@ class WhisperRecognizer(Recognizer):
         self.adapted = [part for part in parts if part is not None]
         if self.adapted:
             self.requires_grad_(False)
-        for part in self.adapted:
-            for parameter in [p for code in options.only for p in part.parameters_of(code)] or part.parameters():
-                parameter.requires_grad_(True)
+        own = [p for part in self.adapted for code in options.only for p in part.parameters_of(code)]
+        for parameter in own or [p for part in self.adapted for p in part.parameters()]:
+            parameter.requires_grad_(True)
 
     def _check_languages(self) -> None:
         options, known = self.config.model.adapt, self.tokenizer.languages
         named = [*options.only, *options.near, *options.near.values()]
         if unknown := [code for code in named if code not in known]:
             raise ValueError(f"model.adapt.only, near: no {', '.join(unknown)} among the languages {', '.join(known)}")
-        if named and not self.by_language:
-            raise ValueError("model.adapt.only, near: nothing is one language's own; set adapt.prompts.languages")
+        if options.near and not self.by_language:
+            raise ValueError("model.adapt.near: nothing is one language's own; set adapt.prompts.languages")
         if options.lora.per_language and options.lora.dropout:
             raise ValueError("model.adapt.lora.dropout: must be 0 with per_language")
         if self.attention_decoder.longest < 1:

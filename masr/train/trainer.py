@@ -82,7 +82,9 @@ class Trainer:
         self._resume()
         if self.is_main:
             self.log = RunLog(self.folder, self.progress["update"])
-        if self.progress["update"] == 0:
+        if self._is_last() and not (self.folder / WEIGHTS).exists():
+            self._evaluate_and_save()
+        elif self.progress["update"] == 0:
             self._check_memory()
         steps, remaining = self._steps(), self.options.updates - self.progress["update"]
         for _ in track(steps, "train", remaining, unit="updates") if self.is_main else steps:

@@ -155,9 +155,18 @@ def test_what_cannot_be(tiny_whisper, tmp_path):
     with pytest.raises(ValueError, match="only, near: no xx among the languages el, es, ro"):
         build(tiny_whisper, adapt={"prompts": {"length": 2, "languages": "own"}, "only": ["xx"]})
     with pytest.raises(ValueError, match="nothing is one language's own"):
-        build(tiny_whisper, adapt={"prompts": {"length": 2}, "only": ["ro"]})
+        build(tiny_whisper, adapt={"prompts": {"length": 2}, "near": {"ro": "es"}})
     save_model(tmp_path / "a", build(tiny_whisper, adapt=KINDS["add"]))
     config = tmp_path / "a/config.yaml"
     config.write_text(config.read_text().replace(str(tiny_whisper), str(write_tiny_whisper(tmp_path / "b", seed=1))))
     with pytest.raises(ValueError, match="it is another model"):
         load_model(tmp_path / "a")
+
+
+def test_only_some_languages_of_what_all_share(tiny_whisper):
+    """Then all of it learns, from their recordings alone."""
+    whole = build(tiny_whisper, adapt={"only": ["ro"]})
+    assert whole.encoder.conv1.weight.requires_grad
+    both = {"prompts": {"length": 2, "languages": "add"}, "lora": {"rank": 2}, "only": ["ro"]}
+    learning = [name for name, p in build(tiny_whisper, adapt=both).named_parameters() if p.requires_grad]
+    assert learning and all(name.endswith(".ro") for name in learning), "what languages share stays"
