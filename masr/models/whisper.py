@@ -158,15 +158,20 @@ class WhisperRecognizer(Recognizer):
             temperature = self.config.train.distill.temperature
             wanted = self.teacher(batch) if batch.languages else logits.detach()
             losses["distillation"] = sum_of_each(distillation_losses(logits, wanted, temperature), counted)
-        if self.config.model.language_classifier.weight:
+        if "lid" in self.objective_weights():
             logits = decoder.language_logits(hidden)
             numbers = self._language_numbers(batch).expand(len(logits))
             losses["lid"] = cross_entropy(logits, numbers, reduction="none")
         return losses
 
     def objective_weights(self) -> dict[str, float]:
-        """As `Recognizer.objective_weights`; a teacher takes its share of the decoder's."""
+        """As `Recognizer.objective_weights`; a teacher takes its share of the decoder's.
+
+        The language is named before what belongs to one is used, so that this cannot learn to name it.
+        """
         weights = super().objective_weights()
+        if self.by_language:
+            weights.pop("lid", None)
         if self.teacher is None:
             return weights
         share = self.config.train.distill.weight
