@@ -48,6 +48,8 @@ class Row(Section):
     overrides: list[str] = Field(default=[])
     """Options that are other than in the config. {seed} and {table} in them are those of the run, which is
     ``exp/{table}/<row>-{seed}``."""
+    scales: dict[str, list[str]] = Field(default={})
+    """What is other in this row at a scale of the table, e.g. its languages: the last overrides."""
     paper: dict[str, float] = Field(default={})
     """The paper's own figures, by column."""
     against: str | None = None
@@ -88,6 +90,8 @@ def load_table(path: Path) -> Table:
         raise ConfigError(f"{path}: " + "; ".join(where)) from None
     if missing := [row.against for row in table.rows.values() if row.against and row.against not in table.rows]:
         raise ConfigError(f"{path}: rows: against: no {', '.join(missing)} in the table")
+    if unknown := sorted({scale for row in table.rows.values() for scale in row.scales} - table.scales.keys()):
+        raise ConfigError(f"{path}: rows: scales: no {', '.join(unknown)} among the scales of the table")
     named = [*table.columns, *(column for row in table.rows.values() for column in row.paper)]
     if unknown := [column for column in named if column not in COLUMNS and not COLUMN.fullmatch(column)]:
         raise ConfigError(
@@ -133,7 +137,8 @@ def experiment(path: Path, table: Table, row: str, seed: int, scale: str | None)
         raise ConfigError(f"{path}: there is no scale {scale}; known: {', '.join(table.scales) or 'none'}")
     folder = f"{path.stem}{f'-{scale}' if scale else ''}"
     name = f"{folder}/{row}-{seed}"
-    own = [o.replace("{seed}", str(seed)).replace("{table}", folder) for o in table.rows[row].overrides]
+    own = [*table.rows[row].overrides, *table.rows[row].scales.get(scale or "", [])]
+    own = [o.replace("{seed}", str(seed)).replace("{table}", folder) for o in own]
     return name, [*(table.scales[scale] if scale else []), *own, f"name={name}", f"seed={seed}"]
 
 

@@ -182,6 +182,20 @@ def test_a_scale_is_a_table_of_its_own(table):
         run_table(table, scale="huge")
 
 
+def test_a_row_may_be_another_one_at_a_scale(table):
+    more = 'scales: {mini: ["corpus.languages=[cs]", "data_dir=data/{seed}"]}'
+    table.write_text(TABLE.replace("weight=0.5]", f"weight=0.5], {more}"))
+    options = {
+        (row, s): experiment(table, load_table(table), row, 3, s)[1][:-2] for row in "ab" for s in (None, "mini")
+    }
+    assert options["a", "mini"] == ["train.updates=3"] and options["b", None] == ["model.ctc.weight=0.5"]
+    own = ["model.ctc.weight=0.5", "corpus.languages=[cs]", "data_dir=data/3"]
+    assert options["b", "mini"] == ["train.updates=3", *own]
+    table.write_text(TABLE.replace("weight=0.5]", "weight=0.5], scales: {large: [train.updates=9]}"))
+    with pytest.raises(ConfigError, match="rows: scales: no large among the scales of the table"):
+        load_table(table)
+
+
 def test_a_run_that_fails_is_named_and_the_others_go_on(table, monkeypatch, capsys):
     table.write_text(TABLE.replace("  a:", "  broken: {}\n  a:"))
     monkeypatch.setattr(sys, "argv", ["masr", "table", str(table)])
