@@ -380,7 +380,7 @@ class Adapt(Section):
     """Languages to learn now; empty: all. Where anything belongs to one language, only what belongs to these learns, so
     that a trained model (train.init_from) learns another language and forgets nothing."""
     near: dict[str, str] = {}
-    """Trained languages from whose parameters new ones start, e.g. {be: ru}."""
+    """Trained languages from whose parameters new ones (of ``only``, if that is not empty) start, e.g. {be: ru}."""
 
 
 class Model(Section):

@@ -83,7 +83,7 @@ class WhisperRecognizer(Recognizer):
 
     def _check_languages(self) -> None:
         options, known = self.config.model.adapt, self.tokenizer.languages
-        named = [*options.only, *options.near, *options.near.values()]
+        named = [*options.only, *self._near, *self._near.values()]
         if unknown := [code for code in named if code not in known]:
             raise ValueError(f"model.adapt.only, near: no {', '.join(unknown)} among the languages {', '.join(known)}")
         if options.near and not self.by_language:
@@ -106,9 +106,15 @@ class WhisperRecognizer(Recognizer):
                 prompts.fold()
         self.config.model.adapt.prompts.bottleneck = 0
 
+    @property
+    def _near(self) -> dict[str, str]:
+        """``model.adapt.near`` of the languages that learn: others may have begun there long ago."""
+        options = self.config.model.adapt
+        return {new: near for new, near in options.near.items() if new in options.only or not options.only}
+
     def start_near(self) -> None:
         """Gives new languages the parameters of those that ``model.adapt.near`` names."""
-        for new, near in self.config.model.adapt.near.items():
+        for new, near in self._near.items():
             for part in self.adapted:
                 part.copy_language(near, new)
 

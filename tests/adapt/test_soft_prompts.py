@@ -106,7 +106,7 @@ def test_with_languages_of_their_own_another_one_changes_nothing(tiny_whisper, s
     adapt = {"prompts": {"length": 3, "languages": "add", "bottleneck": 8}, "language_codes": True}
     old = moved(build(tiny_whisper, languages=["el", "es"], adapt=adapt))
     save_model(tmp_path, old)
-    new = build(tiny_whisper, adapt=adapt | {"only": ["ro"], "near": {"ro": "es"}})
+    new = build(tiny_whisper, adapt=adapt | {"only": ["ro"], "near": {"ro": "es", "es": "el"}})
     start_from(tmp_path, new)
     new.start_near()
     learning = {name for name, parameter in new.named_parameters() if parameter.requires_grad}
@@ -154,6 +154,8 @@ def test_what_cannot_be(tiny_whisper, tmp_path):
         build(tiny_whisper, adapt={"prompts": {"length": 50}})
     with pytest.raises(ValueError, match="only, near: no xx among the languages el, es, ro"):
         build(tiny_whisper, adapt={"prompts": {"length": 2, "languages": "own"}, "only": ["xx"]})
+    with pytest.raises(ValueError, match="only, near: no xx among the languages el, es, ro"):
+        build(tiny_whisper, adapt={"prompts": {"length": 2, "languages": "own"}, "near": {"ro": "xx"}})
     with pytest.raises(ValueError, match="nothing is one language's own"):
         build(tiny_whisper, adapt={"prompts": {"length": 2}, "near": {"ro": "es"}})
     save_model(tmp_path / "a", build(tiny_whisper, adapt=KINDS["add"]))
