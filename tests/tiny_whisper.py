@@ -21,8 +21,8 @@ from masr.text.whisper_tokenizer import WhisperTokenizer
 LANGUAGES = ["el", "es", "ro"]
 UTTERANCES = [("es", "uno dos", 1.3), ("el", "τρία", 0.6), ("es", "", 2.0), ("ro", "trei și", 0.9)]
 """Language, text, seconds."""
-SPECIAL = ["endoftext", "startoftranscript", "el", "es", "ro", "ru", "translate", "transcribe", "startofprev"]
-SPECIAL += ["notimestamps", "0.00", "0.02"]
+KNOWN = ("el", "es", "ro", "ru")
+"""Languages of which it has tokens."""
 
 CONF = """\
 data_dir: data
@@ -41,12 +41,14 @@ decode: {{methods: [attention-beam], beam: 2, prompts: [all, oracle]}}
 """Config of a recipe on the tiny corpus, with the Whisper in the folder ``whisper``."""
 
 
-def write_tiny_whisper(folder: Path, seed: int = 0, positions: int = 48) -> Path:
+def write_tiny_whisper(folder: Path, seed: int = 0, positions: int = 48, known: Sequence[str] = KNOWN) -> Path:
     """Two layers of width 32; decoder with ``positions``."""
+    special_tokens = ["endoftext", "startoftranscript", *known, "translate", "transcribe", "startofprev"]
+    special_tokens += ["notimestamps", "0.00", "0.02"]
     tokens = pre_tokenizers.ByteLevel.alphabet()
     backend = Tokenizer(models.BPE({token: number for number, token in enumerate(sorted(tokens))}, []))
     backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    backend.add_special_tokens([AddedToken(f"<|{name}|>", special=True) for name in SPECIAL])
+    backend.add_special_tokens([AddedToken(f"<|{name}|>", special=True) for name in special_tokens])
     end = backend.token_to_id("<|endoftext|>")
     special = {f"{name}_token": "<|endoftext|>" for name in ("bos", "eos", "pad", "unk")}
     TheirTokenizer(tokenizer_object=backend, **special).save_pretrained(folder)
@@ -63,10 +65,10 @@ def write_tiny_whisper(folder: Path, seed: int = 0, positions: int = 48) -> Path
     )  # fmt: skip
     model.generation_config = GenerationConfig(
         is_multilingual=True, decoder_start_token_id=start, eos_token_id=end, pad_token_id=end, bos_token_id=end,
-        lang_to_id={f"<|{code}|>": backend.token_to_id(f"<|{code}|>") for code in ("el", "es", "ro", "ru")},
+        lang_to_id={f"<|{code}|>": backend.token_to_id(f"<|{code}|>") for code in known},
         task_to_id={task: backend.token_to_id(f"<|{task}|>") for task in ("translate", "transcribe")},
         no_timestamps_token_id=backend.token_to_id("<|notimestamps|>"),
-        suppress_tokens=[3, 4, *range(end + 1, end + len(SPECIAL))],
+        suppress_tokens=[3, 4, *range(end + 1, end + len(special_tokens))],
         begin_suppress_tokens=[backend.token_to_id("Ġ"), end], max_length=positions, return_timestamps=False,
         alignment_heads=[[0, 1], [1, 0]],
     )  # fmt: skip

@@ -14,6 +14,7 @@ import numpy as np
 import soundfile
 from scipy.signal import resample_poly
 
+from masr.corpora.fleurs import LANGUAGES as FLEURS_LANGUAGES
 from masr.corpora.mls import LANGUAGES as MLS_LANGUAGES
 from masr.text.normalize import normalize
 
@@ -51,6 +52,8 @@ LIBRISPEECH_SPEAKERS = """\
 """
 AISHELL_COUNTS = {"train": 8, "dev": 2, "test": 3}
 AISHELL_WORDS = ("而", "对", "楼市", "成交", "抑制", "作用", "最", "大", "的", "限", "购", "ｋｔｖ")
+
+FLEURS_COUNTS = {"train": 4, "dev": 1, "test": 2}
 
 
 @cache
@@ -291,4 +294,33 @@ def aishell(folder: Path, language: str = "fr", counts: Mapping[str, int] = AISH
     (corpus / "transcript").mkdir()
     lines = [f"{row['id']} {row['text']}\n" for row in sorted(rows, key=lambda row: row["id"])]
     (corpus / "transcript/aishell_transcript_v0.8.txt").write_text("".join(lines), encoding="utf-8")
+    return rows
+
+
+def fleurs(folder: Path, languages: Mapping[str, str], counts: Mapping[str, int] = FLEURS_COUNTS) -> list[dict]:
+    """FLEURS, its archives of recordings unpacked: a folder a language, with tables and WAV of floating-point samples.
+
+    ``languages`` says recordings of which language of freevoices stand in for each, with their own words. The first
+    sentence of every split is read twice. Returns the chosen lines of freevoices' manifest with the ``id``,
+    ``sentence`` and ``language`` that are published here.
+    """
+    rows: list[dict] = []
+    for code, spoken in languages.items():
+        for split, count in counts.items():
+            first, *others = choose([spoken], {split: count}, fastest=COVOST_FASTEST)
+            for number, row in enumerate([first, first, *others]):
+                sentence = str(100 * list(counts).index(split) + max(number, 1))
+                name = f"{10**19 + len(rows)}"
+                rows.append(row | {"id": f"{code}-{sentence}-{name}", "file": f"{name}.wav", "sentence": sentence,
+                                   "language": code, "folder": folder / FLEURS_LANGUAGES[code]})  # fmt: skip
+    for row in rows:
+        audio = row["folder"] / "audio" / row["split"]
+        audio.mkdir(parents=True, exist_ok=True)
+        soundfile.write(audio / row["file"], samples_of(row), SAMPLING_RATE, subtype="FLOAT")
+        with (row["folder"] / f"{row['split']}.tsv").open("a", encoding="utf-8") as table:
+            text = normalize(row["text"], row["language"])
+            letters = " ".join("|".join(text.split())) + " |"
+            samples = round(row["duration"] * SAMPLING_RATE)
+            fields = [row["sentence"], row["file"], row["text"], text, letters, str(samples), "FEMALE"]
+            table.write("\t".join(fields) + "\n")
     return rows
