@@ -472,9 +472,12 @@ class Train(Section):
     init_from: str | None = None
     """Folder of a trained model to start from, e.g. exp/conformer; what it does not have starts at random."""
     frozen: list[
-        Literal["encoder", "language_adapters", "ctc", "attention_decoder", "translator", "language_classifier"]
+        Literal[
+            "encoder", "language_adapters", "ctc", "attention_decoder", "translator", "language_classifier", "experts"
+        ]
     ] = []
-    """Parts of the model that do not learn; encoder is all of it but its language adapters."""
+    """Parts of the model that do not learn; encoder is all of it but its language adapters, experts are those of a
+    Whisper without the weights that fuse them."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """Muon: orthogonalised momentum for the matrices of the blocks, AdamW for the rest; or AdamW for all."""
     learning_rate: PositiveFloat = 1e-3

@@ -28,11 +28,11 @@ DECIDES_NOTHING: dict[str, Any] = {
 COLUMNS = {
     "cer": "CER", "wer": "WER", "parameters": "M parameters", "training": "training, min", "audio": "audio, h",
     "rtf": "real-time factor", "bleu": "BLEU", "chrf": "chrF", "lid": "language right",
-    "one": "M parameters, one language",
+    "one": "M parameters, one language", "learnt": "M learnt",
 }  # fmt: skip
 """Macro averages in %, and what a run costs. ``cer/cs`` is the rate of a language, ``cer/*`` those of all, and
 ``cer@oracle`` that for another kind of prompt, ``cer:test-other`` that of another split; ``one`` are the parameters
-that run for a prompt of one language."""
+that run for a prompt of one language, ``learnt`` those that training moved."""
 COLUMN = re.compile(
     r"(cer|wer|lid)(@(oracle|wrong)(\+[1-9]\d*)?)?|(cer|wer|bleu|chrf)/([\w-]+|\*)|(cer|wer)(/[\w-]+)?:[\w.-]+"
 )
@@ -213,6 +213,7 @@ def _values(folder: Path, table: Table) -> dict[str, float]:
     return values | {
         "parameters": training["parameters"] / 1e6, "training": training["train_seconds"] / 60,
         "audio": training["audio_seconds"] / 3600, "rtf": metrics["real_time_factor"], "one": one / 1e6,
+        "learnt": training.get("learnt", training["parameters"]) / 1e6,
     }  # fmt: skip
 
 
@@ -256,7 +257,7 @@ def _cell(
     if not figures:
         return f"-{theirs}"
     text = _figure(column, statistics.mean(figures))
-    if len(figures) > 1 and column not in ("parameters", "one"):
+    if len(figures) > 1 and column not in ("parameters", "one", "learnt"):
         text += f" ± {_figure(column, statistics.stdev(figures))}"
     each = [[run[column] for run in group if column in run] for group in found.values()]
     means = [statistics.mean(values) for values in each if values]

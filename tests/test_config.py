@@ -116,7 +116,7 @@ def test_every_mistake_is_listed_at_once(write):
     [
         ("train: {updates: many}", "train.updates", "integer", "'many'"),
         ("train: {updates: '7'}", "train.updates", "integer", "'7'"),
-        ("train: {updates: 0}", "train.updates", "greater than or equal to 1", "0"),
+        ("train: {updates: -1}", "train.updates", "greater than or equal to 0", "-1"),
         ("train: {learning_rate: 0}", "train.learning_rate", "greater than 0", "0"),
         ("data: {max_bad_fraction: 2}", "data.max_bad_fraction", "less than or equal to 1", "2"),
         ("vocab: {per_language: 1}", "vocab.per_language", "boolean", "1"),

@@ -90,7 +90,9 @@ def run(config: Config, force: bool = False) -> None:
         say(f"train: {clock(progress['train_seconds'])} for {progress['audio_seconds'] / 3600:.1f} h of audio")
         model = trainer.recognizer
         one = parameter_count_for_one_language(model)
-        record = {"parameters": parameter_count(model), "parameters_of_one_language": one, **progress}
+        learnt = sum(p.numel() for p in model.parameters() if p.requires_grad) if config.train.updates else 0
+        counts = {"parameters": parameter_count(model), "parameters_of_one_language": one, "learnt": learnt}
+        record = counts | progress
         (folder / "training.json").write_text(json.dumps(record, indent=1))
         output.seal("*.safetensors")
     accelerator.wait_for_everyone()
@@ -159,6 +161,13 @@ def _unlabelled(config: Config) -> EpochPlan | None:
 def _freeze(model: Recognizer, name: str) -> None:
     """Stops a part of the model from learning; its encoder is all but the adapters, which may be added to it."""
     adapters = model.encoder.language_adapters
+    if name == "experts":
+        found = [parameter for key, parameter in model.named_parameters() if "lora_" in key]
+        for parameter in found:
+            parameter.requires_grad_(False)
+        if not found:
+            raise ConfigError("train.frozen: this model has no experts")
+        return
     part = adapters if name == "language_adapters" else getattr(model, name)
     if part is None:
         raise ConfigError(f"train.frozen: this model has no {name}")
