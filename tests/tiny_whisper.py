@@ -14,7 +14,7 @@ from masr.config import Config, Decode, Features
 from masr.data.batches import Batch, Tokens
 from masr.data.features import log_mel_of
 from masr.decode.search import attention_search
-from masr.decode.utterances import utterances_of
+from masr.decode.utterances import Utterances, utterances_of
 from masr.models.whisper import WhisperRecognizer, pretrained_whisper
 from masr.text.whisper_tokenizer import WhisperTokenizer
 
@@ -109,8 +109,11 @@ def batch_of(model: WhisperRecognizer, audio: list[np.ndarray], rows: list[int])
     )  # fmt: skip
 
 
-def search(model: WhisperRecognizer, batch: Batch, beam: int) -> list[list[int]]:
+def heard(model: WhisperRecognizer, batch: Batch) -> Utterances:
     with torch.no_grad():
         encoded = model.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
-        found = attention_search(model, utterances_of(model, encoded, batch.allowed_languages), Decode(beam=beam))
-    return [nbest[0].tokens for nbest in found]
+        return utterances_of(model, encoded, batch.allowed_languages)
+
+
+def search(model: WhisperRecognizer, batch: Batch, beam: int) -> list[list[int]]:
+    return [nbest[0].tokens for nbest in attention_search(model, heard(model, batch), Decode(beam=beam))]

@@ -71,9 +71,26 @@ def timed_words(best: Hypothesis, model: SearchableModel) -> list[tuple[str, flo
     """``(word, start, end)`` in seconds of a hypothesis with times; none without."""
     if not best.timestamps:
         return []
-    pieces = zip(model.tokenizer.word_pieces(best.tokens), best.timestamps, strict=True)
-    spoken = [(piece, times) for piece, times in pieces if piece]
-    return word_times([piece for piece, _ in spoken], [times for _, times in spoken])
+    spoken = set(model.tokenizer.spoken(best.tokens))
+    timed = [(token, times) for token, times in zip(best.tokens, best.timestamps, strict=True) if token in spoken]
+    pieces = model.tokenizer.word_pieces([token for token, _ in timed])
+    return word_times(*_whole_characters(pieces, [times for _, times in timed]))
+
+
+def _whole_characters(
+    pieces: Sequence[str], times: Sequence[tuple[float, float]]
+) -> tuple[list[str], list[tuple[float, float]]]:
+    """Without pieces that are only the beginning of a character, whose time goes to the piece that ends it."""
+    whole: list[str] = []
+    joined: list[tuple[float, float]] = []
+    began = None
+    for piece, (start, end) in zip(pieces, times, strict=True):
+        began = start if began is None else began
+        if piece:
+            whole.append(piece)
+            joined.append((began, end))
+            began = None
+    return whole, joined
 
 
 def _check(log_probs: Tensor, tokens: Sequence[int], blank: int) -> None:

@@ -12,11 +12,13 @@ from torch import Tensor
 
 
 class Encoded(Protocol):
-    """What a search needs of an encoder's output: frames (B, T, D), lengths (B,), weights of language adapters."""
+    """What a search needs of an encoder's output: frames (B, T, D), lengths (B,), weights of language adapters, and
+    frames that lie in the recording (B,), where silence was put behind it."""
 
     frames: Tensor
     lengths: Tensor
     language_weights: Tensor | None
+    recorded: Tensor | None
 
 
 class SearchableModel(Protocol):
@@ -52,6 +54,8 @@ class Utterances:
     """(B, V) bool: the tokens of these languages."""
     language_weights: Tensor | None = None
     """(B, L) for the adapters of an attention decoder."""
+    recorded: Tensor | None = None
+    """(B,) frames that lie in the recording, where silence was put behind it."""
 
     def by_languages(self) -> Iterator[tuple[tuple[str, ...], Tensor]]:
         """``(languages, rows)`` of the utterances that allow the same ones."""
@@ -75,4 +79,7 @@ def utterances_of(model: SearchableModel, encoded: Encoded, allowed: Tensor) -> 
             tokens[row] = False
             tokens[row, model.tokenizer.usable(codes)] = True
     log_probs = log_probs.masked_fill(~tokens[:, None], -torch.inf)
-    return Utterances(encoded.frames, encoded.lengths, log_probs, lengths, languages, tokens, encoded.language_weights)
+    return Utterances(
+        encoded.frames, encoded.lengths, log_probs, lengths, languages, tokens, encoded.language_weights,
+        encoded.recorded,
+    )  # fmt: skip

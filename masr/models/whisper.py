@@ -13,12 +13,15 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, one_hot
+from torch.nn.utils.rnn import pad_sequence
 
 from masr.adapt.distill import distillation_losses
 from masr.adapt.soft_prompts import LanguageVectors, SoftPrompts
 from masr.config import Config
 from masr.data.batches import Batch
 from masr.data.features import FRAME_SHIFT
+from masr.decode.alignment import token_times
+from masr.decode.cross_attention import attention_align
 from masr.decode.hypothesis import Hypothesis
 from masr.decode.utterances import Utterances
 from masr.models.recognizer import Recognizer
@@ -47,6 +50,7 @@ class WhisperRecognizer(Recognizer):
                 f"features.mel_bins={config.features.mel_bins}, but this Whisper has {pretrained.config.num_mel_bins}"
             )
         self.base_config, self.generation_config = pretrained.config, generation
+        self.alignment_heads = getattr(generation, "alignment_heads", None) or []
         never, first = generation.suppress_tokens or [], generation.begin_suppress_tokens or []
         self.encoder = WhisperEncoder(pretrained.model.encoder, config.model.whisper)
         self.ctc = None  # type: ignore[assignment]
@@ -194,8 +198,32 @@ class WhisperRecognizer(Recognizer):
         """25 in a second: nobody speaks faster, and a decoder that repeats itself is stopped."""
         return 0.5
 
+    @torch.no_grad()
     def add_times(self, best: Sequence[Hypothesis], utterances: Utterances) -> None:
-        """None yet."""
+        """As `Recognizer.add_times`; none without text, or where it is not known which heads look at what they write.
+
+        The token before the text has the silence before it, the end of the text that behind it.
+        """
+        rows = [row for row, hypothesis in enumerate(best) if hypothesis.tokens]
+        if not rows or not self.alignment_heads:
+            return
+        scores = self._attention_scores([best[row].tokens for row in rows], rows, utterances)
+        assert utterances.recorded is not None
+        for of_row, row, frames in zip(scores, rows, utterances.recorded[rows].tolist(), strict=True):
+            tokens = len(best[row].tokens)
+            spans = attention_align(of_row[:, : tokens + 2, :frames], self.base_config.median_filter_width)
+            best[row].timestamps = token_times(spans[1:-1], self.frame_seconds)
+
+    def _attention_scores(self, texts: list[list[int]], rows: list[int], utterances: Utterances) -> Tensor:
+        """(B, H, U + 2, T) of the alignment heads for texts in some rows of a batch."""
+        device = utterances.frames.device
+        ids = pad_sequence([torch.tensor(tokens, device=device) for tokens in texts], batch_first=True)
+        lengths = torch.tensor([len(tokens) for tokens in texts], device=device)
+        assert utterances.language_weights is not None
+        return self.attention_decoder.attention_scores(
+            utterances.frames[rows], utterances.lengths[rows], ids, lengths, utterances.language_weights[rows],
+            self.alignment_heads,
+        )  # fmt: skip
 
     def _named_languages(
         self, encoded: EncoderOutput, found: Sequence[list[Hypothesis]], allowed_languages: Tensor

@@ -43,6 +43,8 @@ class EncoderOutput:
     """(B, T', D) outputs of the blocks that were asked for."""
     layer_language_logits: list[Tensor] = field(default_factory=list)
     """(B, K) of each layer with adapters."""
+    recorded: Tensor | None = None
+    """(B,) frames that lie in the recording, where silence was put behind it."""
 
     def tensors(self) -> list[Tensor]:
         """All that heads may look at and that depends on the encoder's parameters, (B, ...) each."""
@@ -56,7 +58,7 @@ class EncoderOutput:
         output = EncoderOutput(
             copies[id(self.frames)], self.lengths, None if logits is None else copies[id(logits)],
             None if weights is None else copies[id(weights)], [copies[id(t)] for t in self.intermediate],
-            [copies[id(t)] for t in self.layer_language_logits],
+            [copies[id(t)] for t in self.layer_language_logits], self.recorded,
         )  # fmt: skip
         return output, [copies[id(t)] for t in self.tensors()]
 

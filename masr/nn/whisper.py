@@ -24,6 +24,8 @@ from masr.text.whisper_tokenizer import WhisperTokenizer
 
 FACTOR = 2
 """Frames of 10 ms that become one encoder frame."""
+BEYOND = 3
+"""Frames of 10 ms of which the features of a recording can have more than it lasts: half a window, and the last one."""
 QUIETEST, RANGE = -1.5, 2.0
 """Smallest log-mel value, and how much below the largest one of a recording values can be."""
 
@@ -52,6 +54,7 @@ class WhisperEncoder(nn.Module):
         """
         if self.experts is not None:
             self.experts.use(language_weights)
+        recorded = ((lengths - BEYOND) // FACTOR).clamp(min=1)
         features, lengths = self.with_silence(features, lengths)
         frames, lengths = self._subsample(features, lengths)
         with_prompts = self.prompts is not None and language_weights is not None
@@ -63,7 +66,7 @@ class WhisperEncoder(nn.Module):
             if number < len(prompts):  # those that a block made of the prompt before are dropped
                 frames = torch.cat((prompts[number], frames[:, before if number else 0 :]), 1)
             frames = block(frames, mask)
-        return EncoderOutput(self.norm(frames[:, before:]), lengths)
+        return EncoderOutput(self.norm(frames[:, before:]), lengths, recorded=recorded)
 
     def with_silence(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Recordings with silence after them, zero behind that, and their new lengths: 30 s, or as ``margin`` says."""
@@ -137,10 +140,30 @@ class WhisperDecoder(nn.Module):
         self, frames: Tensor, lengths: Tensor, ids: Tensor, id_lengths: Tensor, language_weights: Tensor
     ) -> Tensor:
         """(B, P + U, D) after every token of the beginning and of texts ``ids`` (B, U), whose padding is ignored."""
-        padding = torch.arange(ids.shape[1], device=ids.device) >= id_lengths[:, None]
-        beginning = self.beginning(language_weights)
         state = self.start(frames, lengths, 1, language_weights)
-        return self._run(torch.cat((beginning, ids.masked_fill(padding, self.sos_eos)), 1), state)
+        return self._run(self._given(ids, id_lengths, language_weights), state)
+
+    def _given(self, ids: Tensor, id_lengths: Tensor, language_weights: Tensor) -> Tensor:
+        """(B, P + U): the beginning, and texts ``ids`` (B, U)."""
+        padding = torch.arange(ids.shape[1], device=ids.device) >= id_lengths[:, None]
+        return torch.cat((self.beginning(language_weights), ids.masked_fill(padding, self.sos_eos)), 1)
+
+    def attention_scores(
+        self, frames: Tensor, lengths: Tensor, ids: Tensor, id_lengths: Tensor, language_weights: Tensor,
+        heads: Sequence[tuple[int, int]],
+    ) -> Tensor:  # fmt: skip
+        """(B, H, U + 2, T), before the softmax, of heads (layer, number) as the last token before the texts, the texts
+        ``ids`` and their end are written; other arguments as ``loss``."""
+        state, asking = self.start(frames, lengths, 1, language_weights), list[Tensor]()
+        self._run(self._given(ids, id_lengths, language_weights), state, asking)
+        scores = {layer: self._scores(layer, asking[layer][:, -ids.shape[1] - 2 :], state) for layer, _ in heads}
+        return torch.stack([scores[layer][:, head] for layer, head in heads], 1)
+
+    def _scores(self, layer: int, asking: Tensor, state: DecoderState) -> Tensor:
+        """(B, U, D) -> (B, H, U, T): how a layer attends to frames."""
+        attention = self.blocks[layer].encoder_attn
+        queries = _heads(attention, attention.q_proj(asking), len(asking))
+        return queries @ state.cross[layer][0].transpose(2, 3) * attention.head_dim**-0.5
 
     def loss(
         self, frames: Tensor, lengths: Tensor, ids: Tensor, id_lengths: Tensor, language_weights: Tensor
@@ -203,8 +226,8 @@ class WhisperDecoder(nn.Module):
     def _logits(self, hidden: Tensor) -> Tensor:
         return F.linear(hidden, self.embedding.weight[: self.vocabulary])
 
-    def _run(self, ids: Tensor, state: DecoderState) -> Tensor:
-        """(N, U) next tokens of the hypotheses -> (N, U, D)."""
+    def _run(self, ids: Tensor, state: DecoderState, asking: list[Tensor] | None = None) -> Tensor:
+        """(N, U) next tokens of the hypotheses -> (N, U, D); ``asking`` gets what asks for frames in each layer."""
         if self.experts is not None:
             self.experts.use(state.language_weights)
         embedded, prompts = self._embedded(ids, state)
@@ -212,7 +235,9 @@ class WhisperDecoder(nn.Module):
         for number, (block, cross) in enumerate(zip(self.blocks, state.cross, strict=True)):
             if 0 < number < len(prompts):
                 hidden = torch.cat((hidden[:, :1], prompts[number], hidden[:, self.before :]), 1)
-            hidden, state.past[number] = _layer(block, hidden, state.past[number], cross, state.frame_mask)
+            hidden, state.past[number], queries = _layer(block, hidden, state.past[number], cross, state.frame_mask)
+            if asking is not None:
+                asking.append(queries)
         state.position += ids.shape[1]
         return self.norm(hidden)
 
@@ -239,8 +264,9 @@ def sum_of_each(losses: Tensor, counted: Tensor) -> Tensor:
 
 def _layer(
     block: Any, hidden: Tensor, past: KeysValues | None, cross: KeysValues, mask: Tensor
-) -> tuple[Tensor, KeysValues]:
-    """A decoder layer on (N, U, D): the first tokens, or one more; and the keys and values of all up to it.
+) -> tuple[Tensor, KeysValues, Tensor]:
+    """A decoder layer on (N, U, D): the first tokens, or one more; the keys and values of all up to it; what asked for
+    frames (B, N / B U, D).
 
     The hypotheses of an utterance are one row (B, N / B U, D) of all linear layers, which may change with its language,
     and queries over one set of frames.
@@ -256,7 +282,7 @@ def _layer(
     hidden = hidden + _attend(block.encoder_attn, queries, cross, len(mask), mask)
     normed = block.final_layer_norm(hidden)
     hidden = hidden + block.fc2(block.activation_fn(block.fc1(normed)))
-    return hidden.view(number, length, -1), (keys, values)
+    return hidden.view(number, length, -1), (keys, values), queries
 
 
 def _keys_values(attention: Any, memory: Tensor, number: int) -> KeysValues:

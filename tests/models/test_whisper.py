@@ -1,13 +1,20 @@
 """A tiny random Whisper beside transformers, and on the way from data to a transcript. B, T, U, K as elsewhere."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
-from tiny_whisper import LANGUAGES, batch_of, build, config_of, search, write_tiny_whisper
+from tiny_whisper import LANGUAGES, UTTERANCES, batch_of, build, config_of, heard, search, write_tiny_whisper
 from transformers import WhisperFeatureExtractor
+from transformers.generation.utils import GenerateEncoderDecoderOutput
 
 from masr.config import Features
+from masr.data.batches import Batch
 from masr.data.features import UnusableAudio, log_mel_of
+from masr.decode.alignment import timed_words
+from masr.decode.cross_attention import attention_align
+from masr.decode.hypothesis import Hypothesis
 from masr.models.recognizer import WEIGHTS, load_model, save_model
 from masr.models.whisper import WhisperRecognizer, pretrained_whisper
 from masr.text.whisper_tokenizer import WhisperTokenizer
@@ -100,6 +107,74 @@ def test_cached_steps_give_what_all_tokens_at_once_give(model, speech):
         allowed = ~step.isneginf()
         assert torch.allclose(step[allowed], at_once[:, position][allowed], atol=1e-5)
         step = decoder.step(ids[:, position], state)
+
+
+# --- times of words --------------------------------------------------------------------------------------------------
+
+ADAPTED = {
+    "plain": {}, "prompts": {"prompts": {"length": 2, "languages": "own"}},
+    "experts": {"lora": {"rank": 2, "alpha": 2, "per_language": True}},
+}  # fmt: skip
+
+
+@torch.no_grad()
+def test_times_are_those_of_transformers(tiny_whisper, speech):
+    model, base = build(tiny_whisper, whisper={"context": "full"}), pretrained_whisper(str(tiny_whisper)).eval()
+    base.set_attn_implementation("eager")
+    batch = batch_of(model, [np.resize(audio, 30 * 16000) for audio in (speech[2], speech[2][5000:])], [0, 1])
+    features = batch.features.transpose(1, 2)
+    generated = base.generate(features, language=batch.languages, do_sample=False, return_token_timestamps=True)
+    ids, utterances = generated["sequences"][:, :-1], heard(model, batch)
+    given = utterances.frames, utterances.lengths, ids, torch.full((2,), ids.shape[1]), utterances.language_weights
+    scores = model.attention_decoder.attention_scores(*given, model.alignment_heads)
+    best = [Hypothesis(row, 0.0) for row in ids.tolist()]
+    utterances.recorded = utterances.lengths  # they do not drop the last frames, which can go on behind a recording
+    model.add_times(best, utterances)
+    all_tokens = torch.cat((model.attention_decoder.beginning(utterances.language_weights), ids), 1)
+    attentions = base(features, decoder_input_ids=all_tokens, output_attentions=True).cross_attentions
+    outputs = GenerateEncoderDecoderOutput(sequences=all_tokens, cross_attentions=(attentions,))
+    theirs = base._extract_token_timestamps(outputs, model.alignment_heads, num_input_ids=2)[:, 3:-2]
+    for row in range(2):
+        # Of what they generate they align each token by what the decoder attends to when it has read it, ...
+        starts = [0.02 * start for start, _ in attention_align(scores[row, :, 2:], 7)]
+        assert starts == pytest.approx(generated["token_timestamps"][row, :-1].tolist())
+        # ... which we do by what it attends to before it writes it.
+        starts = [start for start, _ in best[row].timestamps]
+        assert starts == pytest.approx(theirs[row].tolist())
+
+
+def timed(model: WhisperRecognizer, batch: Batch) -> list[Hypothesis]:
+    best = [Hypothesis(tokens, 0.0, text=model.tokenizer.decode(tokens)) for tokens in search(model, batch, 2)]
+    model.add_times(best, heard(model, batch))
+    return best
+
+
+@pytest.mark.parametrize("context", ["clip", "full"])
+@pytest.mark.parametrize("adapted", ADAPTED)
+def test_words_are_spoken_one_after_another_within_the_recording(tiny_whisper, speech, context, adapted):
+    model = build(tiny_whisper, whisper={"context": context}, adapt=ADAPTED[adapted])
+    for parameter in [parameter for part in model.adapted for parameter in part.parameters()]:
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    batch = batch_of(model, speech, [0, 1, 2, 3])
+    for row, best in enumerate(timed(model, batch)):
+        assert len(best.timestamps) == len(best.tokens) > 0
+        words = timed_words(best, model)
+        for times in (best.timestamps, [(start, end) for _, start, end in words]):
+            assert all(0 <= start < end <= UTTERANCES[row][2] for start, end in times)
+            assert all(a <= b and c <= d for (a, c), (b, d) in pairwise(times))
+        assert best.timestamps == timed(model, batch_of(model, speech, [row]))[0].timestamps
+
+
+def test_what_is_not_known_has_no_times(tiny_whisper, model, speech):
+    batch = batch_of(model, speech, [0, 1])
+    utterances = heard(model, batch)
+    best = [Hypothesis([], 0.0), Hypothesis([70, 71], 0.0)]
+    model.add_times(best, utterances)
+    assert not best[0].timestamps and len(best[1].timestamps) == 2
+    model.add_times(best[:1], utterances)
+    model.alignment_heads, best[1].timestamps = [], []
+    model.add_times(best, utterances)
+    assert not best[1].timestamps
 
 
 # --- languages -------------------------------------------------------------------------------------------------------

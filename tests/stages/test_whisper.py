@@ -28,6 +28,7 @@ def test_from_data_to_a_transcript(workdir, tiny_corpus, on_the_fly):
     speech, rate = soundfile.read(next(tiny_corpus.glob("*_es.opus")), dtype="float32")
     transcripts = recognizer.transcribe([speech[: 35 * rate], speech[:rate]], languages=["es"])
     assert [t.language for t in transcripts] == ["es", "es"]
+    assert all(0 <= word.start < word.end <= t.end for t in transcripts for word in t.words) and transcripts[0].words
     assert recognizer.transcribe(torch.from_numpy(speech[:rate]), languages=["es"]).text == transcripts[1].text
 
 

@@ -1,8 +1,12 @@
 """Tokens of Whisper: text comes back, words are found among bytes, files are what they were."""
 
+from types import SimpleNamespace
+
 import pytest
 from tiny_whisper import write_tiny_whisper
 
+from masr.decode.alignment import timed_words
+from masr.decode.hypothesis import Hypothesis
 from masr.text.tokenizer import Tokenizer
 from masr.text.whisper_tokenizer import WhisperTokenizer
 
@@ -25,6 +29,12 @@ def test_pieces_make_words_of_bytes(tokenizer):
     pieces = tokenizer.word_pieces(ids)
     assert len(pieces) == len(ids) and "".join(pieces) == "▁ένα▁δύο"
     assert pieces[:3] == ["▁", "", "έ"]
+
+
+def test_a_word_begins_with_the_first_byte_of_it(tokenizer):
+    ids = tokenizer.encode("ένα δύο", "el")
+    spoken = Hypothesis(ids, 0.0, timestamps=[(float(at), float(at + 1)) for at in range(len(ids))])
+    assert timed_words(spoken, SimpleNamespace(tokenizer=tokenizer)) == [("ένα", 1.0, 7.0), ("δύο", 8.0, 14.0)]
 
 
 def test_files_come_back(tokenizer, tmp_path):
