@@ -22,8 +22,6 @@ SHARED = "all"
 """Name of the expert of all languages."""
 NEAREST = 3
 """Experts that share an input, as in peft's Arrow."""
-NONE = "__base__"
-"""peft's name for no expert."""
 
 
 class Experts:
@@ -84,7 +82,10 @@ class Experts:
             return inputs, options
         if self.rows is not None:
             layer.scaling = dict.fromkeys(layer.scaling, self.scale)
-            return inputs, options | {"adapter_names": self.rows or [NONE] * len(inputs[0])}
+            if len(set(self.rows)) <= 1:  # nothing to take apart and put together again
+                layer._active_adapter = self.rows[:1]
+                return inputs, options
+            return inputs, options | {"adapter_names": self.rows}
         assert self.weights is not None
         fusion, weights = self.module.fusion, self.weights
         shares = weights if fusion is None else weights @ fusion[self.places[layer]]
