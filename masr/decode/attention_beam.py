@@ -168,13 +168,13 @@ class _Search(Generic[State]):
         attention = self.attention[..., None] + self.decoder.step(self._last(), self.state).view(shape)
         ctc = None if self.scorer is None else self.scorer.scores().view(shape)
         is_end = torch.arange(attention.size(2), device=attention.device) == options.sos_eos
-        score = options.length_bonus * (self.tokens.size(2) + (~is_end).double()).expand_as(attention)
+        score = options.length_bonus * (self.tokens.size(2) + (~is_end).double())
         # A weight of 0 is no vote at all, even against what has probability 0.
         if options.ctc_weight < 1:
-            score = score + (1 - options.ctc_weight) * attention
+            score = torch.add(score, attention, alpha=1 - options.ctc_weight)
         if ctc is not None:
             score = score + options.ctc_weight * ctc
-        return _Candidates(score.masked_fill(self._impossible(is_end), -torch.inf), attention, ctc)
+        return _Candidates(score.masked_fill_(self._impossible(is_end), -torch.inf), attention, ctc)
 
     def _last(self) -> Tensor:
         if self.tokens.size(2) == 0:
