@@ -63,6 +63,8 @@ class Table(Section):
     """What a reader has to know: source of the paper's figures, what is reconstructed."""
     config: str
     """Config file of the rows that name none."""
+    overrides: list[str] = Field(default=[])
+    """What all rows change in their configs, as each row's own overrides, which come after these."""
     rows: Annotated[dict[str, Row], Field(min_length=1)]
     """The experiments."""
     columns: list[str] = Field(default=["cer", "wer", "parameters", "training", "rtf"])
@@ -137,9 +139,10 @@ def experiment(path: Path, table: Table, row: str, seed: int, scale: str | None)
         raise ConfigError(f"{path}: there is no scale {scale}; known: {', '.join(table.scales) or 'none'}")
     folder = f"{path.stem}{f'-{scale}' if scale else ''}"
     name = f"{folder}/{row}-{seed}"
-    own = [*table.rows[row].overrides, *table.rows[row].scales.get(scale or "", [])]
-    own = [o.replace("{seed}", str(seed)).replace("{table}", folder) for o in own]
-    return name, [*(table.scales[scale] if scale else []), *own, f"name={name}", f"seed={seed}"]
+    options = [*table.overrides, *(table.scales[scale] if scale else [])]
+    options += [*table.rows[row].overrides, *table.rows[row].scales.get(scale or "", [])]
+    options = [option.replace("{seed}", str(seed)).replace("{table}", folder) for option in options]
+    return name, [*options, f"name={name}", f"seed={seed}"]
 
 
 def print_table(path: Path, scale: str | None = None, rows: Sequence[str] = ()) -> str:
