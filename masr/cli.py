@@ -197,12 +197,15 @@ def table(
     scale: Annotated[str | None, typer.Option(help="A scale that the file knows, e.g. mini.")] = None,
     nproc: Annotated[int, typer.Option(help="Training processes, one a GPU or CPU core.", min=1)] = 1,
     show: Annotated[bool, typer.Option("--show", help="Print what is there; run nothing.")] = False,
+    results: Annotated[
+        Path | None, typer.Option(help="Folder of published figures: they count as run, new ones are added.")
+    ] = None,
 ) -> None:
     """Prints Markdown; RuntimeError names the experiments that failed."""
     from masr.tables import print_table, run_table
 
-    failed = [] if show else run_table(file, scale, nproc, rows or [])
-    print(print_table(file, scale, rows or []))
+    failed = [] if show else run_table(file, scale, nproc, rows or [], results)
+    print(print_table(file, scale, rows or [], results))
     if failed:
         raise RuntimeError(f"table: failed: {', '.join(failed)}; the same command tries them again")
 

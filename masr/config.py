@@ -446,6 +446,8 @@ class Soup(Section):
     """MoDo: pull towards equal weights."""
     every: Positive = 2
     """Updates between two steps of the weights."""
+    warmup: Count = 0
+    """First updates, in which weights stay equal: until CTC has left its plateau, its gradients drown all others."""
     detect_epochs: Count = 0
     """Epochs in which conflicts between objectives are measured in every layer; then only the gradients of conflicting
     layers decide on weights. 0: those of all layers do, and nothing is measured."""

@@ -6,6 +6,7 @@ the figures of the paper beside which ours are printed. Experiments are ``exp/<t
 
 import json
 import re
+import shutil
 import statistics
 import subprocess
 from collections.abc import Sequence
@@ -36,6 +37,8 @@ that run for a prompt of one language, ``learnt`` those that training moved."""
 COLUMN = re.compile(
     r"(cer|wer|lid)(@(oracle|wrong)(\+[1-9]\d*)?)?|(cer|wer|bleu|chrf)/([\w-]+|\*)|(cer|wer)(/[\w-]+)?:[\w.-]+"
 )
+FIGURES = ("config.yaml", "environment.json", "training.json", "log.jsonl", f"score/{SEAL}", "score/*/*/metrics.json")
+"""What is kept of an experiment beside a recipe's README."""
 TRANSLATION = "translation-beam"
 """Method whose scores are shown as BLEU and chrF."""
 
@@ -103,34 +106,52 @@ def load_table(path: Path) -> Table:
     return table
 
 
-def run_table(path: Path, scale: str | None = None, processes: int = 1, rows: Sequence[str] = ()) -> list[str]:
+def run_table(
+    path: Path, scale: str | None = None, processes: int = 1, rows: Sequence[str] = (), results: Path | None = None
+) -> list[str]:
     """Runs the missing experiments of the table (or of some rows) one after another; names those that failed.
 
-    ``path`` is ``<recipe>/tables/x.yaml``, ``processes`` those of a training.
+    ``path`` is ``<recipe>/tables/x.yaml``, ``processes`` those of a training. What is in ``results`` is not run again,
+    and what has been run is kept there.
     """
     table, recipe, failed = load_table(path), path.absolute().parents[1], []
     for row in _chosen(table, rows):
         for seed in table.seeds:
             name, options = experiment(path, table, row, seed, scale)
-            if is_done(path, table, row, seed, scale):
-                continue
-            say(f"table: {name}")
-            command = [str(recipe / "run.sh"), "--conf", table.rows[row].config or table.config]
-            if subprocess.run([*command, "--nproc", str(processes), *options], cwd=recipe).returncode:
-                failed.append(name)
+            if finished(path, table, row, seed, scale, results) is None:
+                say(f"table: {name}")
+                command = [str(recipe / "run.sh"), "--conf", table.rows[row].config or table.config]
+                if subprocess.run([*command, "--nproc", str(processes), *options], cwd=recipe).returncode:
+                    failed.append(name)
+            done = finished(path, table, row, seed, scale)
+            if results is not None and done is not None:
+                keep_figures(done, results / done.name)
     return failed
 
 
-def is_done(path: Path, table: Table, row: str, seed: int, scale: str | None) -> bool:
-    """Whether an experiment has been scored, with the very options that the row has now."""
+def finished(
+    path: Path, table: Table, row: str, seed: int, scale: str | None, results: Path | None = None
+) -> Path | None:
+    """Folder of an experiment, or of its figures in ``results``, if it was scored with the options that the row has."""
     recipe = path.absolute().parents[1]
     name, options = experiment(path, table, row, seed, scale)
-    folder = recipe / "exp" / name
-    if not all((folder / file).is_file() for file in (f"score/{SEAL}", "training.json", "config.yaml")):
-        return False
-    wanted = load_config(recipe / (table.rows[row].config or table.config), options)
-    there = load_config(folder / "config.yaml")
-    return wanted.model_dump(exclude=DECIDES_NOTHING) == there.model_dump(exclude=DECIDES_NOTHING)
+    wanted = load_config(recipe / (table.rows[row].config or table.config), options).model_dump(exclude=DECIDES_NOTHING)
+    run = recipe / "exp" / name
+    for folder in [run, *([results / run.name] if results else [])]:
+        if all((folder / file).is_file() for file in (f"score/{SEAL}", "training.json", "config.yaml")):
+            there = load_config(folder / "config.yaml").model_dump(exclude=DECIDES_NOTHING)
+            if there == wanted:
+                return folder
+    return None
+
+
+def keep_figures(experiment: Path, folder: Path) -> None:
+    """Copies what a table shows of an experiment, and what says how it came about, but no weights."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for file in [file for pattern in FIGURES for file in experiment.glob(pattern)]:
+        copy = folder / file.relative_to(experiment)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, copy)
 
 
 def experiment(path: Path, table: Table, row: str, seed: int, scale: str | None) -> tuple[str, list[str]]:
@@ -145,13 +166,13 @@ def experiment(path: Path, table: Table, row: str, seed: int, scale: str | None)
     return name, [*options, f"name={name}", f"seed={seed}"]
 
 
-def print_table(path: Path, scale: str | None = None, rows: Sequence[str] = ()) -> str:
+def print_table(path: Path, scale: str | None = None, rows: Sequence[str] = (), results: Path | None = None) -> str:
     """Markdown: mean ± standard deviation over the seeds that have been run, and the paper's figures in brackets.
 
     Where a row names another one, also its difference from that with a 95 % confidence interval (Student's t).
     """
     table = load_table(path)
-    by_seed = {row: _runs(path, table, row, scale) for row in table.rows}
+    by_seed = {row: _runs(path, table, row, scale, results) for row in table.rows}
     found = {row: list(by_seed[row].values()) for row in _chosen(table, rows)}
     columns = _columns(table, found)
     compared = any(table.rows[row].against for row in found)
@@ -165,11 +186,10 @@ def print_table(path: Path, scale: str | None = None, rows: Sequence[str] = ()) 
     return "\n".join([f"### {table.title}", "", *([table.notes.strip(), ""] if table.notes else []), *lines])
 
 
-def _runs(path: Path, table: Table, row: str, scale: str | None) -> dict[int, dict[str, float]]:
+def _runs(path: Path, table: Table, row: str, scale: str | None, results: Path | None) -> dict[int, dict[str, float]]:
     """The figures of the runs of a row that are done, by seed."""
-    done = [seed for seed in table.seeds if is_done(path, table, row, seed, scale)]
-    folders = {seed: path.absolute().parents[1] / "exp" / experiment(path, table, row, seed, scale)[0] for seed in done}
-    return {seed: _values(folder, table) for seed, folder in folders.items()}
+    folders = {seed: finished(path, table, row, seed, scale, results) for seed in table.seeds}
+    return {seed: _values(folder, table) for seed, folder in folders.items() if folder is not None}
 
 
 def _difference(by_seed: dict[str, dict[int, dict[str, float]]], row: str, table: Table) -> str:

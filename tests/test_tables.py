@@ -73,6 +73,22 @@ def test_every_row_is_run_once_with_every_seed(table):
     ]
 
 
+def test_published_figures_are_not_run_again(table):
+    results = table.parents[1] / "results"
+    run_table(table, rows=["a"], results=results)
+    published = print_table(table, rows=["a"])
+    assert sorted(file.name for file in (results / "a-1").rglob("*") if file.is_file()) == [
+        "complete.json", "config.yaml", "metrics.json", "training.json"
+    ]  # fmt: skip
+    shutil.rmtree(table.parents[1] / "exp")
+    run_table(table, rows=["a"], results=results)
+    assert len(calls(table)) == 2, "one for each seed"
+    assert print_table(table, rows=["a"], results=results) == published
+    assert print_table(table, rows=["a"]).endswith("| 0 |")
+    table.write_text(TABLE.replace("{label: The first", "{overrides: [train.updates=9], label: The first"))
+    assert print_table(table, rows=["a"], results=results).endswith("| 0 |"), "figures of other options"
+
+
 def test_means_deviations_the_best_and_the_papers_figures_are_printed(table):
     assert run_table(table) == []
     lines = print_table(table).splitlines()

@@ -97,9 +97,11 @@ def _check(options: SoupOptions) -> None:
     """Refuses what would have no effect."""
     if options.levels and options.levels[0].penalty != Penalty():
         raise ValueError("train.soup.levels: the top level has no penalty; give it to a level below")
-    changed = {name for name in ("step", "pull") if getattr(options, name) != SoupOptions.model_fields[name].default}
-    if changed and not any(level.weights == "modo" for level in options.levels):
-        raise ValueError(f"train.soup.{', '.join(sorted(changed))}: without effect, as no level has weights=modo")
+    changed = {name for name, field in SoupOptions.model_fields.items() if getattr(options, name) != field.default}
+    if (idle := changed & {"step", "pull"}) and not any(level.weights == "modo" for level in options.levels):
+        raise ValueError(f"train.soup.{', '.join(sorted(idle))}: without effect, as no level has weights=modo")
+    if (idle := changed & {"every", "warmup"}) and all(level.weights in CONSTANT for level in options.levels):
+        raise ValueError(f"train.soup.{', '.join(sorted(idle))}: without effect, as no level has weights that move")
 
 
 def penalty_at(penalty: Penalty, epoch: int) -> float:

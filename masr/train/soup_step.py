@@ -59,7 +59,7 @@ class SoupStep:
         """Adds the gradients of an update, over all processes; False if a loss was not finite."""
         options, levels, self.epoch = self.soup.options, self.soup.levels, epoch
         complete = self._is_complete(update)  # what is not there has no gradient to be compared
-        due = number % options.every == 0 and complete
+        due = number >= options.warmup and number % options.every == 0 and complete
         detecting = epoch < options.detect_epochs and number % options.detect_every == 0 and complete
         self.coefficients, self.factors = self.soup.coefficients(epoch), self.soup.factors(epoch)
         self.modo = [n for n, level in enumerate(levels) if due and level.changes and level.kind == "modo"]

@@ -176,6 +176,16 @@ def test_weights_that_are_not_due_stay(config):
     assert trainer.soup.soup.coefficients(0) != before
 
 
+def test_weights_stay_equal_in_the_first_updates(config):
+    trainer = trainer_of(config(MULTILEVEL, "train.soup.every=1", "train.soup.warmup=2"))
+    equal = trainer.soup.soup.coefficients(0)
+    for number in range(3):
+        assert trainer.soup.soup.coefficients(0) == equal
+        trainer.progress["update"] = number
+        trainer._backward(trainer._loader().dataset[0])
+    assert trainer.soup.soup.coefficients(0) != equal
+
+
 @pytest.mark.parametrize("kind", ["mgda", "PCGrad"])
 def test_solved_weights_are_those_of_all_gradients(config, kind):
     trainer = trainer_of(config(f"train.soup.levels=[{{objectives: ['*'], weights: {kind}}}]"))
