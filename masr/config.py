@@ -406,7 +406,7 @@ class Penalty(Section):
     start: Annotated[float, Field(ge=0.0)] = 1.0
     """At the beginning."""
     rate: Annotated[float, Field(ge=0.0)] = 0.0
-    """Added every epoch."""
+    """Added in an epoch, little by little."""
     cap: Annotated[float, Field(ge=0.0)] = 1.5
     """Largest value."""
 
@@ -448,9 +448,9 @@ class Soup(Section):
     """Updates between two steps of the weights."""
     warmup: Count = 0
     """First updates, in which weights stay equal: until CTC has left its plateau, its gradients drown all others."""
-    detect_epochs: Count = 0
-    """Epochs in which conflicts between objectives are measured in every layer; then only the gradients of conflicting
-    layers decide on weights. 0: those of all layers do, and nothing is measured."""
+    detect_epochs: Annotated[float, Field(ge=0.0)] = 0.0
+    """First epochs (0.5: half of the first) in which conflicts between objectives are measured in every layer; then only
+    the gradients of conflicting layers decide on weights. 0: those of all layers do, and nothing is measured."""
     detect_every: Positive = 20
     """Updates between two measurements."""
     conflict: Literal["mean", "any"] = "mean"

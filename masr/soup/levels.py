@@ -26,7 +26,7 @@ class Level:
     weights: Tensor
     """(M,)"""
 
-    def scales(self, epoch: int) -> Tensor:
+    def scales(self, epoch: float) -> Tensor:
         """(M,) factors that single objectives have."""
         penalties = [
             [p for pattern, p in self.options.scales.items() if fnmatchcase(n, pattern)] for n in self.objectives
@@ -37,7 +37,7 @@ class Level:
     def kind(self) -> str:
         return self.options.weights
 
-    def by_name(self, epoch: int) -> dict[str, float]:
+    def by_name(self, epoch: float) -> dict[str, float]:
         """What each objective counts in the level."""
         return dict(zip(self.objectives, (self.weights * self.scales(epoch)).tolist(), strict=True))
 
@@ -61,14 +61,14 @@ class Soup:
         if idle := [name for name in objectives if name not in named]:
             raise ValueError(f"train.soup.levels: no level has {', '.join(idle)}")
 
-    def factors(self, epoch: int) -> list[float]:
+    def factors(self, epoch: float) -> list[float]:
         """What each level counts: the product of the penalties down to it; the top level counts 1."""
         factors = [1.0]
         for level in self.levels[1:]:
             factors.append(factors[-1] * penalty_at(level.options.penalty, epoch))
         return factors
 
-    def coefficients(self, epoch: int) -> dict[str, float]:
+    def coefficients(self, epoch: float) -> dict[str, float]:
         """What each objective counts in the gradient of what all share."""
         return {
             name: factor * weight
@@ -104,8 +104,8 @@ def _check(options: SoupOptions) -> None:
         raise ValueError(f"train.soup.{', '.join(sorted(idle))}: without effect, as no level has weights that move")
 
 
-def penalty_at(penalty: Penalty, epoch: int) -> float:
-    """eta of an epoch (Objective Soups, appendix G)."""
+def penalty_at(penalty: Penalty, epoch: float) -> float:
+    """eta at a time in epochs (Objective Soups, appendix G, where it grows from epoch to epoch)."""
     return min(penalty.start + penalty.rate * epoch, penalty.cap)
 
 

@@ -55,7 +55,7 @@ class SoupStep:
         """Independent samples that an update is made of."""
         return 2 if any(level.kind == "modo" and level.changes for level in self.soup.levels) else 1
 
-    def backward(self, update: Update, epoch: int, number: int, meter: Meter | None) -> bool:
+    def backward(self, update: Update, epoch: float, number: int, meter: Meter | None) -> bool:
         """Adds the gradients of an update, over all processes; False if a loss was not finite."""
         options, levels, self.epoch = self.soup.options, self.soup.levels, epoch
         complete = self._is_complete(update)  # what is not there has no gradient to be compared
@@ -212,12 +212,12 @@ class SoupStep:
                 found = sum(products[task] @ values.to(products[task].dtype) for task, values in each.items())
                 self.products[number][place] += found / scale**2
 
-    def _deciding(self, epoch: int, everything: bool) -> list[nn.Parameter]:
+    def _deciding(self, epoch: float, everything: bool) -> list[nn.Parameter]:
         """Parameters whose gradients decide on weights: those of conflicting layers once these are known."""
         names = list(self.layers) if everything else self.selected(epoch)
         return [parameter for name in names for parameter in self.layers[name]]
 
-    def selected(self, epoch: int) -> list[str]:
+    def selected(self, epoch: float) -> list[str]:
         """Layers whose gradients decide on weights."""
         options = self.soup.options
         if not options.detect_epochs or epoch < options.detect_epochs or not self.conflicts.measured:
@@ -265,7 +265,7 @@ class SoupStep:
             found.append((stacked @ stacked.T).cpu())
         return torch.stack(found)
 
-    def describe(self, epoch: int) -> dict[str, float]:
+    def describe(self, epoch: float) -> dict[str, float]:
         """What a log shows: weights of objectives, factors of levels, conflicts of layers."""
         weights = {f"weight/{name}": w for level in self.soup.levels for name, w in level.by_name(epoch).items()}
         factors = {f"penalty/{number}": factor for number, factor in enumerate(self.soup.factors(epoch), 1)}

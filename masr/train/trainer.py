@@ -71,6 +71,7 @@ class Trainer:
             "update": 0, "epoch": 0, "position": 0, "best_cer": math.inf, "best_update": 0, "stale": 0, "bad_steps": 0,
             "audio_seconds": 0.0, "train_seconds": 0.0, "logged_audio": 0.0, "logged_seconds": 0.0,
         }  # fmt: skip
+        self.updates_of_epoch = 1
         self.rejected: dict[str, str] = {}
 
     @property
@@ -121,6 +122,7 @@ class Trainer:
         """The rest of the current epoch as this process sees it."""
         data, epoch = self.config.data, self.progress["epoch"]
         updates = self.plan.updates(epoch)
+        self.updates_of_epoch = len(updates)
         masks = self.config.model.spec_augment
         dataset = TrainingUpdates(
             updates, self.recognizer.tokenizer, self.config.features,
@@ -133,6 +135,10 @@ class Trainer:
             dataset, batch_size=None, sampler=range(self.progress["position"], len(updates)), num_workers=data.workers,
             prefetch_factor=4 if data.workers else None, generator=torch.Generator(), worker_init_fn=_one_thread,
         )  # fmt: skip
+
+    def _epochs(self) -> float:
+        """The time in epochs."""
+        return self.progress["epoch"] + self.progress["position"] / self.updates_of_epoch
 
     def _train(self, update: Update) -> None:
         self.rejected |= update.rejected
@@ -163,7 +169,7 @@ class Trainer:
         """Accumulates the gradients of this process's micro-batches; False if a loss was not finite."""
         if self.soup is not None:
             meter = self.meter if measure else None
-            return self.soup.backward(update, self.progress["epoch"], self.progress["update"], meter)
+            return self.soup.backward(update, self._epochs(), self.progress["update"], meter)
         finite = True
         for number, batch in enumerate(update.micro_batches, 1):
             batch = batch.to(self.accelerator.device)
@@ -248,7 +254,7 @@ class Trainer:
             "loss": total, **means, "learning_rate": self.schedule.get_last_lr()[0],
             "gradient_norm": p["gradient_norm"], "epoch": p["epoch"], "audio_seconds_per_second": rate,
         }  # fmt: skip
-        self.log.write("train", p["update"], values | (self.soup.describe(p["epoch"]) if self.soup else {}))
+        self.log.write("train", p["update"], values | (self.soup.describe(self._epochs()) if self.soup else {}))
         left = clock(p["train_seconds"] / p["update"] * (self.options.updates - p["update"]))
         parts = "  ".join(f"{name} {means[name]:.3f}" for name in self.weights)
         say(f"update {p['update']}/{self.options.updates}  epoch {p['epoch']}  {parts}  {rate:.0f} s/s  {left} left")

@@ -186,6 +186,17 @@ def test_weights_stay_equal_in_the_first_updates(config):
     assert trainer.soup.soup.coefficients(0) != equal
 
 
+def test_penalties_grow_within_an_epoch(config):
+    trainer = trainer_of(config(MULTILEVEL.replace("start: 0.5", "start: 0.5, rate: 0.6")))
+    updates = trainer._loader().dataset
+    factors = []
+    for position in (0, len(updates.updates) - 1):
+        trainer.progress["position"] = position
+        trainer._backward(updates[position])
+        factors.append(trainer.soup.factors[1])
+    assert factors == pytest.approx([0.5, 0.5 + 0.6 * position / len(updates.updates)]) and position
+
+
 @pytest.mark.parametrize("kind", ["mgda", "PCGrad"])
 def test_solved_weights_are_those_of_all_gradients(config, kind):
     trainer = trainer_of(config(f"train.soup.levels=[{{objectives: ['*'], weights: {kind}}}]"))
