@@ -449,8 +449,8 @@ class Soup(Section):
     warmup: Count = 0
     """First updates, in which weights stay equal: until CTC has left its plateau, its gradients drown all others."""
     detect_epochs: Annotated[float, Field(ge=0.0)] = 0.0
-    """First epochs (0.5: half of the first) in which conflicts between objectives are measured in every layer; then only
-    the gradients of conflicting layers decide on weights. 0: those of all layers do, and nothing is measured."""
+    """First epochs (0.5: half of the first) in which conflicts between objectives are measured in every layer; then
+    only those of conflicting layers decide on weights. 0: those of all layers do, and nothing is measured."""
     detect_every: Positive = 20
     """Updates between two measurements."""
     conflict: Literal["mean", "any"] = "mean"
