@@ -24,7 +24,7 @@ class ConfigError(ValueError):
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     """The resolved config of a YAML file, its ``extends:`` chain and ``a.b=c`` overrides, last one wins."""
     path = Path(path)
-    sources = [*_read_chain(path, seen=()), (COMMAND_LINE, _parse_overrides(overrides))]
+    sources = [*read_chain(path), (COMMAND_LINE, _parse_overrides(overrides))]
     try:
         merged = OmegaConf.to_container(OmegaConf.merge(*(tree for _, tree in sources)), resolve=True)
     except OmegaConfBaseException as error:
@@ -47,12 +47,12 @@ def config_yaml(config: Config) -> str:
     return OmegaConf.to_yaml(OmegaConf.create(config.model_dump()))
 
 
-def _read_chain(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, Any]]:
-    """(file name, tree) pairs from the most basic file to ``path`` itself."""
+def read_chain(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, Any]]:
+    """(file name, tree) pairs from the most basic file, by ``extends:``, to ``path`` itself."""
     if path.resolve() in seen:
         raise ConfigError(f"{path}: extends itself through {' -> '.join(p.name for p in seen)}")
     if not path.is_file():
-        raise ConfigError(f"{path}: no such config file{_nearest_file(path)}")
+        raise ConfigError(f"{path}: no such file{_nearest_file(path)}")
     try:
         tree = OmegaConf.load(path)
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
@@ -62,7 +62,7 @@ def _read_chain(path: Path, seen: tuple[Path, ...]) -> list[tuple[str, Any]]:
     base = tree.pop("extends", None)
     if base is not None and not isinstance(base, str):
         raise ConfigError(f"{path}: extends: expected the name of one file, found {base}")
-    chain = _read_chain(path.parent / base, (*seen, path.resolve())) if base else []
+    chain = read_chain(path.parent / base, (*seen, path.resolve())) if base else []
     for _, parent in chain:
         parent.pop("name", None)  # an experiment is named after its own file
     return [*chain, (str(path), tree)]

@@ -1,7 +1,8 @@
 """A table of results: rows (a config and what is changed in it) x columns, over seeds; runs what is missing.
 
 A table file (``egs/<dataset>/tables/*.yaml``) belongs to the recipe whose ``run.sh`` makes its experiments, and names
-the figures of the paper beside which ours are printed. Experiments are ``exp/<table>/<row>-<seed>``.
+the figures of the paper beside which ours are printed. It may extend another one. Experiments are
+``exp/<table>/<row>-<seed>``.
 """
 
 import json
@@ -15,10 +16,9 @@ from typing import Annotated, Any
 
 from omegaconf import OmegaConf
 from pydantic import Field, ValidationError
-from yaml import YAMLError
 
 from masr.config import Positive, Section
-from masr.config_files import ConfigError, load_config
+from masr.config_files import ConfigError, load_config, read_chain
 from masr.progress import say
 from masr.stages.output import SEAL
 
@@ -83,13 +83,16 @@ class Table(Section):
 
 
 def load_table(path: Path) -> Table:
-    """Reads a table file; ConfigError names what is wrong in it."""
+    """Reads a table file, and the one that it ``extends:``, less the rows and scales that it says are null.
+
+    ConfigError names what is wrong in it.
+    """
+    tree: Any = OmegaConf.to_container(OmegaConf.merge(*(tree for _, tree in read_chain(path))))
+    for name in ("rows", "scales"):
+        if isinstance(tree.get(name), dict):
+            tree[name] = {key: value for key, value in tree[name].items() if value is not None}
     try:
-        table = Table.model_validate(OmegaConf.to_container(OmegaConf.load(path)))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{path}: no such table file") from error
-    except YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {error}") from error
+        table = Table.model_validate(tree)
     except ValidationError as error:
         where = (f"{'.'.join(map(str, e['loc']))}: {e['msg']}, found {e['input']!r}" for e in error.errors())
         raise ConfigError(f"{path}: " + "; ".join(where)) from None

@@ -73,6 +73,21 @@ def test_every_row_is_run_once_with_every_seed(table):
     ]
 
 
+def test_a_table_extends_another(table):
+    other = table.with_name("large.yaml")
+    other.write_text(
+        "extends: some.yaml\noverrides: [train.updates=9]\nscales: {mini: null}\nrows:\n  a: {paper: {cer: 19.5}}\n"
+    )
+    content = load_table(other)
+    assert [row.paper for row in content.rows.values()] == [{"cer": 19.5}, {}] and content.rows[
+        "a"
+    ].label == "The first"
+    assert not content.scales
+    run_table(other, rows=["b"])
+    each = "--conf conf/y.yaml --nproc 1 train.updates=9 model.ctc.weight=0.5 name=large/b-"
+    assert calls(table) == [f"{each}1 seed=1", f"{each}3 seed=3"]
+
+
 def test_published_figures_are_not_run_again(table):
     results = table.parents[1] / "results"
     run_table(table, rows=["a"], results=results)
@@ -253,7 +268,7 @@ def test_a_bad_table_is_refused(table, old, new, message):
 def test_unknown_rows_and_files_are_refused(table):
     with pytest.raises(ConfigError, match="no c in the table; it has a, b"):
         run_table(table, rows=["c"])
-    with pytest.raises(ConfigError, match="no such table file"):
+    with pytest.raises(ConfigError, match="no such file"):
         load_table(table.with_name("none.yaml"))
 
 

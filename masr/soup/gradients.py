@@ -21,9 +21,12 @@ class Cotangents:
         self.outputs, self.copies = [outputs[n] for n in self.live], [copies[n] for n in self.live]
         self.gradients: dict[str, list[Tensor]] = {}
 
-    def add(self, kind: str, loss: Tensor) -> None:
-        """Backward through the heads, whose gradients are added to those that they have; ``loss`` is one number."""
-        loss.backward()
+    def add(self, kind: str, loss: Tensor, last: bool = True) -> None:
+        """Backward through the heads, whose gradients are added to those that they have; ``loss`` is one number.
+
+        Heads may share what another loss, unless this is the ``last``, needs.
+        """
+        loss.backward(retain_graph=not last)
         self.gradients[kind] = [torch.zeros_like(copy) if copy.grad is None else copy.grad for copy in self.copies]
         for copy in self.copies:
             copy.grad = None

@@ -131,9 +131,10 @@ class SoupStep:
             losses = self.model.losses([output for output, _ in cuts], batch, target)
         cotangents = Cotangents(_tensors(encoded), [copy for _, copies in cuts for copy in copies])
         finite = True
-        for task, loss in self._tasks(losses, batch, update).items():
+        tasks = self._tasks(losses, batch, update)
+        for number, (task, loss) in enumerate(tasks.items(), 1):
             finite &= bool(torch.isfinite(loss))
-            cotangents.add(task, self._scaled(loss))
+            cotangents.add(task, self._scaled(loss), last=number == len(tasks))
         for name, gradients in self.gradients.items():
             self._add_gradient(gradients, cotangents, batch, {name: 1.0})
         for number, direction in self.directions.items() if gives_directions else ():

@@ -12,7 +12,7 @@ from masr.soup.levels import Soup
 from masr.tables import experiment, load_table
 from masr.text.normalize import normalize
 
-TABLE = Path(__file__).parents[2] / "egs/covost2/tables/objective_soups.yaml"
+TABLES = Path(__file__).parents[2] / "egs/covost2/tables"
 TINY = [
     "vocab.size=40", "vocab.translation.size=60", "data.batch_seconds=12", "data.buckets=2", "data.workers=0",
     "model.encoder.layers=1", "model.encoder.width=16", "model.encoder.heads=2", "model.encoder.feedforward=16",
@@ -58,13 +58,14 @@ def test_from_the_corpus_to_the_report(copy_recipe, tmp_path):
         assert metrics["languages"].keys() == languages
 
 
-@pytest.mark.parametrize("scale", [None, "mini"])
-def test_levels_of_every_row_of_the_table_hold_all_objectives(scale, monkeypatch):
+@pytest.mark.parametrize(("name", "scale"), [("", None), ("", "mini"), ("_large", None), ("_whisper", None)])
+def test_levels_of_every_row_of_a_table_hold_all_objectives(name, scale, monkeypatch):
     """At scale mini, too, where two languages are others; static weights are then those of the ones they stand for."""
-    monkeypatch.chdir(TABLE.parents[1])
-    table, soups = load_table(TABLE), {}
+    monkeypatch.chdir(TABLES.parent)
+    path = TABLES / f"objective_soups{name}.yaml"
+    table, soups = load_table(path), {}
     for row, content in table.rows.items():
-        config = load_config(content.config or table.config, experiment(TABLE, table, row, 1, scale)[1])
+        config = load_config(content.config or table.config, experiment(path, table, row, 1, scale)[1])
         codes = config.corpus.languages
         heard = [f"asr/{code}" for code in codes], [f"st/{code}" for code in codes if code != "en"]
         soups[row] = Soup(config.train.soup, [*heard[0], *heard[1], config.model.self_supervised.kind])
