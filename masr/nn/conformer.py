@@ -25,8 +25,6 @@ class ConformerBlock(nn.Module):
     def __init__(self, options: Encoder):
         super().__init__()
         width, dropout = options.width, options.dropout
-        if width % (2 * options.heads):
-            raise ValueError(f"model.encoder: width {width} does not split into {options.heads} even heads")
         self.feedforward1 = FeedForward(width, options.feedforward, dropout)
         self.attention = SelfAttention(width, options.heads, options.language_adapters.summary_heard)
         self.convolution = ConvolutionModule(width, options.kernel)
@@ -67,6 +65,10 @@ class SelfAttention(nn.Module):
 
     def __init__(self, width: int, heads: int, summary_heard: bool = True):
         super().__init__()
+        if width % (2 * heads):
+            raise ValueError(
+                f"model.encoder or model.translation: width {width} does not split into {heads} even heads"
+            )
         self.heads, self.summary_heard = heads, summary_heard
         self.norm = nn.LayerNorm(width)
         self.query_key_value = fuse(nn.Linear(width, 3 * width), 3)
