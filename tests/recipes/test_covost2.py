@@ -68,7 +68,8 @@ def test_levels_of_every_row_of_a_table_hold_all_objectives(name, scale, monkeyp
         config = load_config(content.config or table.config, experiment(path, table, row, 1, scale)[1])
         codes = config.corpus.languages
         heard = [f"asr/{code}" for code in codes], [f"st/{code}" for code in codes if code != "en"]
-        soups[row] = Soup(config.train.soup, [*heard[0], *heard[1], config.model.self_supervised.kind])
+        unlabelled = [config.model.self_supervised.kind] if config.model.self_supervised.weight else []
+        soups[row] = Soup(config.train.soup, [*heard[0], *heard[1], *unlabelled])
     counts = {row: soup.coefficients(epoch=10) for row, soup in soups.items()}
     english, french, german, *_ = codes
     assert counts["static"][f"asr/{german}"] / counts["static"][f"asr/{english}"] == pytest.approx(0.27 / 0.18)
