@@ -70,7 +70,14 @@ def _tokenizer(texts: dict[str, list[str]], config: Config) -> Tokenizer:
     from masr.text.whisper_tokenizer import WhisperTokenizer
 
     assert config.model.pretrained is not None
-    return WhisperTokenizer.of_pretrained(config.model.pretrained, sorted(texts), config.model.whisper.language_codes)
+    codes = config.model.whisper.language_codes
+    tokenizer = WhisperTokenizer.of_pretrained(config.model.pretrained, sorted(texts), codes)
+    for code, languages in tokenizer.sharing().items():
+        say(
+            f"vocab: {', '.join(languages)} share Whisper's token <|{code}|>, so it cannot tell them apart: train and "
+            "decode with the language given (data.prompts={all: 0.0, one: 1.0}, decode.prompts=[oracle])"
+        )
+    return tokenizer
 
 
 def _translation_tokenizer(config: Config) -> Tokenizer | None:

@@ -40,6 +40,13 @@ class WhisperTokenizer(Tokenizer):
         """Whisper's code of a language."""
         return self.codes.get(language) or OTHER_CODES.get(language, language.split("-")[0])
 
+    def sharing(self) -> dict[str, list[str]]:
+        """Languages that have one token and so cannot be told apart, by Whisper's code of it."""
+        users: dict[str, list[str]] = {}
+        for language in self.languages:
+            users.setdefault(self.code_of(language), []).append(language)
+        return {code: languages for code, languages in users.items() if len(languages) > 1}
+
     def special(self, name: str) -> int:
         """Id of ``<|name|>``; ValueError if there is none."""
         number = self.backend.token_to_id(f"<|{name}|>")

@@ -50,3 +50,9 @@ def test_files_come_back(tokenizer, tmp_path):
 def test_unknown_languages_are_named(tokenizer):
     with pytest.raises(ValueError, match="language 'xx' is not one of the model's: el, es"):
         tokenizer.encode("a", "xx")
+
+
+def test_languages_of_one_token_are_named(tmp_path):
+    folder = write_tiny_whisper(tmp_path)
+    shared = WhisperTokenizer.of_pretrained(str(folder), ["ast", "el", "es", "ro"], {"ast": "es"})
+    assert shared.sharing() == {"es": ["ast", "es"]} and len(set(shared.language_tokens)) == 3
