@@ -499,7 +499,7 @@ class Train(Section):
     average_decay: Fraction = 0.999
     """Decay of the running average of the weights, which is what is evaluated and kept."""
     precision: Literal["no", "bf16", "fp16"] = "no"
-    """Mixed precision on a GPU."""
+    """Mixed precision: bf16 on GPUs, and on CPUs that compute with it (AVX512-BF16, AMX); fp16 on GPUs alone."""
     threads: Count = 0
     """CPU threads of one process; 0 leaves it to torch."""
     validate_every: Positive = 500

@@ -68,7 +68,8 @@ def run(config: Config, force: bool = False) -> None:
         decisive["init_from"] = file_hash(start)
     output = StageOutput("train", folder, decisive)
     gpu = torch.cuda.is_available()
-    accelerator = Accelerator(mixed_precision=config.train.precision if gpu else "no", cpu=not gpu)
+    precision = config.train.precision if gpu or config.train.precision != "fp16" else "no"
+    accelerator = Accelerator(mixed_precision=precision, cpu=not gpu)
     with accelerator.main_process_first():
         if accelerator.is_main_process and not force:
             _refuse_another_run(config, data, folder)
