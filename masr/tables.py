@@ -154,7 +154,12 @@ def keep_figures(experiment: Path, folder: Path) -> None:
     for file in [file for pattern in FIGURES for file in experiment.glob(pattern)]:
         copy = folder / file.relative_to(experiment)
         copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, copy)
+        if file.name == "metrics.json":
+            metrics = json.loads(file.read_text(encoding="utf-8"))
+            metrics.pop("confusions", None)  # half of it, and never in a table
+            copy.write_text(json.dumps(metrics), encoding="utf-8")
+        else:
+            shutil.copyfile(file, copy)
 
 
 def experiment(path: Path, table: Table, row: str, seed: int, scale: str | None) -> tuple[str, list[str]]:
