@@ -1,10 +1,10 @@
 """LoRA experts of languages: low-rank changes of a model's linear layers, one for each language, or one for all.
 
 Of LoRA language experts (Li et al. 2025, arXiv 2506.21555) only the abstract could be read. RECONSTRUCTED: everything
-here, from LoRA-Whisper (Song et al. 2024, arXiv 2406.06619) and the choices that peft offers. Layers, merging and mixed
-batches are peft's.
+here, from LoRA-Whisper (Song et al. 2024, arXiv 2406.06619) and the choices that peft offers. Layers and merging are
+peft's; its way with mixed batches, which takes them apart and puts them together again, is the slower one.
 
-B utterances, K experts, N blocks.
+B utterances, S frames or tokens, D inputs, E outputs, R rank, K experts, N blocks.
 """
 
 import warnings
@@ -52,7 +52,8 @@ class Experts:
         each = torch.eye(len(self.names)).repeat(len(module.blocks), 1, 1)
         module.register_parameter("fusion", nn.Parameter(each) if options.fused else None)
         for layer in self.places:
-            layer.register_forward_pre_hook(self._before, with_kwargs=True)
+            layer.register_forward_pre_hook(self._before)
+            layer.register_forward_hook(self._after)
 
     def add(self, name: str, config: LoraConfig) -> None:
         """One more expert."""
@@ -74,34 +75,45 @@ class Experts:
         else:
             self.weights = weights
 
-    def _before(self, layer: Any, inputs: tuple[Tensor, ...], options: dict[str, Any]) -> Any:
-        """Tells a layer which experts act."""
-        if self.arrow and self.rows != []:
-            layer._active_adapter = self.names
-            layer.scaling |= self._suiting(layer, inputs[0])
-            return inputs, options
-        if self.rows is not None:
-            layer.scaling = dict.fromkeys(layer.scaling, self.scale)
-            if len(set(self.rows)) <= 1:  # nothing to take apart and put together again
-                layer._active_adapter = self.rows[:1]
-                return inputs, options
-            return inputs, options | {"adapter_names": self.rows}
+    def _before(self, layer: Any, inputs: tuple[Tensor, ...]) -> None:
+        """Leaves to peft what one expert, or none, does for all utterances."""
+        layer._active_adapter = [] if self._mixes else self.rows[:1] if self.rows else []
+
+    @property
+    def _mixes(self) -> bool:
+        """Whether several experts act on the utterances that come next."""
+        return self.rows is None or len(set(self.rows)) > 1 or (self.arrow and self.rows != [])
+
+    def _after(self, layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        """Adds what several experts have to say of (B, S, D): one for each utterance, or shares of all."""
+        if not self._mixes:
+            return output
+        names = self.names if self.rows is None or self.arrow else sorted(set(self.rows))
+        down = torch.stack([layer.lora_A[name].weight for name in names])  # (K, R, D)
+        up = torch.stack([layer.lora_B[name].weight for name in names])  # (K, E, R)
+        if self.rows is not None and not self.arrow:
+            numbers = [names.index(name) for name in self.rows]
+            return output + self.scale * (inputs[0] @ down[numbers].mT @ up[numbers].mT)
+        inner = (inputs[0] @ down.flatten(0, 1).T).unflatten(-1, down.shape[:2]) * self._shares(layer, inputs[0])
+        return output + self.scale * (inner.flatten(-2) @ up.mT.flatten(0, 1))
+
+    def _shares(self, layer: Any, inputs: Tensor) -> Tensor:
+        """(B, 1 or S, K, 1) of the experts."""
+        if self.arrow:
+            return self._suiting(layer, inputs)[..., None]
         assert self.weights is not None
-        fusion, weights = self.module.fusion, self.weights
-        shares = weights if fusion is None else weights @ fusion[self.places[layer]]
-        layer._active_adapter = self.names
-        layer.scaling |= {name: self.scale * shares[:, k, None, None] for k, name in enumerate(self.names)}
-        return inputs, options
+        fusion = self.module.fusion
+        shares = self.weights if fusion is None else self.weights @ fusion[self.places[layer]]
+        return shares[:, None, :, None]
 
     @torch.no_grad()
-    def _suiting(self, layer: Any, inputs: Tensor) -> dict[str, Tensor]:
-        """Scales (B, S, 1) of the experts for every input (B, S, D): those whose first right singular vector is nearest
+    def _suiting(self, layer: Any, inputs: Tensor) -> Tensor:
+        """Shares (B, S, K) of the experts in every input (B, S, D): those whose first right singular vector is nearest
         to it share it as a softmax says (arXiv 2405.11157, eq. 4-5)."""
         directions = torch.stack([_first_direction(layer, name) for name in self.names], 1)
         found = (inputs @ directions).abs()
         kept = found >= found.topk(min(NEAREST, len(self.names)), -1).values[..., -1:]
-        shares = found.masked_fill(~kept, -torch.inf).softmax(-1)
-        return {name: self.scale * shares[..., k, None] for k, name in enumerate(self.names)}
+        return found.masked_fill(~kept, -torch.inf).softmax(-1)
 
     def parameters(self) -> Iterable[nn.Parameter]:
         """Those of all experts, and how they are fused."""
@@ -122,7 +134,6 @@ class Experts:
     def merge(self, kind: Any, rank: int | None, density: float | None) -> int:
         """Makes one expert of all of them, of which every one counts alike, and has it act for all; its rank."""
         name = f"merged-{kind}"
-        self._plain_scales()
         weights = [1.0 / len(self.names)] * len(self.names)
         self.tuner.add_weighted_adapter(self.names, weights, name, kind, svd_rank=rank, density=density)
         layer = next(iter(self.places))
@@ -138,16 +149,12 @@ class Experts:
     def merge_into_weights(self, language: str | None) -> None:
         """Adds the expert of a language (the only one, if there is one) to the weights for good; the module is plain
         then."""
-        self._plain_scales()
         name = self.names[0] if language is None or len(self.names) == 1 else language
         self.tuner.merge_and_unload(adapter_names=[name])
         for layer in self.places:
             layer._forward_pre_hooks.clear()
+            layer._forward_hooks.clear()
         self.module.experts = None
-
-    def _plain_scales(self) -> None:
-        for layer in self.places:
-            layer.scaling = dict.fromkeys(layer.scaling, self.scale)
 
 
 def _first_direction(layer: Any, name: str) -> Tensor:
