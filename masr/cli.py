@@ -225,6 +225,7 @@ def export(
         bool, typer.Option("--ctranslate2", help="Of a Whisper: a folder for CTranslate2 (faster-whisper), int8.")
     ] = False,
 ) -> None:
+    """ValueError for languages that the model has not, or a format that only a Whisper has."""
     from masr.models.export import export_model, export_whisper
 
     if hugging_face or ctranslate2:
