@@ -72,6 +72,8 @@ class Table(Section):
     """The experiments."""
     columns: list[str] = Field(default=["cer", "wer", "parameters", "training", "rtf"])
     """What is shown of each."""
+    compared: list[str] = Field(default=["cer"])
+    """Columns of which a row that is ``against`` another one shows the difference."""
     seeds: list[Positive] = Field(default=[1], min_length=1)
     """Every row is trained once with each."""
     split: str = "test"
@@ -100,7 +102,7 @@ def load_table(path: Path) -> Table:
         raise ConfigError(f"{path}: rows: against: no {', '.join(missing)} in the table")
     if unknown := sorted({scale for row in table.rows.values() for scale in row.scales} - table.scales.keys()):
         raise ConfigError(f"{path}: rows: scales: no {', '.join(unknown)} among the scales of the table")
-    named = [*table.columns, *(column for row in table.rows.values() for column in row.paper)]
+    named = [*table.columns, *table.compared, *(column for row in table.rows.values() for column in row.paper)]
     if unknown := [column for column in named if column not in COLUMNS and not COLUMN.fullmatch(column)]:
         raise ConfigError(
             f"{path}: columns: {', '.join(unknown)}; known: {', '.join(COLUMNS)}, cer/<language>, cer/*, cer@<prompt>, "
@@ -183,13 +185,12 @@ def print_table(path: Path, scale: str | None = None, rows: Sequence[str] = (), 
     by_seed = {row: _runs(path, table, row, scale, results) for row in table.rows}
     found = {row: list(by_seed[row].values()) for row in _chosen(table, rows)}
     columns = _columns(table, found)
-    compared = any(table.rows[row].against for row in found)
-    titles = [*(_title(column) for column in columns), *(["CER against"] if compared else []), "runs"]
+    compared = table.compared if any(table.rows[row].against for row in found) else []
+    titles = [*(_title(column) for column in columns), *(f"{_title(column)} against" for column in compared), "runs"]
     lines = [f"| {' | '.join(['', *titles])} |", "|---" + "|--:" * len(titles) + "|"]
     for row, runs in found.items():
         cells = [_cell(column, runs, found, table.rows[row].paper.get(column)) for column in columns]
-        if compared:
-            cells.append(_difference(by_seed, row, table))
+        cells += [_difference(column, by_seed, row, table) for column in compared]
         lines.append(f"| {' | '.join([table.rows[row].label or row, *cells, str(len(runs))])} |")
     return "\n".join([f"### {table.title}", "", *([table.notes.strip(), ""] if table.notes else []), *lines])
 
@@ -200,13 +201,13 @@ def _runs(path: Path, table: Table, row: str, scale: str | None, results: Path |
     return {seed: _values(folder, table) for seed, folder in folders.items() if folder is not None}
 
 
-def _difference(by_seed: dict[str, dict[int, dict[str, float]]], row: str, table: Table) -> str:
-    """``flat: -0.52 ± 0.31``: mean difference of the CER for the same seeds, and half of the 95 % interval."""
+def _difference(column: str, by_seed: dict[str, dict[int, dict[str, float]]], row: str, table: Table) -> str:
+    """``flat: -0.52 ± 0.31``: mean difference for the same seeds, and half of the 95 % interval."""
     other = table.rows[row].against
     if other is None:
         return ""
-    both = sorted(by_seed[row].keys() & by_seed[other].keys())
-    differences = [by_seed[row][seed]["cer"] - by_seed[other][seed]["cer"] for seed in both]
+    pairs = [(by_seed[row][seed], by_seed[other][seed]) for seed in by_seed[row].keys() & by_seed[other].keys()]
+    differences = [ours[column] - theirs[column] for ours, theirs in pairs if column in ours and column in theirs]
     if not differences:
         return "-"
     text = f"{other}: {statistics.mean(differences):+.2f}"

@@ -126,6 +126,10 @@ def test_rows_are_compared_seed_by_seed(table):
     metrics.write_text(metrics.read_text().replace("0.13", "0.14"))
     assert print_table(table).splitlines()[-1].endswith("| a: -9.50 ± 6.35 | 2 |"), "t of one degree of freedom: 12.7"
     assert "a: -9.50" in print_table(table, rows=["b"])
+    table.write_text(table.read_text() + "compared: [wer, cer/cs]\n")
+    lines = print_table(table).splitlines()
+    assert lines[2].endswith("| WER against | CER cs against | runs |")
+    assert lines[-1].endswith("| a: +0.00 ± 0.00 | a: -9.50 ± 6.35 | 2 |"), "every word error rate is 0.5"
 
 
 def test_an_override_can_name_the_seed(table):
