@@ -44,6 +44,6 @@ class Teacher:
 
 def distillation_losses(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T^2 KL(teacher || student) of two (M, V) logits, both divided by the temperature T: (M,) nats."""
-    wanted = (teacher / temperature).log_softmax(-1)
-    found = (student / temperature).log_softmax(-1)
+    at_least = torch.promote_types(student.dtype, torch.float32)  # half of it is too little for a sum over V
+    wanted, found = ((logits.to(at_least) / temperature).log_softmax(-1) for logits in (teacher, student))
     return temperature**2 * (wanted.exp() * (wanted - found)).sum(-1)

@@ -39,13 +39,17 @@ class Experts:
         )  # fmt: skip
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # that there is more than one adapter
-            self.tuner = LoraModel(module, {self.names[0]: config}, self.names[0])
+            self.tuner = _lora(module, self.names[0], config)
             for name in self.names[1:]:
                 self.add(name, config)
         self.scale, self.module, self.arrow = scale, module, arrow
         self.rows: list[str] | None = []
+        """Expert of each of the utterances that come next; empty: of none; None: all have shares in all."""
         self.weights: Tensor | None = None
+        """(B, K) shares, where all have them."""
         self.places: dict[Any, int] = {}
+        self.directions: dict[Any, Tensor] = {}
+        """By layer the directions (D, K) of inputs that suit the experts, as long as these do not learn."""
         for block, part in enumerate(module.blocks):
             layers = [layer for layer in part.modules() if isinstance(layer, LoraLayer)]
             self.places |= dict.fromkeys(layers, block)
@@ -66,6 +70,8 @@ class Experts:
         Those with one language each are computed with its expert alone, others with all experts.
         """
         self.rows = self.weights = None
+        if self.module.training:
+            self.directions.clear()
         if weights is None:
             self.rows = []
         elif len(self.names) == 1:
@@ -77,29 +83,33 @@ class Experts:
 
     def _before(self, layer: Any, inputs: tuple[Tensor, ...]) -> None:
         """Leaves to peft what one expert, or none, does for all utterances."""
-        layer._active_adapter = [] if self._mixes else self.rows[:1] if self.rows else []
+        layer._active_adapter = [] if self._mixes(layer) else self.rows[:1] if self.rows else []
 
-    @property
-    def _mixes(self) -> bool:
+    def _mixes(self, layer: Any) -> bool:
         """Whether several experts act on the utterances that come next."""
-        return self.rows is None or len(set(self.rows)) > 1 or (self.arrow and self.rows != [])
+        return self.rows is None or len(set(self.rows)) > 1 or self._is_routed(layer)
+
+    def _is_routed(self, layer: Any) -> bool:
+        """Whether inputs choose their experts: not while each of these learns its own language."""
+        return self.arrow and self.rows != [] and not layer.training
 
     def _after(self, layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Adds what several experts have to say of (B, S, D): one for each utterance, or shares of all."""
-        if not self._mixes:
+        if not self._mixes(layer):
             return output
-        names = self.names if self.rows is None or self.arrow else sorted(set(self.rows))
+        of_rows = None if self._is_routed(layer) else self.rows
+        names = self.names if of_rows is None else sorted(set(of_rows))
         down = torch.stack([layer.lora_A[name].weight for name in names])  # (K, R, D)
         up = torch.stack([layer.lora_B[name].weight for name in names])  # (K, E, R)
-        if self.rows is not None and not self.arrow:
-            numbers = [names.index(name) for name in self.rows]
+        if of_rows is not None:
+            numbers = [names.index(name) for name in of_rows]
             return output + self.scale * (inputs[0] @ down[numbers].mT @ up[numbers].mT)
         inner = (inputs[0] @ down.flatten(0, 1).T).unflatten(-1, down.shape[:2]) * self._shares(layer, inputs[0])
         return output + self.scale * (inner.flatten(-2) @ up.mT.flatten(0, 1))
 
     def _shares(self, layer: Any, inputs: Tensor) -> Tensor:
         """(B, 1 or S, K, 1) of the experts."""
-        if self.arrow:
+        if self._is_routed(layer):
             return self._suiting(layer, inputs)[..., None]
         assert self.weights is not None
         fusion = self.module.fusion
@@ -110,8 +120,9 @@ class Experts:
     def _suiting(self, layer: Any, inputs: Tensor) -> Tensor:
         """Shares (B, S, K) of the experts in every input (B, S, D): those whose first right singular vector is nearest
         to it share it as a softmax says (arXiv 2405.11157, eq. 4-5)."""
-        directions = torch.stack([_first_direction(layer, name) for name in self.names], 1)
-        found = (inputs @ directions).abs()
+        if layer not in self.directions:
+            self.directions[layer] = torch.stack([_first_direction(layer, name) for name in self.names], 1)
+        found = (inputs @ self.directions[layer]).abs()
         kept = found >= found.topk(min(NEAREST, len(self.names)), -1).values[..., -1:]
         return found.masked_fill(~kept, -torch.inf).softmax(-1)
 
@@ -155,6 +166,14 @@ class Experts:
             layer._forward_pre_hooks.clear()
             layer._forward_hooks.clear()
         self.module.experts = None
+
+
+def _lora(module: Any, name: str, config: LoraConfig) -> LoraModel:
+    """peft's changes of a module; ValueError when it has no such layers."""
+    try:
+        return LoraModel(module, {name: config}, name)
+    except ValueError as error:
+        raise ValueError(f"model.adapt.lora.modules: {error}") from error
 
 
 def _first_direction(layer: Any, name: str) -> Tensor:

@@ -3,7 +3,8 @@
 Shapes: B batch, A utterances still searched, T frames, U tokens, V vocabulary, D width, K beam, N = A * K hypotheses.
 Source: Watanabe et al. 2017 (IEEE JSTSP 11(8), "Hybrid CTC/Attention Architecture for End-to-End Speech Recognition",
 section III-B, one-pass decoding); scores of a hypothesis h are
-(1 - ctc_weight) * log p_attention(h) + ctc_weight * log p_ctc(h ...) + length_bonus * |h|.
+(1 - ctc_weight) * log p_attention(h) + ctc_weight * log p_ctc(h ...) + length_bonus * |h|. Finished hypotheses may be
+ranked by their score for each token instead (Wu et al. 2016, arXiv 1609.08144, equation 14 with alpha = 1).
 """
 
 import math
@@ -48,6 +49,7 @@ class _Options:
     blank: int
     ctc_weight: float
     length_bonus: float
+    per_token: bool
 
 
 @torch.inference_mode()
@@ -65,6 +67,7 @@ def attention_beam(
     ctc_lengths: Tensor | None = None,
     ctc_weight: float = 0.0,
     length_bonus: float = 0.0,
+    per_token: bool = False,
     blank: int = 0,
     allowed: Tensor | None = None,
     language_weights: Tensor | None = None,
@@ -74,15 +77,16 @@ def attention_beam(
     ``frames`` (B, T, D), ``lengths`` (B,) in frames; ``ctc_log_probs`` (B, S, V) in nats and ``ctc_lengths`` (B,),
     needed when ``ctc_weight`` (0 to 1) is above 0; without ``ctc_lengths`` they are over the same frames. A transcript
     has at most ``max_length_ratio`` tokens per frame and ``longest`` in all, but one token is always allowed, and only
-    tokens of ``allowed`` (B, V) bool (None: all). ``length_bonus`` is in nats per token. ``language_weights`` (B, L)
-    are for a decoder that asks for them. ``parts`` are the log-probabilities ``attention`` and, with CTC, ``ctc``,
-    before weighting. An utterance without frames has one empty transcript with score 0; one for which no transcript is
-    possible has one empty transcript with score -inf.
+    tokens of ``allowed`` (B, V) bool (None: all). ``length_bonus`` is in nats per token; with ``per_token`` the score
+    of a transcript is divided by the number of its tokens and its end, and an utterance is done when it has ``beam``
+    transcripts. ``language_weights`` (B, L) are for a decoder that asks for them. ``parts`` are the log-probabilities
+    ``attention`` and, with CTC, ``ctc``, before weighting. An utterance without frames has one empty transcript with
+    score 0; one for which no transcript is possible has one empty transcript with score -inf.
 
     ValueError when an option is out of range, ``ctc_log_probs`` is missing, or a score is NaN.
     """
     _check(beam, n_best, ctc_weight, ctc_log_probs)
-    options = _Options(beam, n_best, sos_eos, blank, ctc_weight, length_bonus)
+    options = _Options(beam, n_best, sos_eos, blank, ctc_weight, length_bonus, per_token)
     results: list[list[Hypothesis]] = [[Hypothesis([], 0.0, {"attention": 0.0})] for _ in range(len(lengths))]
     rows = lengths.nonzero().squeeze(1)
     if len(rows):
@@ -146,7 +150,7 @@ class _Search(Generic[State]):
         """The finished hypotheses of each utterance, best first; an empty one with score -inf where there are none."""
         while self.searched:
             self._step()
-        return [found or [Hypothesis([], -math.inf, {})] for found in self.finished]
+        return [found[: self.options.n_best] or [Hypothesis([], -math.inf, {})] for found in self.finished]
 
     def _step(self) -> None:
         candidates = self._candidates()
@@ -199,9 +203,10 @@ class _Search(Generic[State]):
         for number, (row, score) in enumerate(zip(rows.tolist(), best[rows, columns].tolist(), strict=True)):
             named = {name: values[number] for name, values in parts.items()}
             found = self.finished[self.searched[row]]
-            found.append(Hypothesis(tokens[number], score, named))
+            size = len(tokens[number]) + 1 if self.options.per_token else 1
+            found.append(Hypothesis(tokens[number], score / size, named))
             found.sort(key=lambda hypothesis: -hypothesis.score)
-            del found[self.options.n_best :]
+            del found[max(self.options.n_best, self.options.beam) :]
 
     def _continue(self, index: Tensor, vocabulary_size: int) -> None:
         """Extend the hypotheses by candidates ``index`` (A, K), and leave out the utterances that are done."""
@@ -225,6 +230,8 @@ class _Search(Generic[State]):
         found, options = self.finished[utterance], self.options
         if leader == -math.inf:
             return True
-        if len(found) == options.n_best and options.length_bonus <= 0 and leader <= found[-1].score:
+        if options.per_token:
+            return len(found) >= options.beam
+        if len(found) >= options.n_best and options.length_bonus <= 0 and leader <= found[options.n_best - 1].score:
             return True
         return bool(found) and leader < found[0].score - END_MARGIN

@@ -16,7 +16,7 @@ TOKENS_PER_FRAME = 4.0
 
 @torch.inference_mode()
 def translate(translator: Translator, utterances: Utterances, options: Decode) -> NBest:
-    """The n best translations of every utterance.
+    """The n best translations of every utterance, ranked by score for each token: otherwise short ones win.
 
     A translator with a decoder for each language has to know which one is spoken: ValueError where a prompt allows
     several.
@@ -27,7 +27,7 @@ def translate(translator: Translator, utterances: Utterances, options: Decode) -
             lengths = utterances.lengths[rows]
             found = attention_beam(
                 part.decoder, part.memory(utterances.frames[rows], lengths), lengths, beam=options.beam,
-                n_best=options.n_best, sos_eos=START_END, length_bonus=options.length_bonus,
+                n_best=options.n_best, sos_eos=START_END, length_bonus=options.length_bonus, per_token=True,
                 max_length_ratio=TOKENS_PER_FRAME,
             )  # fmt: skip
             for row, nbest in zip(rows.tolist(), found, strict=True):

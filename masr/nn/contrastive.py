@@ -51,13 +51,14 @@ class CPC(nn.Module):
     def loss(self, outputs: Sequence[EncoderOutput], target: None) -> Tensor:
         """(B,) mean cross-entropy of the frames of each future."""
         context, *pieces = outputs
-        lengths, size = pieces[0].lengths, pieces[0].frames.shape[1]
-        last = context.frames[torch.arange(len(context.frames)), context.lengths - 1]
+        lengths = pieces[0].heard
+        size = int(lengths.max())
+        last = context.frames[torch.arange(len(context.frames)), context.heard - 1]
         predicted = []
         for _ in range(size):
             last = last + self.predict(last)
             predicted.append(last)
-        found = F.normalize(torch.stack([piece.frames for piece in pieces], 2), dim=-1)
+        found = F.normalize(torch.stack([piece.frames[:, :size] for piece in pieces], 2), dim=-1)
         scores = (found @ F.normalize(torch.stack(predicted, 1), dim=-1)[..., None]).squeeze(-1)
         losses = -(scores.float() / self.options.temperature).log_softmax(-1)[..., 0]
         mask = length_mask(lengths, size)
@@ -118,9 +119,10 @@ class BestRQ(nn.Module):
     def loss(self, outputs: Sequence[EncoderOutput], target: tuple[Tensor, Tensor]) -> Tensor:
         """(B,) mean cross-entropy of the masked frames of each utterance."""
         codes, masked = target
-        logits = self.output(outputs[0].frames).float()
-        losses = F.cross_entropy(logits.transpose(1, 2), codes[:, : logits.shape[1]], reduction="none")
-        masked = masked[:, : logits.shape[1]]
+        size = int(outputs[0].heard.max())
+        codes, masked = codes[:, :size], masked[:, :size]
+        logits = self.output(outputs[0].frames[:, :size]).float()
+        losses = F.cross_entropy(logits.transpose(1, 2), codes, reduction="none")
         return losses.masked_fill(~masked, 0.0).sum(1) / masked.sum(1).clamp(min=1)
 
 

@@ -46,6 +46,11 @@ class EncoderOutput:
     recorded: Tensor | None = None
     """(B,) frames that lie in the recording, where silence was put behind it."""
 
+    @property
+    def heard(self) -> Tensor:
+        """(B,) frames of the recording itself."""
+        return self.lengths if self.recorded is None else self.recorded
+
     def tensors(self) -> list[Tensor]:
         """All that heads may look at and that depends on the encoder's parameters, (B, ...) each."""
         weights = [] if self.language_weights is None else [self.language_weights]

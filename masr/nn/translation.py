@@ -39,7 +39,7 @@ class Translator(nn.Module):
 
         ``frames`` (B, T, E), ``lengths`` (B,), ``id_lengths`` (B,), the spoken ``languages`` [B].
         """
-        losses = frames.new_zeros(len(frames))
+        losses = torch.zeros(len(frames), device=frames.device)
         for part, rows in self.rows(languages, frames.device):  # those without rows must have their (zero) gradient
             losses = losses.index_put((rows,), part.loss(frames[rows], lengths[rows], ids[rows], id_lengths[rows]))
         return losses.masked_fill(id_lengths == 0, 0.0)

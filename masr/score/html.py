@@ -1,5 +1,6 @@
 """One page that shows a scored decode file: no script or picture from elsewhere, so it opens anywhere, also offline."""
 
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
@@ -115,8 +116,9 @@ for (const head of document.querySelectorAll("th[data-sort]")) head.onclick = ()
 """
 
 
-def html_report(metrics: Metrics, utterances: Sequence[Utterance]) -> str:
-    """The page. ``metrics`` is what ``masr.score.report.compute_metrics`` returned for these utterances."""
+def html_report(metrics: Metrics, utterances: Sequence[Utterance], training: Mapping[str, str]) -> str:
+    """The page. ``metrics`` is what ``masr.score.report.compute_metrics`` returned for these utterances, ``training``
+    are SVG pictures of how the model was made."""
     title = escape(metrics["title"])
     sections = [
         f'<header><p class="eyebrow">Speech recognition report</p><h1>{title}</h1></header>',
@@ -128,6 +130,7 @@ def html_report(metrics: Metrics, utterances: Sequence[Utterance]) -> str:
         _language_weights(metrics),
         _confusions(metrics),
         _worst(utterances),
+        _training(training),
         _conditions(metrics),
     ]
     meta = '<meta charset="utf-8">\n<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -135,6 +138,26 @@ def html_report(metrics: Metrics, utterances: Sequence[Utterance]) -> str:
     body = "\n".join(section for section in sections if section)
     script = f"<script>{_SCRIPT}</script>"
     return f'<!doctype html>\n<html lang="en">\n{head}\n<body>\n<main>\n{body}\n</main>\n{script}\n</body>\n</html>\n'
+
+
+_TRAINING = {
+    "weights": "What every objective counted", "objectives": "Cosines of the objectives' gradients",
+    "layers": "Mean cosine of all pairs in every layer",
+}  # fmt: skip
+
+
+def _training(pictures: Mapping[str, str]) -> str:
+    """Each picture for itself, as their ids may be the same."""
+    cards = [
+        f'<div class="card"><h3>{_TRAINING.get(name, escape(name))}</h3><img alt="{escape(name)}" '
+        f'style="max-width: 100%; background: #fff" src="data:image/svg+xml;base64,{_base64(svg)}"></div>'
+        for name, svg in pictures.items()
+    ]
+    return _section("Objectives in training", "\n".join(cards)) if cards else ""
+
+
+def _base64(text: str) -> str:
+    return b64encode(text.encode()).decode()
 
 
 def _section(title: str, content: str, note: str = "") -> str:

@@ -30,11 +30,14 @@ _AVERAGED = ("rate", "substitution_rate", "insertion_rate", "deletion_rate", "se
 _SCLITE = "| language | sentences | units | correct | sub | del | ins | error | sentence error |"
 
 
-def write_report(decode_file: Path, output: Path, *, details: dict[str, str]) -> Metrics:
+def write_report(
+    decode_file: Path, output: Path, *, details: dict[str, str], training: Mapping[str, str] | None = None
+) -> Metrics:
     """Writes ``metrics.json``, ``report.md``, ``report.html``, ``alignments.txt`` and pictures into ``output``.
 
-    ``details`` (command, environment, parameters ...) is shown as it is, in the order given. Returns what
-    metrics.json holds: rates as fractions, durations in seconds. Equal input gives equal bytes.
+    ``details`` (command, environment, parameters ...) is shown as it is, in the order given; ``training`` are SVG
+    pictures of how the model was made, for report.html. Returns what metrics.json holds: rates as fractions, durations
+    in seconds. Equal input gives equal bytes.
     Raises ValueError naming file and line if the decode file cannot be scored.
     """
     utterances = errors.read_decode_file(decode_file)
@@ -43,7 +46,7 @@ def write_report(decode_file: Path, output: Path, *, details: dict[str, str]) ->
     texts = {
         "metrics.json": json.dumps(metrics, ensure_ascii=False, indent=1, allow_nan=False) + "\n",
         "report.md": markdown_report(metrics),
-        "report.html": html_report(metrics, utterances),
+        "report.html": html_report(metrics, utterances, training or {}),
         "alignments.txt": alignments(utterances),
         **pictures(metrics),
     }

@@ -64,7 +64,7 @@ def compute_metrics(rows: Sequence[Mapping[str, Any]], title: str, details: Mapp
     return {
         "title": title, "details": dict(details), "into": rows[0]["into"], "utterances": len(rows),
         "real_time_factor": computing / audio if audio else None,
-        "signatures": {name: str(_metric(name, rows)[0].get_signature()) for name in METRICS},
+        "signatures": {name: _signature(name, rows) for name in METRICS},
         "languages": languages, "macro": {name: _macro(languages, name) for name in METRICS},
     }  # fmt: skip
 
@@ -72,17 +72,24 @@ def compute_metrics(rows: Sequence[Mapping[str, Any]], title: str, details: Mapp
 def _scores(group: Sequence[Mapping[str, Any]]) -> Metrics:
     scores: Metrics = {"utterances": len(group)}
     for name in METRICS:
-        _, score = _metric(name, group)
+        score = _score(name, group)
         interval = getattr(score, "_ci", None)
         scores[name] = {"score": score.score, "half_interval": None if interval is None or interval < 0 else interval}
     return scores
 
 
-def _metric(name: str, group: Sequence[Mapping[str, Any]]) -> tuple[Any, Any]:
-    """The metric, which then knows its signature, and the score with a bootstrap interval over sentences."""
+def _score(name: str, group: Sequence[Mapping[str, Any]]) -> Any:
+    """The score with a bootstrap interval over sentences."""
     references = [[row["reference"] for row in group]]
     metric = METRICS[name](references=references, **_options(name, group[0]["into"]))
-    return metric, metric.corpus_score([row["hypothesis"] for row in group], None, n_bootstrap=RESAMPLES)
+    return metric.corpus_score([row["hypothesis"] for row in group], None, n_bootstrap=RESAMPLES)
+
+
+def _signature(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
+    """What sacreBLEU says of how the scores of the languages came about."""
+    metric = METRICS[name](**_options(name, rows[0]["into"]))
+    metric.corpus_score([rows[0]["hypothesis"]], [[rows[0]["reference"]]], n_bootstrap=RESAMPLES)
+    return str(metric.get_signature())
 
 
 def _options(name: str, into: str) -> dict[str, Any]:
@@ -128,10 +135,11 @@ def main_table(metrics: Metrics) -> str:
 
 
 def averages(metrics: Metrics) -> str:
-    """One line of what matters."""
+    """What matters, and how it was computed."""
     macro = metrics["macro"]
     mean = ", ".join(f"{title} {macro[name]['score']:.2f}" for name, title in (("bleu", "BLEU"), ("chrf", "chrF")))
-    return f"mean {mean}, real-time factor {metrics['real_time_factor']:.4f}"
+    signatures = " and ".join(metrics["signatures"].values())
+    return f"mean {mean}, real-time factor {metrics['real_time_factor']:.4f} (sacreBLEU {signatures})"
 
 
 def _cell(score: Metrics) -> str:

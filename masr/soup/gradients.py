@@ -26,7 +26,8 @@ class Cotangents:
 
         Heads may share what another loss, unless this is the ``last``, needs.
         """
-        loss.backward(retain_graph=not last)
+        if loss.requires_grad:  # not where head and encoder are frozen
+            loss.backward(retain_graph=not last)
         self.gradients[kind] = [torch.zeros_like(copy) if copy.grad is None else copy.grad for copy in self.copies]
         for copy in self.copies:
             copy.grad = None

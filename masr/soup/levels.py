@@ -59,7 +59,10 @@ class Soup:
         if twice := sorted({name for name in named if named.count(name) > 1}):
             raise ValueError(f"train.soup.levels: {', '.join(twice)} in more than one level")
         if idle := [name for name in objectives if name not in named]:
-            raise ValueError(f"train.soup.levels: no level has {', '.join(idle)}")
+            raise ValueError(
+                f"train.soup.levels: no level has {', '.join(idle)}; what shall not count for now belongs to a last "
+                "level with penalty: {start: 0.0}"
+            )
 
     def factors(self, epoch: float) -> list[float]:
         """What each level counts: the product of the penalties down to it; the top level counts 1."""

@@ -41,12 +41,11 @@ def _weights(rows: Rows) -> Figure:
 
 def _objectives(conflicts: Conflicts) -> Figure:
     """Cosine of every pair of objectives over all layers."""
-    total, names = conflicts.sums.sum(0).numpy(), conflicts.objectives
-    norms = np.sqrt(np.clip(np.diag(total), 1e-300, None))
+    names = conflicts.objectives
     size = 2 + 0.3 * len(names)
     figure = Figure(figsize=(size, size), layout="constrained")
     axes = figure.add_subplot()
-    _map(axes, total / norms[:, None] / norms, names, names)
+    _map(axes, conflicts.overall().numpy(), names, names)
     axes.tick_params(axis="x", labelrotation=90)
     return figure
 

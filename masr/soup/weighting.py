@@ -60,6 +60,8 @@ def torchjd_weights(name: str, gramian: Tensor) -> Tensor:
         raise ValueError(f"train.soup: weights={name}: {error}; or pip install masr[soup]") from error
     except (TypeError, ValueError) as error:
         raise ValueError(f"train.soup: weights={name}: {error}; write e.g. CAGrad(c=0.4)") from error
+    if weights.min() < -1e-6:
+        raise ValueError(f"train.soup: weights={name}: gives negative weights, against an objective")
     return weights / weights.sum().clamp(min=1e-12)
 
 

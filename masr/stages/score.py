@@ -30,8 +30,12 @@ def run(config: Config, force: bool = False) -> None:
     output = StageOutput("score", folder / "score", inputs)
     if output.begin(force):
         for file in files:
-            write = write_translation_report if _translates(file) else write_report
-            write(file, output.folder / file.parent.name / file.stem, details=_details(folder, config))
+            target, details = output.folder / file.parent.name / file.stem, _details(folder, config)
+            if _translates(file):
+                write_translation_report(file, target, details=details)
+            else:
+                pictures = {path.stem: path.read_text("utf-8") for path in sorted(folder.glob("soup/*.svg"))}
+                write_report(file, target, details=details, training=pictures)
         output.seal()
     _summary(output.folder, files)
 
@@ -43,7 +47,7 @@ def _summary(folder: Path, files: list[Path]) -> None:
     for file, metrics in results:
         averages = translation.averages(metrics) if _translates(file) else _averages(metrics)
         say(f"score: {file.stem}: {file.parent.name}: {averages}")
-    say(f"score: reports in {folder}/<method>/<split>/report.html")
+    say(f"score: reports in {folder}/<method>/<split>/report.{'md' if _translates(files[0]) else 'html'}")
 
 
 def _translates(file: Path) -> bool:

@@ -40,6 +40,14 @@ class WhisperTokenizer(Tokenizer):
         """Whisper's code of a language."""
         return self.codes.get(language) or OTHER_CODES.get(language, language.split("-")[0])
 
+    @property
+    def owners(self) -> list[int]:
+        """For each language the number of the one whose token it has: its own, or the first of those that share it."""
+        named = [self.code_of(language) for language in self.languages]
+        numbers = {code: number for number, code in reversed(list(enumerate(named)))}
+        own = {self.code_of(code): n for n, code in enumerate(self.languages) if code not in self.codes}
+        return [(numbers | own)[code] for code in named]
+
     def sharing(self) -> dict[str, list[str]]:
         """Languages that have one token and so cannot be told apart, by Whisper's code of it."""
         users: dict[str, list[str]] = {}
@@ -110,9 +118,14 @@ class WhisperTokenizer(Tokenizer):
         try:
             description = json.loads((folder / "languages.json").read_text())
             backend = tokenizers.Tokenizer.from_file(str(folder / FILE))
+            found = cls(description["languages"], description["codes"], backend)
         except Exception as error:  # tokenizers raises nothing more special
             raise ValueError(f"{folder}: damaged vocabulary: {error}") from error
-        return cls(description["languages"], description["codes"], backend)
+        if (version := description["normalization"]) != VERSION:
+            raise ValueError(f"{folder}: made with text normalisation version {version}, this is {VERSION}")
+        if found.hash() != description["hash"]:
+            raise ValueError(f"{folder}: damaged vocabulary: its hash is {found.hash()}, not {description['hash']}")
+        return found
 
     @classmethod
     def of_pretrained(cls, name: str, languages: list[str], codes: dict[str, str]) -> "WhisperTokenizer":

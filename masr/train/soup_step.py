@@ -47,6 +47,9 @@ class SoupStep:
         self.objectives = [name for level in soup.levels for name in level.objectives]
         self.conflicts = Conflicts(list(self.layers), self.objectives)
         self.inner_weights = model.objective_weights()
+        moved = [name for level in soup.levels if level.kind == "modo" and level.changes for name in level.objectives]
+        self.heard_at_least = self.samples if any(name in SELF_SUPERVISED for name in moved) else 1
+        """Recordings without text that an update needs, for its samples to have one each."""
         if any(level.changes for level in soup.levels) and not self.layers:
             raise ValueError("train.frozen: nothing that objectives share is left to learn, so they need no weights")
 
@@ -55,28 +58,32 @@ class SoupStep:
         """Independent samples that an update is made of."""
         return 2 if any(level.kind == "modo" and level.changes for level in self.soup.levels) else 1
 
-    def backward(self, update: Update, epoch: float, number: int, meter: Meter | None) -> bool:
-        """Adds the gradients of an update, over all processes; False if a loss was not finite."""
+    def backward(self, update: Update, epoch: float, number: int | None, meter: Meter | None) -> bool:
+        """Adds the gradients of an update, over all processes; False if a loss was not finite.
+
+        In the update ``number`` None everything is due that ever can be.
+        """
         options, levels, self.epoch = self.soup.options, self.soup.levels, epoch
         complete = self._is_complete(update)  # what is not there has no gradient to be compared
-        due = number >= options.warmup and number % options.every == 0 and complete
-        detecting = epoch < options.detect_epochs and number % options.detect_every == 0 and complete
+        due = complete and (number is None or (number >= options.warmup and number % options.every == 0))
+        now = number is None or number % options.detect_every == 0
+        detecting = complete and now and epoch < options.detect_epochs
         self.coefficients, self.factors = self.soup.coefficients(epoch), self.soup.factors(epoch)
         self.modo = [n for n, level in enumerate(levels) if due and level.changes and level.kind == "modo"]
         solved = [level for level in levels if due and level.changes and level.kind != "modo"]
         each = self.objectives if detecting else [name for level in solved for name in level.objectives]
-        self.parameters = self._deciding(epoch, everything=detecting)
-        self.gradients = {name: self._zeros() for name in each}
+        self.parameters = [parameter for name in self.selected(epoch) for parameter in self.layers[name]]
+        self.gradients = {name: _zeros(self._everywhere()) for name in each}
         self.products = {n: torch.zeros(len(levels[n].objectives), device=self.accelerator.device) for n in self.modo}
         finite = self._pass_through(update, meter)
         _sum_over_processes([*self.products.values(), *(g for found in self.gradients.values() for g in found)])
-        _sum_over_processes(p.grad for p in self.model.parameters() if p.grad is not None)
+        _sum_gradients(self.model.parameters())
         self._move(solved, detecting)
         return finite
 
     def _is_complete(self, update: Update) -> bool:
         """Whether all objectives are in an update."""
-        heard = Counts(0, update.unlabelled_utterances)
+        heard = Counts(0, update.unlabelled_utterances // self.heard_at_least)
         for name in self.inner_weights:
             task = TASKS[name]
             codes = [objective.partition("/")[2] for objective in self.objectives if objective.split("/")[0] == task]
@@ -93,7 +100,7 @@ class SoupStep:
             first, then = [*first, *then], []
         self.derived = self._derived()
         levels = {n for n, factor in enumerate(self.factors) if factor and self._is_in(n, first)} | {*self.modo}
-        self.directions = {n: self._zeros() for n in levels - {self.derived}} if self.modo else {}
+        self.directions = {n: _zeros(self.parameters) for n in levels - {self.derived}} if self.modo else {}
         finite = [self._batch(batch, update, meter, gives_directions=True) for batch in first]
         self._derive()
         rest = [*then, *(batch for sample in others for batch in [*update.samples[sample], *heard[sample]])]
@@ -136,9 +143,10 @@ class SoupStep:
             finite &= bool(torch.isfinite(loss))
             cotangents.add(task, self._scaled(loss), last=number == len(tasks))
         for name, gradients in self.gradients.items():
-            self._add_gradient(gradients, cotangents, batch, {name: 1.0})
+            self._add_gradient(gradients, self._everywhere(), cotangents, batch, {name: 1.0})
         for number, direction in self.directions.items() if gives_directions else ():
-            self._add_gradient(direction, cotangents, batch, self.soup.levels[number].by_name(self.epoch))
+            weights = self.soup.levels[number].by_name(self.epoch)
+            self._add_gradient(direction, self.parameters, cotangents, batch, weights)
         cotangents.backward(self._rows(cotangents, batch, self.coefficients))
         if not gives_directions:
             here = None if self.accelerator.mixed_precision != "no" else [t.detach() for t in _tensors(encoded)]
@@ -147,16 +155,17 @@ class SoupStep:
             meter.add(by_language(losses, batch.languages), batch)
         return finite
 
-    def _zeros(self) -> list[Tensor]:
-        return [torch.zeros_like(parameter) for parameter in self.parameters]
+    def _everywhere(self) -> list[nn.Parameter]:
+        return [parameter for layer in self.layers.values() for parameter in layer]
 
     def _add_gradient(
-        self, sums: list[Tensor], cotangents: Cotangents, batch: Batch, weights: dict[str, float]
-    ) -> None:
-        """Adds the gradient of weighted objectives with respect to what decides on weights."""
+        self, sums: list[Tensor], parameters: Sequence[nn.Parameter], cotangents: Cotangents, batch: Batch,
+        weights: dict[str, float],
+    ) -> None:  # fmt: skip
+        """Adds the gradient of weighted objectives with respect to some parameters."""
         rows = self._rows(cotangents, batch, weights)
         if any(bool(values.any()) for values in rows.values()):
-            torch._foreach_add_(sums, cotangents.gradient(rows, self.parameters))
+            torch._foreach_add_(sums, cotangents.gradient(rows, parameters))
 
     def _tasks(self, losses: dict[str, Tensor], batch: Batch, update: Update) -> dict[str, Tensor]:
         """By task, the sum over utterances of losses, each divided by what is counted in its language."""
@@ -213,13 +222,8 @@ class SoupStep:
                 found = sum(products[task] @ values.to(products[task].dtype) for task, values in each.items())
                 self.products[number][place] += found / scale**2
 
-    def _deciding(self, epoch: float, everything: bool) -> list[nn.Parameter]:
-        """Parameters whose gradients decide on weights: those of conflicting layers once these are known."""
-        names = list(self.layers) if everything else self.selected(epoch)
-        return [parameter for name in names for parameter in self.layers[name]]
-
     def selected(self, epoch: float) -> list[str]:
-        """Layers whose gradients decide on weights."""
+        """Layers whose gradients decide on weights: the conflicting ones, once these are known."""
         options = self.soup.options
         if not options.detect_epochs or epoch < options.detect_epochs or not self.conflicts.measured:
             return list(self.layers)
@@ -233,45 +237,46 @@ class SoupStep:
                 self.soup.step(level, products.cpu() * level.scales(self.epoch) * self.samples**2)
         for level in solved:
             self._solve(level)
-        if detecting and torch.isfinite(gramians := self._gramians()).all():
+        if detecting and torch.isfinite(gramians := self._gramians(self.objectives, self.layers)).all():
             self.conflicts.add(gramians)
         self.directions, self.gradients = {}, {}
 
     def _solve(self, level: Level) -> None:
         """Finds the weights of a level by the gradients of this update, which then follows them."""
-        stacked = torch.stack([_flat(self.gradients[name]) for name in level.objectives])
-        scaled = stacked * level.scales(self.epoch).to(stacked)[:, None] / self._loss_scale()
-        if not torch.isfinite(gramian := scaled @ scaled.T).all():
+        scales = level.scales(self.epoch)
+        gramian = self._gramians(level.objectives, self.selected(self.epoch)).sum(0) * scales * scales[:, None]
+        if not torch.isfinite(gramian).all():
             return
         self.soup.solve(level, gramian)
-        weights = level.weights.to(stacked.device)
+        weights = level.weights.to(self.accelerator.device)
         if dist.is_initialized():
             dist.broadcast(weights, 0)  # some aggregators draw
             level.weights = weights.cpu()
         after = self.soup.coefficients(self.epoch)
-        change = torch.tensor([after[name] - self.coefficients[name] for name in level.objectives]).to(stacked)
-        sizes = [parameter.numel() for parameter in self.parameters]
-        for parameter, part in zip(self.parameters, (change @ stacked).split(sizes), strict=True):
-            if parameter.grad is not None:
-                parameter.grad += part.view_as(parameter)
+        for name in level.objectives:
+            for parameter, gradient in zip(self._everywhere(), self.gradients[name], strict=True):
+                if parameter.grad is not None:
+                    parameter.grad.add_(gradient, alpha=after[name] - self.coefficients[name])
 
-    def _gramians(self) -> Tensor:
-        """(L, M, M) inner products of the objectives' gradients in every layer."""
-        sizes = [len(parameters) for parameters in self.layers.values()]
-        starts = [sum(sizes[:number]) for number in range(len(sizes))]
+    def _gramians(self, objectives: Sequence[str], layers: Iterable[str]) -> Tensor:
+        """(L, M, M) inner products of the gradients of some objectives in some layers."""
+        places = {parameter: place for place, parameter in enumerate(self._everywhere())}
         found = []
-        for start, size in zip(starts, sizes, strict=True):
-            stacked = torch.stack([_flat(self.gradients[name][start : start + size]) for name in self.objectives])
+        for layer in layers:
+            numbers = [places[parameter] for parameter in self.layers[layer]]
+            stacked = torch.stack([_flat([self.gradients[name][n] for n in numbers]) for name in objectives])
             stacked = stacked / self._loss_scale()
             found.append((stacked @ stacked.T).cpu())
         return torch.stack(found)
 
     def describe(self, epoch: float) -> dict[str, float]:
-        """What a log shows: weights of objectives, factors of levels, conflicts of layers."""
+        """What a log shows: weights of objectives, factors of levels, and while they are measured, conflicts."""
         weights = {f"weight/{name}": w for level in self.soup.levels for name, w in level.by_name(epoch).items()}
         factors = {f"penalty/{number}": factor for number, factor in enumerate(self.soup.factors(epoch), 1)}
-        scores = self.conflicts.scores() if self.conflicts.measured else {}
-        return weights | factors | {f"conflict/{layer}": score for layer, score in scores.items()}
+        if not self.conflicts.measured or epoch >= self.soup.options.detect_epochs:
+            return weights | factors
+        layers = {f"conflict/{layer}": score for layer, score in self.conflicts.scores().items()}
+        return weights | factors | layers | {f"cosine/{pair}": mean for pair, mean in self.conflicts.by_task().items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"soup": self.soup.state_dict(), "conflicts": self.conflicts.state_dict()}
@@ -298,6 +303,21 @@ def _layers(encoder: nn.Module) -> dict[str, list[nn.Parameter]]:
 
 def _flat(tensors: Sequence[Tensor]) -> Tensor:
     return torch.cat([tensor.flatten() for tensor in tensors])
+
+
+def _zeros(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
+    return [torch.zeros_like(parameter) for parameter in parameters]
+
+
+def _sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Over all processes, some of which may not have used what others have."""
+    learning = [parameter for parameter in parameters if parameter.requires_grad]
+    if dist.is_initialized() and dist.get_world_size() > 1 and learning:
+        used = torch.tensor([p.grad is not None for p in learning], dtype=torch.uint8, device=learning[0].device)
+        dist.all_reduce(used, dist.ReduceOp.MAX)
+        for parameter in (parameter for parameter, here in zip(learning, used.tolist(), strict=True) if here):
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+    _sum_over_processes(parameter.grad for parameter in learning if parameter.grad is not None)
 
 
 def _sum_over_processes(tensors: Iterable[Tensor]) -> None:

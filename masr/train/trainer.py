@@ -168,8 +168,8 @@ class Trainer:
     def _backward(self, update: Update, measure: bool = True) -> bool:
         """Accumulates the gradients of this process's micro-batches; False if a loss was not finite."""
         if self.soup is not None:
-            meter = self.meter if measure else None
-            return self.soup.backward(update, self._epochs(), self.progress["update"], meter)
+            number, meter = (self.progress["update"], self.meter) if measure else (None, None)
+            return self.soup.backward(update, self._epochs(), number, meter)
         finite = True
         for number, batch in enumerate(update.micro_batches, 1):
             batch = batch.to(self.accelerator.device)

@@ -61,6 +61,14 @@ def test_only_the_student_learns_and_the_base_is_there_once(taught, speech):
     assert not any("teacher" in name for name in taught.state_dict())
 
 
+def test_in_half_of_the_precision(taught, speech):
+    batch = batch_of(taught, speech, [0, 1])
+    expected = taught.losses(taught.encode_views(batch)[0], batch)["distillation"]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = taught.losses(taught.encode_views(batch)[0], batch)["distillation"]
+    assert found.dtype == torch.float32 and torch.allclose(found, expected, rtol=0.1)
+
+
 def test_the_share_of_the_teacher(taught):
     assert taught.objective_weights() == {"attention": 0.5, "distillation": 0.5, "lid": 0.5}
 

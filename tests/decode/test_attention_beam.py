@@ -44,6 +44,22 @@ def exhaustive(
     return scores
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_ranked_by_the_score_of_a_token(seed):
+    decoder, (frames, ctc) = make_decoder(seed), make_input(seed)
+    scores = {tokens: score / (len(tokens) + 1) for tokens, score in exhaustive(decoder, frames, ctc, 0.0, 0.0).items()}
+    ranked = sorted(scores, key=scores.__getitem__, reverse=True)
+    (found,) = attention_beam(
+        decoder, frames, torch.tensor([FRAMES]), beam=400, n_best=5, sos_eos=SOS_EOS, per_token=True
+    )
+    assert [tuple(hypothesis.tokens) for hypothesis in found] == ranked[:5]
+    assert [hypothesis.score for hypothesis in found] == pytest.approx([scores[t] for t in ranked[:5]], abs=1e-6)
+    (narrow,) = attention_beam(
+        decoder, frames, torch.tensor([FRAMES]), beam=2, n_best=5, sos_eos=SOS_EOS, per_token=True
+    )
+    assert 2 <= len(narrow) <= 3 and all(h.score == pytest.approx(scores[tuple(h.tokens)], abs=1e-6) for h in narrow)
+
+
 @pytest.mark.parametrize("weight,bonus", [(0.0, 0.0), (0.3, 0.0), (0.5, -0.2), (0.3, 0.5), (1.0, 0.0)])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_huge_beam_is_an_exhaustive_search(seed, weight, bonus):

@@ -6,14 +6,16 @@ from masr.soup.conflict import Conflicts
 
 
 def conflicts() -> Conflicts:
-    """Three objectives: in layer a two agree and one is against both, in b all agree, in c one has no gradient."""
+    """Three objectives: in layer a two agree and one is against both, in b all agree, in c one has no gradient; in d
+    one pair disagrees less than the others agree."""
     gradients = {
         "a": [[1.0, 0], [1, 0.1], [-1, 0]], "b": [[1.0, 0], [1, 1], [1, 0.5]], "c": [[1.0, 0], [0, 0], [-0.1, 1]],
+        "d": [[1.0, 0], [1, 1], [-0.1, 1]],
     }  # fmt: skip
     found = Conflicts(list(gradients), ["x", "y", "z"])
     stacked = torch.tensor(list(gradients.values()))
-    for _ in range(3):
-        found.add(stacked @ stacked.transpose(1, 2))
+    for size in (1.0, 100.0, 0.01):  # every measurement counts alike
+        found.add(size * stacked @ stacked.transpose(1, 2))
     return found
 
 
@@ -27,14 +29,22 @@ def test_scores_are_mean_cosines_of_all_pairs():
 
 def test_layers_in_conflict():
     assert conflicts().conflicting() == ["a", "c"]
-    assert conflicts().conflicting("any") == ["a", "c"]
-    agreeing = conflicts()
-    agreeing.sums = agreeing.sums[1:2]
-    agreeing.layers = ["b"]
+    assert conflicts().conflicting("any") == ["a", "c", "d"]
+    agreeing = Conflicts(["b"], ["x", "y", "z"])
+    agreeing.add(torch.ones(1, 3, 3))
     assert agreeing.conflicting() == ["b"], "all, where there is none"
 
 
+def test_a_measurement_against_the_others_does_not_drown_them():
+    found = Conflicts(["a"], ["asr/cs", "st/cs"])
+    for size, product in ((1.0, 0.5), (1.0, 0.5), (1e4, -0.4)):
+        found.add(size * torch.tensor([[[1.0, product], [product, 1.0]]]))
+    assert abs(found.scores()["a"] - 0.2) < 1e-6 and found.conflicting("any") == ["a"]
+    assert found.by_task() == {"asr-st": found.scores()["a"]}
+    assert torch.equal(found.overall(), found.cosines()[0])
+
+
 def test_measurements_are_state():
-    first, second = conflicts(), Conflicts(["a", "b", "c"], ["x", "y", "z"])
+    first, second = conflicts(), Conflicts(["a", "b", "c", "d"], ["x", "y", "z"])
     second.load_state_dict(first.state_dict())
     assert second.scores() == first.scores() and second.measured == 3

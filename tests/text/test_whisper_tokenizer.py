@@ -42,6 +42,14 @@ def test_files_come_back(tokenizer, tmp_path):
     loaded = Tokenizer.load(tmp_path)
     assert isinstance(loaded, WhisperTokenizer) and loaded.hash() == tokenizer.hash()
     assert (loaded.languages, loaded.language_tokens) == (tokenizer.languages, tokenizer.language_tokens)
+    written = (tmp_path / "languages.json").read_text()
+    (tmp_path / "languages.json").write_text(written.replace('"languages": ["el"', '"languages": ["ro"'))
+    with pytest.raises(ValueError, match="damaged vocabulary: its hash is"):
+        Tokenizer.load(tmp_path)
+    (tmp_path / "languages.json").write_text(written.replace('"normalization": "1"', '"normalization": "0"'))
+    with pytest.raises(ValueError, match="made with text normalisation version 0"):
+        Tokenizer.load(tmp_path)
+    (tmp_path / "languages.json").write_text(written)
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ValueError, match="damaged vocabulary"):
         Tokenizer.load(tmp_path)
@@ -56,3 +64,5 @@ def test_languages_of_one_token_are_named(tmp_path):
     folder = write_tiny_whisper(tmp_path)
     shared = WhisperTokenizer.of_pretrained(str(folder), ["ast", "el", "es", "ro"], {"ast": "es"})
     assert shared.sharing() == {"es": ["ast", "es"]} and len(set(shared.language_tokens)) == 3
+    assert shared.owners == [2, 1, 2, 3], "Spanish has its own token"
+    assert WhisperTokenizer.of_pretrained(str(folder), ["ast", "gl"], {"ast": "es", "gl": "es"}).owners == [0, 0]

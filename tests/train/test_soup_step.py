@@ -85,12 +85,11 @@ def test_the_encoder_gets_the_weighted_sum_and_heads_their_own_losses(config):
 
 
 def test_equal_weights_are_plain_training(config):
-    """Of the encoder, but for a factor, when every language has the same number of tokens: as one utterance each."""
+    """Of the encoder, but for a factor, if every language counts as many tokens: a soup divides each language's loss by
+    its own, plain training by those of all."""
     soup = trainer_of(config(UNIFORM, "model.translation.weight=0.0", "vocab.translation.into=null"))
     update = soup._loader().dataset[0]
     soup.model.train()
-    soup._backward(update)
-    found = gradients(soup.recognizer)
     plain = trainer_of(config("model.translation.weight=0.0", "vocab.translation.into=null"))
     same = {code: sum(update.counts.values(), type(next(iter(update.counts.values())))()) for code in update.counts}
     plain.recognizer.load_state_dict(soup.recognizer.state_dict())
@@ -100,7 +99,6 @@ def test_equal_weights_are_plain_training(config):
     for (name, p), (_, q) in zip(plain.recognizer.named_parameters(), soup.recognizer.named_parameters(), strict=True):
         factor = 3 if name.startswith("encoder.") else 1
         assert torch.allclose(p.grad, factor * q.grad, atol=1e-5, rtol=1e-4), name
-    assert found
 
 
 def test_products_are_those_of_gradients(config):
@@ -219,7 +217,8 @@ def test_conflicts_choose_the_layers_that_decide(config):
         trainer._backward(trainer._loader().dataset[0])
     step = trainer.soup
     assert step.conflicts.measured == 2 and list(step.layers) == ["subsampling", "block 1", "block 2"]
-    step.conflicts.sums[1] *= 2 * torch.eye(6) - 1
+    assert {"conflict/block 1", "cosine/asr-st", "cosine/st-st"} <= step.describe(0).keys()
+    step.conflicts.sums[1] = 4 * torch.eye(6) - 2
     assert step.selected(0) == list(step.layers)
     step.conflicts.sums[[0, 2]] = step.conflicts.sums[[0, 2]].abs()
     assert step.selected(1) == ["block 1"]
@@ -227,7 +226,60 @@ def test_conflicts_choose_the_layers_that_decide(config):
     assert trainer._backward(trainer._loader().dataset[0])
     assert step.conflicts.measured == 2
     assert step.parameters == step.layers["block 1"], "only they decide"
-    assert {"weight/asr/el", "penalty/2", "conflict/block 1"} <= step.describe(1).keys()
+    assert {"weight/asr/el", "penalty/2"} <= step.describe(1).keys()
+    assert "conflict/block 1" not in step.describe(1), "it is no longer measured"
+
+
+@pytest.mark.parametrize("kind", ["mgda", "modo"])
+def test_all_layers_follow_the_weights_on_which_some_decide(config, kind):
+    levels = f"train.soup.levels=[{{objectives: ['*'], weights: {kind}}}]"
+    trainer = trainer_of(config(levels, "train.soup.detect_epochs=1", "train.soup.every=1"))
+    step, update = trainer.soup, trainer._loader().dataset[0]
+    step.conflicts.add(torch.stack([2 * torch.eye(6) - sign for sign in (-1, 1, -1)]))
+    trainer.progress["epoch"] = 1
+    assert step.selected(1) == ["block 1"]
+    before = step.soup.coefficients(1)
+    trainer.model.train()
+    trainer._backward(update)
+    after = step.soup.coefficients(1)
+    assert after != before
+    weights = after if kind == "mgda" else before  # MoDo's step is for the next update
+    expected = [sum(weights[name] * g for name, g in zip(weights, each, strict=True)) for each in zip(
+        *(objective_gradients(trainer, update, name) for name in weights), strict=True
+    )]  # fmt: skip
+    for (name, parameter), gradient in zip(trainer.recognizer.named_parameters(), expected, strict=True):
+        if name.startswith("encoder."):
+            assert torch.allclose(parameter.grad, gradient, atol=1e-4, rtol=1e-3), name
+
+
+def test_selecting_all_layers_is_selecting_none(config):
+    products = []
+    for detect in ("0", "1"):
+        trainer = trainer_of(config(MULTILEVEL, f"train.soup.detect_epochs={detect}", "train.soup.every=1"))
+        if detect == "1":
+            trainer.soup.conflicts.add(2 * torch.eye(6).expand(3, 6, 6) - 1)
+        trainer.progress["epoch"] = 1
+        update = trainer.plan.updates(0) and trainer._loader().dataset[0]
+        trainer.model.train()
+        torch.manual_seed(0)
+        trainer._backward(update)
+        products.append(trainer.soup.soup.coefficients(1))
+    assert products[0] == products[1] and len(set(products[0].values())) > 2
+
+
+def test_what_is_frozen_from_end_to_end_is_left_out(config):
+    trainer = trainer_of(config(UNIFORM, "train.frozen=[encoder,ctc]"))
+    assert trainer._backward(trainer._loader().dataset[0])
+    assert {name.split(".")[0] for name in gradients(trainer.recognizer)} == {"translator"}
+
+
+def test_memory_is_checked_with_all_that_is_due_later(config, monkeypatch):
+    trainer = trainer_of(config(MULTILEVEL, "train.soup.warmup=100", "train.soup.every=3"))
+    moved, step = [], trainer.soup.soup.step
+    monkeypatch.setattr(trainer.soup.soup, "step", lambda *given: (moved.append(given), step(*given)))
+    before = trainer.soup.soup.coefficients(0)
+    trainer._check_memory()
+    assert moved and trainer.soup.soup.coefficients(0) == before
 
 
 def test_what_cannot_be(config):
@@ -287,6 +339,9 @@ def test_all_in_one_vector(config):
     assert trainer.soup.directions == {} and trainer.soup.products[0].abs().min() > 0, "all have products, cpc too"
     weights = trainer.soup.soup.coefficients(0)
     assert sum(weights.values()) == pytest.approx(1) and len(set(weights.values())) > 2 and "cpc" in weights
+    one = trainer._loader().dataset[0]._replace(unlabelled_utterances=1)  # half of the update hears none
+    trainer._backward(one)
+    assert trainer.soup.soup.coefficients(0) == weights
 
 
 def test_two_processes_and_micro_batches_are_as_one(config, prepared, workdir):
@@ -301,6 +356,11 @@ def test_two_processes_and_micro_batches_are_as_one(config, prepared, workdir):
     for name, tensor in load_file(workdir / "exp/two/averaged.safetensors").items():
         if not name.endswith("key.bias"):
             assert torch.allclose(tensor, expected[name], atol=3e-4), name
+    logs = [(workdir / f"exp/{name}/log.jsonl").read_text().splitlines() for name in ("alone", "two")]
+    for one, two in zip(*([json.loads(line) for line in log if '"weight/' in line] for log in logs), strict=True):
+        shown = [name for name in one if name.startswith(("weight/", "penalty/", "conflict/", "cosine/"))]
+        assert [two[name] for name in shown] == pytest.approx([one[name] for name in shown], rel=0.01, abs=1e-3)
+    assert any(abs(row - 1 / 3) > 0.01 for row in (one["weight/asr/el"], one["weight/st/es"]))
 
 
 def test_a_run_goes_on_exactly(config, workdir, monkeypatch):
