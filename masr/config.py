@@ -372,8 +372,8 @@ class Adapt(Section):
     prompts: SoftPrompts = SoftPrompts()
     lora: Lora = Lora()
     routing: Literal["hard", "soft", "arrow"] = "hard"
-    """Where the language is not given: what belongs to the most probable one, or to all as they are probable; or every
-    frame and token has the experts that it suits (Arrow, arXiv 2405.11157), whatever the language."""
+    """Where the language is not given: what belongs to the most probable one, or to all as they are probable. Or, given
+    or not, every frame and token has the experts that it suits (Arrow, arXiv 2405.11157), once they have learnt."""
     language_codes: bool = False
     """The vector of each language's token."""
     only: list[str] = []

@@ -16,7 +16,8 @@ from masr.text.languages import language_name
 
 
 def export_model(folder: Path, output: Path, method: str | None = None, languages: Sequence[str] | None = None) -> Path:
-    """Writes ``output`` from an experiment's folder; returns it. Recognition with it needs nothing else.
+    """Writes ``output`` from an experiment's folder; returns it. Recognition with it needs nothing else, but an adapted
+    Whisper its ``model.pretrained``.
 
     ``method`` is the search that it will recognise with; default: the experiment's first. ``languages`` are those whose
     adapters are kept, and that the exported model then knows; ValueError if it has none, or not these.
@@ -59,6 +60,8 @@ def export_whisper(folder: Path, output: Path, languages: Sequence[str] | None, 
 
 def _with_languages(model: Recognizer, languages: Sequence[str]) -> Recognizer:
     """A smaller model: of all that there is of each language, only the parts of these."""
+    if model.config.model.pretrained is not None:
+        raise ValueError("languages: an adapted Whisper keeps all of them; or --hugging-face with one language")
     if model.encoder.language_adapters is None:
         raise ValueError("languages: this model has no language adapters, so nothing of it belongs to one language")
     if not languages or (unknown := [code for code in languages if code not in model.languages]):
@@ -78,13 +81,21 @@ def _model_card(folder: Path, model: Recognizer, method: str) -> str:
     names = ", ".join(language_name(code) for code in model.languages)
     lines = [
         f"# {folder.name}", "",
-        f"A masr recogniser of {parameter_count(model) / 1e6:.2f} M parameters (float16 here) for {names}.", "",
-        "```", "masr transcribe THIS_FOLDER a.wav", "```", "",
+        f"A masr recogniser of {parameter_count(model) / 1e6:.2f} M parameters (float16 here) for {names}.",
+        *_base(model), "", "```", "masr transcribe THIS_FOLDER a.wav", "```", "",
     ]  # fmt: skip
     if len(model.languages) < len(model.tokenizer.languages):
         lines += [f"Part of {folder}, where training and error rates are; it lacks other languages' adapters.", ""]
         return "\n".join(lines)
     return "\n".join([*lines, *_training(folder), *_results(folder, method)]) + "\n"
+
+
+def _base(model: Recognizer) -> list[str]:
+    """What else it takes to run it."""
+    found = model.base_hash(model.learned(model.state_dict()))
+    if found is None:
+        return []
+    return [f"Here is what was adapted; the rest is the Whisper `{model.config.model.pretrained}` (hash {found})."]
 
 
 def _training(folder: Path) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from masr.models.whisper import WhisperRecognizer
+from masr.progress import say
 
 NAMES = {
     "attention_decoder.": "model.decoder.", "encoder.": "model.encoder.", ".positions.": ".embed_positions.",
@@ -33,6 +34,8 @@ def write_hugging_face(model: WhisperRecognizer, output: Path, language: str | N
     plain.load_state_dict({_their_name(name): tensor for name, tensor in merged.items()}, strict=False)
     plain.save_pretrained(output)
     model.save_processor(output)
+    if not model.encoder.full:
+        say("export: this Whisper has learnt to hear clips as long as they are; others fill them up to 30 s")
     return output
 
 
@@ -44,8 +47,12 @@ def _merged(model: WhisperRecognizer, language: str | None) -> dict[str, Tensor]
             part.experts.merge_into_weights(language)
     vectors: Any = model.attention_decoder.language_vectors
     if vectors is not None:
-        tokens = model.attention_decoder.language_tokens
-        model.attention_decoder.embedding.weight.data[tokens] = vectors().data
+        own = dict(zip(model.languages, model.attention_decoder.language_tokens.tolist(), strict=True))
+        chosen = model.languages if language is None else [language]
+        if len({own[code] for code in chosen}) < len(chosen):
+            raise ValueError(f"several languages have one token: name one of {', '.join(model.languages)}")
+        for code in chosen:
+            model.attention_decoder.embedding.weight.data[own[code]] = vectors.own[code].data
     model.attention_decoder.language_vectors = None
     return {name: tensor for name, tensor in model.state_dict().items() if not name.startswith("feature_")}
 

@@ -40,6 +40,8 @@ class Recognizer(nn.Module):
     feature_deviation: Tensor
 
     teacher: Teacher | None = None
+    pretrained_names: frozenset[str] = frozenset()
+    """Parameters that a pretrained model brings."""
     encoder: Encoder
     ctc: CTCHead
     attention_decoder: AttentionDecoder | None
@@ -268,6 +270,10 @@ class Recognizer(nn.Module):
 
     def base_hash(self, weights: dict[str, Tensor]) -> str | None:
         """Stands for what ``weights`` do not hold, if they do not hold all."""
+        return None
+
+    def hash_of_base(self) -> str | None:
+        """Stands for the weights of a pretrained model, where there is one."""
         return None
 
     def save_description(self, folder: Path) -> None:

@@ -57,7 +57,7 @@ class WhisperRecognizer(Recognizer):
         self.attention_decoder = WhisperDecoder(pretrained.model.decoder, self.tokenizer, never, first)
         self.attention_decoder.label_smoothing = config.model.attention_decoder.label_smoothing
         self._add_adaptation()
-        self._base = {name for name, _ in self.named_parameters() if not ADDED.search(name)}
+        self.pretrained_names = frozenset(name for name, _ in self.named_parameters() if not ADDED.search(name))
         self._check_languages()
 
     def _add_adaptation(self) -> None:
@@ -263,18 +263,19 @@ class WhisperRecognizer(Recognizer):
 
     def learned(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         """What of ``weights`` has to be kept: all of Whisper if any of it learns, else what came to it."""
-        if any(p.requires_grad for name, p in self.named_parameters() if name in self._base):
+        if any(p.requires_grad for name, p in self.named_parameters() if name in self.pretrained_names):
             return weights
-        return {name: tensor for name, tensor in weights.items() if name not in self._base}
+        return {name: tensor for name, tensor in weights.items() if name not in self.pretrained_names}
 
     def base_hash(self, weights: dict[str, Tensor]) -> str | None:
         """Stands for the weights of Whisper, if ``weights`` do not hold them."""
-        return None if self._base & weights.keys() else self.hash_of_base()
+        return None if self.pretrained_names & weights.keys() else self.hash_of_base()
 
     def hash_of_base(self) -> str:
         """Stands for the weights of Whisper."""
         digest = hashlib.sha256()
-        plain = {name.replace(".base_layer", ""): p for name, p in self.named_parameters() if name in self._base}
+        kept = [(name, p) for name, p in self.named_parameters() if name in self.pretrained_names]
+        plain = {name.replace(".base_layer", ""): p for name, p in kept}
         for name, tensor in sorted(plain.items()):
             digest.update(name.encode() + tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
@@ -282,8 +283,8 @@ class WhisperRecognizer(Recognizer):
     def load_learned(self, weights: dict[str, Tensor]) -> None:
         """What `learned` gave; RuntimeError when it is of another model."""
         missing, unexpected = self.load_state_dict(weights, strict=False)
-        kept = bool(self._base & weights.keys())
-        if unexpected or (lacking := [name for name in missing if kept or name not in self._base]):
+        kept = bool(self.pretrained_names & weights.keys())
+        if unexpected or (lacking := [name for name in missing if kept or name not in self.pretrained_names]):
             raise RuntimeError(f"missing: {', '.join(lacking[:5])}; too much: {', '.join(unexpected[:5])}")
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from masr.config import Lora
 from masr.config_files import ConfigError, load_config
 from masr.models.recognizer import WEIGHTS, load_model, save_model
 from masr.models.whisper import WhisperRecognizer, pretrained_whisper
@@ -20,15 +21,22 @@ def expand(folder: Path, language: str, near: str | None = None, overrides: list
     model = _whisper(folder)
     if language in model.languages:
         raise ConfigError(f"{folder} knows {language} already; it knows {', '.join(model.languages)}")
-    config, tokenizer = model.config, model.tokenizer
+    config, tokenizer, lora = model.config, model.tokenizer, model.config.model.adapt.lora
+    if not model.by_language or lora.fused:
+        what = "its experts are fused" if lora.fused else "nothing of it is one language's own"
+        raise ConfigError(f"{folder}: {what}, so another language would change all others; train it anew with that one")
+    if near is not None and near not in model.languages:
+        raise ConfigError(f"near: {near} is not one of {', '.join(model.languages)}")
+    code = tokenizer.code_of(language)
+    if (unknown := tokenizer.backend.token_to_id(f"<|{code}|>") is None) and near is None:
+        raise ConfigError(f"Whisper has no language token for {language}: name a language (near) whose token it takes")
     given = [
         f"name={config.name}-{language}", f"data_dir={config.data_dir}-{language}", f"train.init_from={folder}",
-        f"corpus.languages=[{','.join([*model.languages, language])}]", f"model.adapt.only=[{language}]",
-        f"model.adapt.near={{{language}: {near}}}" if near else "model.adapt.near={}",
+        f"corpus.languages={json.dumps([*model.languages, language])}", f"model.adapt.only={json.dumps([language])}",
+        f"model.adapt.near={json.dumps({language: near} if near else {})}",
     ]  # fmt: skip
-    if near and tokenizer.backend.token_to_id(f"<|{language.split('-')[0]}|>") is None:
-        known = tokenizer.codes | {language: tokenizer.code_of(near)}
-        given += [f"model.whisper.language_codes={{{', '.join(f'{a}: {b}' for a, b in known.items())}}}"]
+    if unknown and near is not None:
+        given += [f"model.whisper.language_codes={json.dumps(tokenizer.codes | {language: tokenizer.code_of(near)})}"]
     new = load_config(folder / "config.yaml", [*given, *(overrides or [])])
     for stage in (prepare, features, vocab, train):
         stage.run(new)
@@ -44,9 +52,11 @@ def merge(folder: Path, output: Path, kind: str = "svd", rank: int | None = None
     config = model.config.model_copy(deep=True)
     scale = model.encoder.experts.scale
     new = {"rank": max(ranks), "alpha": round(scale * max(ranks)), "per_language": False, "fused": False}
-    config.model.adapt.lora = type(config.model.adapt.lora).model_validate(config.model.adapt.lora.model_dump() | new)
+    config.model.adapt.lora = Lora.model_validate(config.model.adapt.lora.model_dump() | new)
+    config.model.adapt.only, config.model.adapt.near = [], {}
     assert config.model.pretrained is not None
     one = WhisperRecognizer(config, model.tokenizer, None, pretrained_whisper(config.model.pretrained))
+    one.load_state_dict(model.state_dict(), strict=False)  # prompts, language codes and all else
     one.encoder.experts.take(model.encoder.experts)
     one.attention_decoder.experts.take(model.attention_decoder.experts)
     save_model(output, one)

@@ -123,7 +123,7 @@ def _build_trainer(config: Config, folder: Path, accelerator: Accelerator) -> Tr
     _check_every_language(config)
     dev = [cut for cut in load_cuts(config, config.corpus.dev) if not only or language_of(cut) in only]
     if config.train.distill.teacher:
-        model.teacher = _teacher(model, Path(config.train.distill.teacher))
+        model.teacher = _teacher(model.to(accelerator.device), Path(config.train.distill.teacher), accelerator.device)
     return Trainer(model, plan, dev, config, folder, accelerator, _unlabelled(config))
 
 
@@ -136,10 +136,10 @@ def _check_every_language(config: Config) -> None:
         )
 
 
-def _teacher(model: Recognizer, folder: Path) -> Teacher:
+def _teacher(model: Recognizer, folder: Path, device: torch.device) -> Teacher:
     if model.config.model.pretrained is None:
         raise ConfigError("train.distill.teacher: only a pretrained model (model.pretrained) can have one")
-    return Teacher(load_model(folder), model, folder)
+    return Teacher(load_model(folder).to(device), model, folder)
 
 
 def _unlabelled(config: Config) -> EpochPlan | None:
@@ -187,6 +187,12 @@ def start_from(folder: Path, model: Recognizer, quiet: bool = False) -> None:
         raise ValueError(
             f"train.init_from: {folder} has another vocabulary; use the data_dir and vocab it was trained with"
         )
+    base = model.base_hash(model.learned(model.state_dict()))
+    if base is not None and theirs.hash_of_base() != base:
+        raise ConfigError(
+            f"train.init_from: {folder} is another Whisper than model.pretrained={model.config.model.pretrained}. To "
+            f"adapt it: masr export {folder} FOLDER --hugging-face, and model.pretrained=FOLDER without init_from"
+        )
     ours, weights = model.state_dict(), theirs.state_dict()
     shared = {name: weights[name] for name in ours if name in weights and weights[name].shape == ours[name].shape}
     if not same_tree(theirs.tree, model.tree):
@@ -195,7 +201,7 @@ def start_from(folder: Path, model: Recognizer, quiet: bool = False) -> None:
     if not shared:
         raise ValueError(f"train.init_from: {folder} shares no weights with this model")
     model.load_state_dict(shared, strict=False)
-    fresh = sorted({".".join(name.split(".")[:2]) for name in ours.keys() - shared.keys()})
+    fresh = sorted({".".join(name.split(".")[:2]) for name in ours.keys() - shared.keys() - model.pretrained_names})
     if not quiet:
         say(f"train: starts from {folder}; at random: {', '.join(fresh) or 'nothing'}")
 

@@ -74,8 +74,8 @@ def _tokenizer(texts: dict[str, list[str]], config: Config) -> Tokenizer:
     tokenizer = WhisperTokenizer.of_pretrained(config.model.pretrained, sorted(texts), codes)
     for code, languages in tokenizer.sharing().items():
         say(
-            f"vocab: {', '.join(languages)} share Whisper's token <|{code}|>, so it cannot tell them apart: train and "
-            "decode with the language given (data.prompts={all: 0.0, one: 1.0}, decode.prompts=[oracle])"
+            f"vocab: {', '.join(languages)} share Whisper's token <|{code}|>, so it cannot tell them apart: decode "
+            "with the language given (decode.prompts=[oracle])"
         )
     return tokenizer
 

@@ -15,6 +15,7 @@ from masr.decode.greedy import ctc_greedy
 from masr.decode.search import attention_search
 from masr.decode.utterances import utterances_of
 from masr.models.recognizer import Recognizer
+from masr.text.normalize import normalize
 
 
 @dataclass
@@ -69,4 +70,5 @@ def _recognize(
         found = ctc_greedy(utterances.log_probs, utterances.ctc_lengths)
     else:
         found = attention_search(model, utterances, Decode(beam=1))
-    return [(cut, model.tokenizer.decode(best[0].tokens)) for cut, best in zip(usable, found, strict=True)]
+    texts = [model.tokenizer.decode(best[0].tokens) for best in found]
+    return [(cut, normalize(text, language_of(cut))) for cut, text in zip(usable, texts, strict=True)]

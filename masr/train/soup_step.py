@@ -19,6 +19,7 @@ from masr.soup.conflict import Conflicts
 from masr.soup.gradients import Cotangents, directional_change
 from masr.soup.levels import Level, Soup
 from masr.train.checkpoint import random_state, set_random_state
+from masr.train.exchange import sum_gradients, sum_over_processes
 from masr.train.log import Meter, counted
 
 TASKS = {
@@ -76,8 +77,8 @@ class SoupStep:
         self.gradients = {name: _zeros(self._everywhere()) for name in each}
         self.products = {n: torch.zeros(len(levels[n].objectives), device=self.accelerator.device) for n in self.modo}
         finite = self._pass_through(update, meter)
-        _sum_over_processes([*self.products.values(), *(g for found in self.gradients.values() for g in found)])
-        _sum_gradients(self.model.parameters())
+        sum_over_processes([*self.products.values(), *(g for found in self.gradients.values() for g in found)])
+        sum_gradients(self.model.parameters())
         self._move(solved, detecting)
         return finite
 
@@ -128,9 +129,11 @@ class SoupStep:
             torch._foreach_div_(total, self.factors[self.derived])
             self.directions[self.derived] = total
         self.directions = {number: self.directions[number] for number in self.modo}
-        _sum_over_processes(tensor for direction in self.directions.values() for tensor in direction)
+        sum_over_processes(tensor for direction in self.directions.values() for tensor in direction)
 
     def _batch(self, batch: Batch, update: Update, meter: Meter | None, gives_directions: bool) -> bool:
+        if not batch.ids:  # this process has no share
+            return True
         batch, before = batch.to(self.accelerator.device), random_state()
         with self.accelerator.autocast():
             encoded, target = self.model.encode_views(batch)
@@ -264,8 +267,8 @@ class SoupStep:
         found = []
         for layer in layers:
             numbers = [places[parameter] for parameter in self.layers[layer]]
-            stacked = torch.stack([_flat([self.gradients[name][n] for n in numbers]) for name in objectives])
-            stacked = stacked / self._loss_scale()
+            each = [torch.cat([self.gradients[name][n].flatten() for n in numbers]) for name in objectives]
+            stacked = torch.stack(each) / self._loss_scale()
             found.append((stacked @ stacked.T).cpu())
         return torch.stack(found)
 
@@ -301,31 +304,5 @@ def _layers(encoder: nn.Module) -> dict[str, list[nn.Parameter]]:
     return layers
 
 
-def _flat(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([tensor.flatten() for tensor in tensors])
-
-
 def _zeros(parameters: Sequence[nn.Parameter]) -> list[Tensor]:
     return [torch.zeros_like(parameter) for parameter in parameters]
-
-
-def _sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Over all processes, some of which may not have used what others have."""
-    learning = [parameter for parameter in parameters if parameter.requires_grad]
-    if dist.is_initialized() and dist.get_world_size() > 1 and learning:
-        used = torch.tensor([p.grad is not None for p in learning], dtype=torch.uint8, device=learning[0].device)
-        dist.all_reduce(used, dist.ReduceOp.MAX)
-        for parameter in (parameter for parameter, here in zip(learning, used.tolist(), strict=True) if here):
-            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-    _sum_over_processes(parameter.grad for parameter in learning if parameter.grad is not None)
-
-
-def _sum_over_processes(tensors: Iterable[Tensor]) -> None:
-    """In place, as one message."""
-    found = list(tensors)
-    if not (dist.is_initialized() and dist.get_world_size() > 1 and found):
-        return
-    flat = _flat(found)
-    dist.all_reduce(flat)
-    for tensor, part in zip(found, flat.split([tensor.numel() for tensor in found]), strict=True):
-        tensor.copy_(part.view_as(tensor))

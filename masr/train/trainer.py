@@ -31,6 +31,7 @@ from masr.progress import clock, say, track
 from masr.soup.levels import Soup
 from masr.train import checkpoint as checkpoints
 from masr.train.evaluate import Evaluation, evaluate
+from masr.train.exchange import sum_gradients
 from masr.train.log import Meter, RunLog, counted
 from masr.train.optim import build_optimizer, build_schedule
 from masr.train.soup_step import SoupStep, soup_objectives
@@ -59,11 +60,8 @@ class Trainer:
         self.schedule = build_schedule(optimizer, self.options)
         self.weights = model.objective_weights()
         levels = self.options.soup.levels
-        if config.model.self_supervised.weight and not levels and accelerator.num_processes > 1:
-            raise ValueError(
-                "model.self_supervised: several processes need train.soup.levels, e.g. [{objectives: ['*']}]: plain "
-                "training exchanges the gradients of all heads at once"
-            )
+        self.partial = config.model.adapt.lora.per_language or config.model.self_supervised.weight > 0
+        """Whether a batch may use only some of the parameters, which processes then have to agree on."""
         soup = Soup(self.options.soup, soup_objectives(model)) if levels else None
         self.soup = SoupStep(model, soup, accelerator) if soup else None
         self.meter = Meter(list(self.weights), model.tokenizer.languages)
@@ -172,15 +170,19 @@ class Trainer:
             return self.soup.backward(update, self._epochs(), number, meter)
         finite = True
         for number, batch in enumerate(update.micro_batches, 1):
+            if self.partial and not batch.ids:  # silence, for the exchange that there is not
+                continue
             batch = batch.to(self.accelerator.device)
-            last = number == len(update.micro_batches)
-            with nullcontext() if last else self.accelerator.no_sync(self.model):
+            exchange = number == len(update.micro_batches) and not self.partial
+            with nullcontext() if exchange else self.accelerator.no_sync(self.model):
                 losses = self.model(batch)
-                loss = self._total(losses, update) * self.accelerator.num_processes  # processes are averaged later
-                self.accelerator.backward(loss)
+                loss = self._total(losses, update)
+                self.accelerator.backward(loss * (1 if self.partial else self.accelerator.num_processes))  # averaged
             finite = finite and bool(torch.isfinite(loss))
             if measure and batch.languages:
                 self.meter.add(losses, batch)
+        if self.partial:
+            sum_gradients(self.model.parameters())
         return finite
 
     def _total(self, losses: dict[str, Tensor], update: Update) -> Tensor:

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_whisper import batch_of, build, search, write_tiny_whisper
+from tiny_whisper import batch_of, build, config_of, search, write_tiny_whisper
 
 from masr.adapt.soft_prompts import SoftPrompts
 from masr.config import SoftPrompts as Options
+from masr.models.hugging_face import write_hugging_face
 from masr.models.recognizer import WEIGHTS, load_model, save_model
-from masr.models.whisper import WhisperRecognizer
+from masr.models.whisper import WhisperRecognizer, pretrained_whisper
 from masr.stages.train import start_from
+from masr.text.whisper_tokenizer import WhisperTokenizer
 
 ROWS = [0, 1, 3]
 KINDS = {
@@ -172,3 +174,18 @@ def test_only_some_languages_of_what_all_share(tiny_whisper):
     both = {"prompts": {"length": 2, "languages": "add"}, "lora": {"rank": 2}, "only": ["ro"]}
     learning = [name for name, p in build(tiny_whisper, adapt=both).named_parameters() if p.requires_grad]
     assert learning and all(name.endswith(".ro") for name in learning), "what languages share stays"
+
+
+def test_of_languages_with_one_token_one_vector_is_exported(tiny_whisper, tmp_path):
+    tokenizer = WhisperTokenizer.of_pretrained(str(tiny_whisper), ["ast", "el", "es"], {"ast": "es"})
+    config = config_of(tiny_whisper, model={"adapt": {"language_codes": True}})
+    model = WhisperRecognizer(config, tokenizer, None, pretrained_whisper(str(tiny_whisper)))
+    vectors = model.attention_decoder.language_vectors.own
+    for number, vector in enumerate(vectors.values()):
+        vector.data.fill_(float(number))
+    with pytest.raises(ValueError, match="several languages have one token: name one of ast, el, es"):
+        write_hugging_face(model, tmp_path / "all")
+    for language in ("ast", "es"):
+        folder = write_hugging_face(model, tmp_path / language, language)
+        embedding = pretrained_whisper(str(folder)).model.decoder.embed_tokens.weight
+        assert torch.equal(embedding[tokenizer.special("es")], vectors[language])

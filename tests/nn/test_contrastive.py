@@ -6,7 +6,7 @@ import torch
 from masr.config import Encoder as Options
 from masr.config import SelfSupervised
 from masr.nn.contrastive import SELF_SUPERVISED
-from masr.nn.encoder import Encoder
+from masr.nn.encoder import Encoder, EncoderOutput
 
 MELS, WIDTH = 12, 16
 SIZES = {"layers": 1, "width": WIDTH, "heads": 2, "feedforward": 24, "kernel": 3, "subsampling_channels": 8}
@@ -97,3 +97,16 @@ def test_it_can_be_learnt(kind):
         losses(encoder, objective, features, lengths).mean().backward()
         optimizer.step()
     assert losses(encoder, objective, features, lengths).mean().item() < 0.7 * before
+
+
+@pytest.mark.parametrize("kind", SELF_SUPERVISED)
+def test_silence_that_was_put_behind_a_recording_is_no_part_of_it(kind):
+    """Whisper's encoder does, and counts it among its frames."""
+    _, objective = build(kind)
+    features, lengths = torch.randn(2, 330, MELS), torch.tensor([330, 90])
+    views, target = objective.views(features, lengths, torch.rand(2, 9))
+    heard = [-(-view_lengths // 4) for _, view_lengths in views]
+    frames = [torch.randn(2, int(size.max()) + 7, WIDTH) for size in heard]
+    with_silence = [EncoderOutput(f, size + 7, recorded=size) for f, size in zip(frames, heard, strict=True)]
+    without = [EncoderOutput(f[:, : int(size.max())], size) for f, size in zip(frames, heard, strict=True)]
+    assert torch.equal(objective.loss(with_silence, target), objective.loss(without, target))

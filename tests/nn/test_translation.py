@@ -49,3 +49,12 @@ def test_silence_has_zero_gradients(translator):
     frames, lengths, ids = torch.zeros(1, 4, E), torch.tensor([4]), torch.zeros(1, 0, dtype=torch.long)
     translator.loss(frames, lengths, ids, torch.tensor([0]), []).sum().backward()
     assert all(parameter.grad is not None and not parameter.grad.any() for parameter in translator.parameters())
+
+
+def test_in_half_of_the_precision(translator):
+    expected = translator.loss(*speech())
+    with torch.autocast("cpu", torch.bfloat16):
+        found = translator.loss(*speech())
+        frames, *others = speech()
+        assert torch.allclose(translator.loss(frames.bfloat16(), *others), expected, rtol=0.1)
+    assert found.dtype == torch.float32 and torch.allclose(found, expected, rtol=0.1)

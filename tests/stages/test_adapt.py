@@ -45,6 +45,35 @@ def test_a_language_is_added_and_the_others_stay(trained, workdir):
     assert "| tiny-ro | whisper | el, es, ro | add prompts of 2 |" in table
     with pytest.raises(ConfigError, match="knows es already"):
         adapt.expand(workdir / "exp/tiny", "es")
+    with pytest.raises(ConfigError, match="near: fr is not one of el, es"):
+        adapt.expand(workdir / "exp/tiny", "ro", near="fr")
+    with pytest.raises(ConfigError, match=r"no language token for ast: name a language \(near\)"):
+        adapt.expand(workdir / "exp/tiny", "ast")
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["model.adapt.lora.rank=2", "model.adapt.prompts.length=2", "train.updates=1", EXPERTS[:-1] + ", fused: true}"],
+)
+def test_what_all_languages_share_cannot_take_another(trained, workdir, option):
+    with pytest.raises(ConfigError, match="so another language would change all others"):
+        adapt.expand(trained(option), "ro")
+
+
+def test_a_whisper_tuned_here_is_adapted_as_an_export_of_it(trained, workdir):
+    """What is adapted belongs to the weights that ``model.pretrained`` names."""
+    from masr.models.export import export_whisper
+
+    folder = trained("train.updates=2")
+    options = ["name=second", "corpus.languages=[el,es]", EXPERTS]
+    with pytest.raises(ConfigError, match="is another Whisper than model.pretrained=whisper. To adapt it: masr export"):
+        train.run(load_config(workdir / "tiny.yaml", [*options, f"train.init_from={folder}"]))
+    export_whisper(folder, workdir / "tuned", None)
+    config = load_config(workdir / "tiny.yaml", [*options, "model.pretrained=tuned"])
+    vocab.run(config)
+    train.run(config)
+    second, first = load_model(workdir / "exp/second"), load_model(folder)
+    assert second.hash_of_base() == first.hash_of_base()
 
 
 def test_experts_become_one(trained, workdir):
@@ -54,8 +83,22 @@ def test_experts_become_one(trained, workdir):
     assert one.encoder.experts.names == ["all"]
     features_, lengths = torch.randn(2, 60, 80), torch.tensor([60, 60])
     mean = torch.full((2, 2), 0.5)
+    assert one.config.model.adapt.near == {}
     assert torch.allclose(
         one.encoder(features_, lengths, mean).frames, many.encoder(features_, lengths, mean).frames, atol=1e-4
     )
     with pytest.raises(ConfigError, match="has no experts of several languages"):
         adapt.merge(workdir / "exp/merged", workdir / "exp/again")
+
+
+def test_experts_become_one_where_others_were_added_and_prompts_are(trained, workdir):
+    trained(EXPERTS)
+    folder = adapt.expand(workdir / "exp/tiny", "ro", near="es", overrides=["train.updates=2"])
+    assert load_model(folder).languages == ["el", "es", "ro"]
+    adapt.merge(folder, workdir / "exp/merged", "svd", 4)
+    assert load_model(workdir / "exp/merged").encoder.experts.names == ["all"]
+    both = load_config(workdir / "tiny.yaml", ["name=both", "corpus.languages=[el,es]", EXPERTS, PROMPTS])
+    train.run(both)
+    adapt.merge(workdir / "exp/both", workdir / "exp/with_prompts", "cat")
+    one, many = load_model(workdir / "exp/with_prompts").encoder, load_model(workdir / "exp/both").encoder
+    assert all(torch.equal(a, b) for a, b in zip(one.prompts.parameters(), many.prompts.parameters(), strict=True))

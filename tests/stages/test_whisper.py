@@ -1,10 +1,14 @@
 """A tiny Whisper through all stages, and on to a file."""
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import soundfile
 import torch
+from safetensors.torch import load_file
 from tiny_whisper import CONF, write_tiny_whisper
 
 import masr
@@ -46,15 +50,39 @@ def test_a_frozen_decoder_stays_as_it_was(workdir, tiny_corpus):
     assert not torch.equal(trained.encoder.conv1.weight, base.model.encoder.conv1.weight)
 
 
-@pytest.mark.parametrize("lora", ["0", "2"])
-def test_recognition_and_translation_in_a_soup(workdir, tiny_corpus, lora):
+SOUP = ["data.every_language=true", "train.soup.levels=[{objectives: ['asr/*'], weights: modo}]"]
+
+
+@pytest.mark.parametrize("soup", [[], SOUP], ids=["plain", "soup"])
+def test_two_processes_train_experts_as_one_does(workdir, tiny_corpus, soup):
+    """Each process uses the experts of the languages that it hears."""
+    write_tiny_whisper(workdir / "whisper", positions=64)
+    (workdir / "tiny.yaml").write_text(CONF.format(corpus=tiny_corpus, on_the_fly="true"))
+    options = ["model.adapt.lora={rank: 2, alpha: 4, per_language: true}", "data.batch_seconds=3", *soup]
+    config = load_config(workdir / "tiny.yaml", options)
+    for stage in (prepare, features, vocab, train):
+        stage.run(config)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", "-m", "masr.cli"]
+    done = subprocess.run(
+        [*command, "train", "tiny.yaml", *options, "name=two"], cwd=workdir, env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    one, two = (load_file(workdir / f"exp/{name}/averaged.safetensors") for name in ("tiny", "two"))
+    fresh = [name for name in one if "lora_B" in name]
+    assert fresh and all(one[name].any() for name in fresh), "all have learnt"
+    assert all(torch.allclose(two[name], tensor, atol=3e-4) for name, tensor in one.items())
+
+
+@pytest.mark.parametrize(("lora", "heard"), [("0", "cpc"), ("2", "cpc"), ("2", "best-rq")])
+def test_recognition_and_translation_in_a_soup(workdir, tiny_corpus, lora, heard):
     write_tiny_whisper(workdir / "whisper", positions=64)
     (workdir / "tiny.yaml").write_text(CONF.format(corpus=tiny_corpus, on_the_fly="true"))
     levels = "{objectives: ['st/*'], weights: modo}, {objectives: ['asr/*'], weights: mgda, penalty: {start: 0.5}}"
-    levels += ", {objectives: ['lid/*']}, {objectives: [cpc], penalty: {start: 0.1}}"
+    levels += ", {objectives: ['lid/*']}, {objectives: [HEARD], penalty: {start: 0.1}}".replace("HEARD", heard)
     options = ["vocab.translation={into: en, kind: char}", "data.every_language=true", "train.soup.every=1"]
     options += ["model.translation={weight: 0.5, layers: 1, width: 16, heads: 2, feedforward: 16, encoder_layers: 1}"]
-    options += ["model.self_supervised={kind: cpc, weight: 1.0, batch_seconds: 5}"]
+    options += [f"model.self_supervised={{kind: {heard}, weight: 1.0, batch_seconds: 5}}"]
     options += [f"model.adapt.lora.rank={lora}", "decode.methods=[attention-beam,translation-beam]"]
     config = load_config(workdir / "tiny.yaml", [f"train.soup.levels=[{levels}]", *options])
     for stage in (prepare, features, vocab, train, decode, score):
