@@ -453,8 +453,9 @@ class Soup(Section):
     only those of conflicting layers decide on weights. 0: those of all layers do, and nothing is measured."""
     detect_every: Positive = 20
     """Updates between two measurements."""
-    conflict: Literal["mean", "any"] = "mean"
-    """A layer is in conflict if the cosines of all pairs are negative on average; or if any is (the paper's text)."""
+    conflict: Literal["mean", "any"] | Annotated[float, Field(gt=0.0, le=1.0)] = "mean"
+    """A layer is in conflict if the cosines of all pairs are negative on average; or if any is (the paper's text); or,
+    with a number, that share of layers is whose means are the lowest, negative or not."""
 
 
 class Distill(Section):

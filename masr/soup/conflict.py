@@ -41,9 +41,13 @@ class Conflicts:
         means = self.cosines()[:, pairs[0], pairs[1]].mean(1) if pairs.shape[1] else torch.zeros(len(self.layers))
         return dict(zip(self.layers, means.tolist(), strict=True))
 
-    def conflicting(self, rule: str = "mean") -> list[str]:
+    def conflicting(self, rule: str | float = "mean") -> list[str]:
         """Layers whose pairs disagree on average, or with ``any`` those of which one pair does (the paper's formula,
-        a mean over negative numbers, says no more); all if there is none."""
+        a mean over negative numbers, says no more); all if there is none. A number: that share of them, the lowest."""
+        if not isinstance(rule, str):
+            ranked = sorted(self.scores().items(), key=lambda pair: pair[1])
+            chosen = {name for name, _ in ranked[: max(round(rule * len(ranked)), 1)]}
+            return [name for name in self.layers if name in chosen]
         lowest = self.cosines().flatten(1).min(1).values
         scores = self.scores() if rule == "mean" else dict(zip(self.layers, lowest.tolist(), strict=True))
         return [name for name, score in scores.items() if score < 0] or list(self.layers)

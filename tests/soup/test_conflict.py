@@ -30,6 +30,10 @@ def test_scores_are_mean_cosines_of_all_pairs():
 def test_layers_in_conflict():
     assert conflicts().conflicting() == ["a", "c"]
     assert conflicts().conflicting("any") == ["a", "c", "d"]
+    ranked = sorted(conflicts().scores().items(), key=lambda pair: pair[1])
+    assert conflicts().conflicting(0.25) == [ranked[0][0]]
+    assert conflicts().conflicting(0.5) == sorted(name for name, _ in ranked[:2])
+    assert conflicts().conflicting(0.01) == [ranked[0][0]], "one at least"
     agreeing = Conflicts(["b"], ["x", "y", "z"])
     agreeing.add(torch.ones(1, 3, 3))
     assert agreeing.conflicting() == ["b"], "all, where there is none"
