@@ -27,14 +27,21 @@ def draw_soup(folder: Path, log: Path, conflicts: Conflicts) -> None:
 
 
 def _weights(rows: Rows) -> Figure:
-    """The weight of every objective, and the factor of every level, over updates."""
+    """The weight of every objective, but of those alone in their level, and the factor of every level, over updates."""
     figure, updates = Figure(figsize=(8, 6), layout="constrained"), [row["update"] for row in rows]
-    for axes, kind in zip(figure.subplots(2, sharex=True), ("weight", "penalty"), strict=True):
-        for name in [key for key in (rows[-1] if rows else {}) if key.startswith(f"{kind}/")]:
-            axes.plot(updates, [row.get(name, np.nan) for row in rows], label=name.partition("/")[2], linewidth=1)
-        axes.set_ylabel({"weight": "weight in its level", "penalty": "factor of the level"}[kind])
-        if axes.lines:
-            axes.legend(fontsize=6, ncols=4)
+    names = list(rows[-1]) if rows else []
+    weights = [name for name in names if name.startswith("weight/") and any(row.get(name) != 1.0 for row in rows)]
+    kinds = {"weight in its level": weights, "factor of the level": [n for n in names if n.startswith("penalty/")]}
+    for axes, (label, lines) in zip(figure.subplots(2, sharex=True), kinds.items(), strict=True):
+        tasks, codes = (list(dict.fromkeys(name.split("/")[place] for name in lines)) for place in (1, -1))
+        for name in lines:
+            colour = f"C{codes.index(name.split('/')[-1])}"
+            dashes = ("-", "--", ":", "-.")[tasks.index(name.split("/")[1]) % 4]
+            values = [row.get(name, np.nan) for row in rows]
+            axes.plot(updates, values, dashes, color=colour, label=name.partition("/")[2], linewidth=1)
+        axes.set_ylabel(label)
+        if lines:
+            axes.legend(fontsize=6, ncols=2, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes.set_xlabel("update")
     return figure
 
