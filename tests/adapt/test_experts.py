@@ -92,6 +92,23 @@ def test_only_they_learn(model, speech):
     assert model.hash_of_base() == before
 
 
+@pytest.mark.parametrize("adapt", [{"lora": EXPERTS | {"rank": 16, "alpha": 16}}, {"prompts": {"length": 16}}])
+def test_a_few_utterances_are_learnt_by_heart(tiny_whisper, speech, adapt):
+    model = build(tiny_whisper, adapt=adapt)
+    batch = batch_of(model, speech, ROWS)
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 0.02)
+    for _ in range(120):
+        optimizer.zero_grad()
+        sum(value for name, value in model.objectives(batch).items() if name.startswith("attention")).backward()
+        optimizer.step()
+    encoded = model.encode(batch.features, batch.feature_lengths, batch.allowed_languages)
+    decoder, texts = model.attention_decoder, batch.targets["transcript"]
+    hidden = decoder.hidden(encoded.frames, encoded.lengths, *texts, encoded.language_weights)
+    logits, tokens, _ = decoder.text_logits(hidden, *texts)
+    said = tokens != decoder.sos_eos  # of which this random Whisper's vector is zero
+    assert torch.equal(logits.argmax(-1)[said], tokens[said])
+
+
 def test_an_expert_learns_from_its_language_alone(tiny_whisper, speech):
     model = moved(build(tiny_whisper, adapt=KINDS["experts"]))
     sum(model.objectives(batch_of(model, speech, [1])).values()).backward()

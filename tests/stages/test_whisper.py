@@ -34,6 +34,9 @@ def test_from_data_to_a_transcript(workdir, tiny_corpus, on_the_fly):
     assert [t.language for t in transcripts] == ["es", "es"]
     assert all(0 <= word.start < word.end <= t.end for t in transcripts for word in t.words) and transcripts[0].words
     assert recognizer.transcribe(torch.from_numpy(speech[:rate]), languages=["es"]).text == transcripts[1].text
+    both = [speech[: 35 * rate], speech[5 * rate : 7 * rate]]  # a long one is heard in windows
+    together = recognizer.transcribe(both)
+    assert [t.text for t in together] == [recognizer.transcribe(samples).text for samples in both]
 
 
 def test_a_frozen_decoder_stays_as_it_was(workdir, tiny_corpus):
