@@ -70,7 +70,8 @@ def test_levels_of_every_row_of_a_table_hold_all_objectives(name, scale, monkeyp
         heard = [f"asr/{code}" for code in codes], [f"st/{code}" for code in codes if code != "en"]
         unlabelled = [config.model.self_supervised.kind] if config.model.self_supervised.weight else []
         soups[row] = Soup(config.train.soup, [*heard[0], *heard[1], *unlabelled])
-    counts = {row: soup.coefficients(epoch=10) for row, soup in soups.items()}
+    epoch = 0.2 / 0.43 if name == "_whisper" else 10  # where the penalty of most rows has grown by 0.2
+    counts = {row: soup.coefficients(epoch) for row, soup in soups.items()}
     english, french, german, *_ = codes
     assert counts["static"][f"asr/{german}"] / counts["static"][f"asr/{english}"] == pytest.approx(0.27 / 0.18)
     assert counts["uas"][f"asr/{french}"] == pytest.approx(0.3 / 5) and counts["uas"]["cpc"] == pytest.approx(0.06)
