@@ -53,6 +53,8 @@ class Row(Section):
     ``exp/{table}/<row>-{seed}``."""
     scales: dict[str, list[str]] = Field(default={})
     """What is other in this row at a scale of the table, e.g. its languages: the last overrides."""
+    seeds: list[Positive] | None = Field(default=None, min_length=1)
+    """Seeds of this row; default: those of the table. One is enough where nothing is random."""
     paper: dict[str, float] = Field(default={})
     """The paper's own figures, by column."""
     against: str | None = None
@@ -75,13 +77,17 @@ class Table(Section):
     compared: list[str] = Field(default=["cer"])
     """Columns of which a row that is ``against`` another one shows the difference."""
     seeds: list[Positive] = Field(default=[1], min_length=1)
-    """Every row is trained once with each."""
+    """Every row is trained once with each, if it does not say otherwise."""
     split: str = "test"
     """Scored split of columns that name none."""
     method: str
     """Search method whose errors are shown."""
     scales: dict[str, list[str]] = Field(default={})
     """Overrides of all rows by which the table becomes another, smaller or larger, one: ``--scale``."""
+
+    def seeds_of(self, row: str) -> list[int]:
+        """The seeds that a row is trained with."""
+        return self.rows[row].seeds or self.seeds
 
 
 def load_table(path: Path) -> Table:
@@ -121,7 +127,7 @@ def run_table(
     """
     table, recipe, failed = load_table(path), path.absolute().parents[1], []
     for row in _chosen(table, rows):
-        for seed in table.seeds:
+        for seed in table.seeds_of(row):
             name, options = experiment(path, table, row, seed, scale)
             if finished(path, table, row, seed, scale, results) is None:
                 say(f"table: {name}")
@@ -197,7 +203,7 @@ def print_table(path: Path, scale: str | None = None, rows: Sequence[str] = (), 
 
 def _runs(path: Path, table: Table, row: str, scale: str | None, results: Path | None) -> dict[int, dict[str, float]]:
     """The figures of the runs of a row that are done, by seed."""
-    folders = {seed: finished(path, table, row, seed, scale, results) for seed in table.seeds}
+    folders = {seed: finished(path, table, row, seed, scale, results) for seed in table.seeds_of(row)}
     return {seed: _values(folder, table) for seed, folder in folders.items() if folder is not None}
 
 

@@ -73,6 +73,15 @@ def test_every_row_is_run_once_with_every_seed(table):
     ]
 
 
+def test_a_row_may_have_seeds_of_its_own(table):
+    table.write_text(TABLE.replace("{config: conf/y.yaml", "{seeds: [3], config: conf/y.yaml"))
+    run_table(table)
+    assert [call.rpartition("name=")[2] for call in calls(table)] == [
+        "some/a-1 seed=1", "some/a-3 seed=3", "some/b-3 seed=3"
+    ]  # fmt: skip
+    assert print_table(table).endswith("| 1 |")
+
+
 def test_a_table_extends_another(table):
     other = table.with_name("large.yaml")
     other.write_text(
@@ -291,7 +300,7 @@ def test_every_row_of_a_shipped_table_is_a_valid_config(path, monkeypatch):
     monkeypatch.chdir(path.parents[1])
     for scale in (None, *table.scales):
         for row, content in table.rows.items():
-            name, overrides = experiment(path, table, row, table.seeds[0], scale)
+            name, overrides = experiment(path, table, row, table.seeds_of(row)[0], scale)
             config = load_config(content.config or table.config, overrides)
             assert config.name == name
             assert table.method in result_names(config.decode)
