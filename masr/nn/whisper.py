@@ -48,15 +48,14 @@ class WhisperEncoder(nn.Module):
         self.width = encoder.layer_norm.weight.numel()
 
     def forward(self, features: Tensor, lengths: Tensor, language_weights: Tensor | None = None) -> EncoderOutput:
-        """(B, T, F), (B,), (B, K) -> EncoderOutput. Without weights nothing that was adapted is used, and recordings
-        are filled up to 30 s, without which Whisper as it comes is lost.
+        """(B, T, F), (B,), (B, K) -> EncoderOutput. Without weights nothing that was adapted is used.
 
         ValueError for more frames than Whisper has positions for.
         """
         if self.experts is not None:
             self.experts.use(language_weights)
         recorded = ((lengths - BEYOND) // FACTOR).clamp(min=1)
-        features, lengths = self.with_silence(features, lengths, full=language_weights is None)
+        features, lengths = self.with_silence(features, lengths)
         frames, lengths = self._subsample(features, lengths)
         with_prompts = self.prompts is not None and language_weights is not None
         prompts = self.prompts(language_weights) if with_prompts else frames.new_zeros(1, len(frames), 0, self.width)
@@ -69,13 +68,13 @@ class WhisperEncoder(nn.Module):
             frames = block(frames, mask)
         return EncoderOutput(self.norm(frames[:, before:]), lengths, recorded=recorded)
 
-    def with_silence(self, features: Tensor, lengths: Tensor, full: bool = False) -> tuple[Tensor, Tensor]:
-        """Recordings with silence after them, zero behind that, and their new lengths: 30 s (``context`` full, or here
-        ``full``), or as ``margin`` says."""
+    def with_silence(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        """Recordings with silence after them, zero behind that, and their new lengths: 30 s (``context`` full), or as
+        ``margin`` says."""
         longest = FACTOR * self.positions.num_embeddings
         if int(lengths.max()) > longest:
             raise ValueError(f"{int(lengths.max())} frames, but Whisper hears {longest} at most: cut the recording")
-        new = torch.full_like(lengths, longest) if full or self.full else (lengths + self.margin).clamp(max=longest)
+        new = torch.full_like(lengths, longest) if self.full else (lengths + self.margin).clamp(max=longest)
         features = F.pad(features, (0, 0, 0, int(new.max()) - features.shape[1]))
         positions = torch.arange(features.shape[1], device=features.device)
         heard, filled = positions < lengths[:, None], positions < new[:, None]
