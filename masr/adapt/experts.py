@@ -145,7 +145,8 @@ class Experts:
     def merge(self, kind: Any, rank: int | None, density: float | None) -> int:
         """Makes one expert of all of them, of which every one counts alike, and has it act for all; its rank."""
         name = f"merged-{kind}"
-        weights = [1.0 / len(self.names)] * len(self.names)
+        weight = 1.0 if "ties" in kind else 1 / len(self.names)  # TIES takes the mean itself, of those that agree
+        weights = [weight] * len(self.names)
         self.tuner.add_weighted_adapter(self.names, weights, name, kind, svd_rank=rank, density=density)
         layer = next(iter(self.places))
         self.names, self.scale = [name], layer.scaling[name]

@@ -150,6 +150,18 @@ def test_experts_become_one(tiny_whisper, speech, kind, rank):
         assert torch.allclose(merged, expected, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:The density 1.0")
+@pytest.mark.parametrize("kind", ["cat", "svd", "ties_svd", "dare_linear_svd", "dare_ties_svd", "ties"])
+def test_experts_that_are_equal_become_the_same_one(tiny_whisper, speech, kind):
+    model = moved(build(tiny_whisper, adapt=KINDS["experts"]))
+    first, *others = model.encoder.experts.names
+    for other in others:
+        model.encoder.experts.copy_language(first, other)
+    expected = frames_of(model, speech, ROWS, torch.eye(3))
+    model.encoder.experts.merge(kind, None if kind in ("cat", "ties") else 6, 1.0)
+    assert torch.allclose(frames_of(model, speech, ROWS, torch.eye(3)), expected, atol=1e-4)
+
+
 def test_dropout_would_depend_on_the_order_of_languages(tiny_whisper):
     with pytest.raises(ValueError, match="lora.dropout: must be 0 with per_language"):
         build(tiny_whisper, adapt={"lora": EXPERTS | {"dropout": 0.1}})
