@@ -374,6 +374,9 @@ class Adapt(Section):
     routing: Literal["hard", "soft", "arrow"] = "hard"
     """Where the language is not given: what belongs to the most probable one, or to all as they are probable. Or, given
     or not, every frame and token has the experts that it suits (Arrow, arXiv 2405.11157), once they have learnt."""
+    classifier: bool = False
+    """Where something belongs to languages and none is given, a linear layer on the mean of the frames of Whisper as it
+    comes names the language, not the decoder; it learns with model.language_classifier.weight."""
     language_codes: bool = False
     """The vector of each language's token."""
     only: list[str] = []

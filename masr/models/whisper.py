@@ -26,6 +26,7 @@ from masr.decode.hypothesis import Hypothesis
 from masr.decode.utterances import Utterances
 from masr.models.recognizer import Recognizer
 from masr.nn.encoder import EncoderOutput
+from masr.nn.heads import LanguageClassifier
 from masr.nn.whisper import FACTOR, WhisperDecoder, WhisperEncoder, sum_of_each
 from masr.text.tokenizer import Tokenizer
 from masr.text.whisper_tokenizer import WhisperTokenizer
@@ -92,6 +93,10 @@ class WhisperRecognizer(Recognizer):
             raise ValueError(f"model.adapt.only, near: no {', '.join(unknown)} among the languages {', '.join(known)}")
         if options.near and not self.by_language:
             raise ValueError("model.adapt.near: nothing is one language's own; set adapt.prompts.languages")
+        if options.classifier and not self.config.model.language_classifier.weight:
+            raise ValueError("model.adapt.classifier: learns only from model.language_classifier.weight, which is 0")
+        if options.classifier and options.only:
+            raise ValueError("model.adapt.only: a classifier would hear no other languages; set adapt.classifier=false")
         if options.lora.per_language and options.lora.dropout:
             raise ValueError("model.adapt.lora.dropout: must be 0 with per_language")
         if self.attention_decoder.longest < 1:
@@ -122,8 +127,11 @@ class WhisperRecognizer(Recognizer):
             for part in self.adapted:
                 part.copy_language(near, new)
 
-    def _build_classifier(self) -> None:
-        """The decoder names languages."""
+    def _build_classifier(self) -> LanguageClassifier | None:
+        """The decoder names languages, if ``model.adapt.classifier`` does not want one that was not adapted to any."""
+        if not (self.config.model.adapt.classifier and self.by_language):
+            return None
+        return LanguageClassifier(self.encoder.width, len(self.languages))
 
     def normalize(self, features: Tensor, lengths: Tensor) -> Tensor:
         """Whisper's features are what it wants."""
@@ -140,8 +148,12 @@ class WhisperRecognizer(Recognizer):
             return encoded
         known = None if self.by_language else allowed_languages.float()  # what belongs to a language waits for it
         encoded = self.encoder(features, lengths, known)
-        logits = self.attention_decoder.name_languages(encoded.frames, encoded.lengths, known)
-        weights = logits.masked_fill(~self._told_apart(allowed_languages), -torch.inf).softmax(-1)
+        if self.language_classifier is None:
+            logits = self.attention_decoder.name_languages(encoded.frames, encoded.lengths, known)
+            allowed_languages = self._told_apart(allowed_languages)
+        else:
+            logits = self.language_classifier.log_probs(encoded.frames, encoded.lengths)
+        weights = logits.masked_fill(~allowed_languages, -torch.inf).softmax(-1)
         if self.by_language:
             if self.config.model.adapt.routing == "hard":
                 weights = one_hot(weights.argmax(-1), len(self.languages)).to(weights.dtype)
@@ -162,7 +174,7 @@ class WhisperRecognizer(Recognizer):
         return [self.encode(batch.features, batch.feature_lengths, languages)], None
 
     def _recognition_losses(self, encoded: EncoderOutput, batch: Batch) -> dict[str, Tensor]:
-        """attention, the loss of the text and its end, and lid, that of the language's token."""
+        """attention, the loss of the text and its end, and lid, that of the language's token or of the classifier."""
         ids, id_lengths = batch.targets["transcript"]
         decoder, weights = self.attention_decoder, encoded.language_weights
         assert weights is not None
@@ -174,18 +186,25 @@ class WhisperRecognizer(Recognizer):
             wanted = self.teacher(batch) if batch.languages else logits.detach()
             losses["distillation"] = sum_of_each(distillation_losses(logits, wanted, temperature), counted)
         if "lid" in self.objective_weights():
-            logits = decoder.language_logits(hidden)
-            numbers = self._language_numbers(batch).expand(len(logits))
-            losses["lid"] = cross_entropy(logits, numbers, reduction="none")
+            losses["lid"] = self._naming_loss(hidden, batch)
         return losses
+
+    def _naming_loss(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """(B,) cross-entropies of the languages, from what the decoder has, or from Whisper's frames as it comes."""
+        numbers = self._language_numbers(batch).expand(len(hidden))
+        if self.language_classifier is None:
+            return cross_entropy(self.attention_decoder.language_logits(hidden), numbers, reduction="none")
+        with torch.no_grad():
+            heard = self.encoder(batch.features, batch.feature_lengths)
+        return self.language_classifier.loss(heard.frames, heard.lengths, numbers)
 
     def objective_weights(self) -> dict[str, float]:
         """As `Recognizer.objective_weights`; a teacher takes its share of the decoder's.
 
-        The language is named before what belongs to one is used, so that this cannot learn to name it.
+        The language is named before what belongs to one is used, so only a classifier can learn to name it.
         """
         weights = super().objective_weights()
-        if self.by_language:
+        if self.by_language and self.language_classifier is None:
             weights.pop("lid", None)
         if self.teacher is None:
             return weights

@@ -33,7 +33,7 @@ def expand(folder: Path, language: str, near: str | None = None, overrides: list
     given = [
         f"name={config.name}-{language}", f"data_dir={config.data_dir}-{language}", f"train.init_from={folder}",
         f"corpus.languages={json.dumps([*model.languages, language])}", f"model.adapt.only={json.dumps([language])}",
-        f"model.adapt.near={json.dumps({language: near} if near else {})}",
+        f"model.adapt.near={json.dumps({language: near} if near else {})}", "model.adapt.classifier=false",
     ]  # fmt: skip
     if unknown and near is not None:
         given += [f"model.whisper.language_codes={json.dumps(tokenizer.codes | {language: tokenizer.code_of(near)})}"]

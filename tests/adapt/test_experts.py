@@ -17,6 +17,7 @@ KINDS = {
     "shared": {"lora": {"rank": 3, "alpha": 3, "dropout": 0.1}}, "experts": {"lora": EXPERTS},
     "fused": {"lora": EXPERTS | {"fused": True}}, "soft": {"lora": EXPERTS, "routing": "soft"},
     "with prompts": {"lora": EXPERTS, "prompts": {"length": 2, "languages": "add"}},
+    "classified": {"lora": EXPERTS, "classifier": True},
 }  # fmt: skip
 
 
@@ -202,7 +203,6 @@ def test_what_is_routed_is_as_if_its_language_were_given(tiny_whisper, speech):
 
 def test_a_language_is_named_among_those_that_are_allowed_as_whisper_itself_does(tiny_whisper, speech):
     experts, plain = (build(tiny_whisper, adapt=adapt) for adapt in ({"lora": EXPERTS}, {}))
-    plain.encoder.full = True  # as it comes, it has to hear 30 s
     batch = batch_of(experts, speech, ROWS)
     batch.allowed_languages = torch.tensor([[True, False, True]] * 3)
     given = batch.features, batch.feature_lengths, batch.allowed_languages
@@ -210,6 +210,41 @@ def test_a_language_is_named_among_those_that_are_allowed_as_whisper_itself_does
     assert torch.allclose(one.language_logits, other.language_logits, atol=1e-4)
     assert torch.equal(one.language_weights.argmax(1), other.language_weights.argmax(1))
     assert not one.language_weights[:, 1].any()
+
+
+def test_a_classifier_learns_to_name_languages_from_whisper_as_it_comes(tiny_whisper, speech):
+    model = moved(build(tiny_whisper, adapt={"lora": EXPERTS, "classifier": True}))
+    batch = batch_of(model, speech, ROWS)
+    given = batch.features, batch.feature_lengths, torch.ones(3, 3, dtype=torch.bool)
+    own = [name for name, _ in model.named_parameters() if name.startswith("language_classifier")]
+    optimizer = torch.optim.Adam(model.language_classifier.parameters(), 0.1)
+    for _ in range(100):
+        optimizer.zero_grad()
+        (loss := losses_of(model, speech, ROWS)[-1].sum()).backward()
+        learning = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.any()}
+        assert learning == {*own}, "of this loss"
+        optimizer.step()
+        model.zero_grad()
+    assert loss < 0.1
+    encoded = model.eval().encode(*given)
+    assert [model.languages[n] for n in encoded.language_weights.argmax(1).tolist()] == batch.languages
+    assert torch.equal(encoded.frames, frames_of(model, speech, ROWS, encoded.language_weights))
+    assert {*own} <= model.learned(model.state_dict()).keys()
+    batch.allowed_languages[:] = torch.tensor([True, True, False])
+    assert not model.encode(*given[:2], batch.allowed_languages).language_weights[:, 2].any()
+
+
+@pytest.mark.parametrize(
+    ("sections", "error"),
+    [
+        ({"language_classifier": {"weight": 0.0}}, "adapt.classifier: learns only from"),
+        ({"only": ["ro"]}, "adapt.only: a classifier would hear no other"),
+    ],
+)
+def test_a_classifier_that_could_not_learn(tiny_whisper, sections, error):
+    adapt = {"lora": EXPERTS, "classifier": True} | {"only": sections.pop("only", [])}
+    with pytest.raises(ValueError, match=error):
+        build(tiny_whisper, adapt=adapt, **sections)
 
 
 def test_layers_that_are_not_there(tiny_whisper):

@@ -54,7 +54,7 @@ def test_without_a_language_the_model_is_the_plain_one(model, tiny_whisper, spee
     """The language is found before anything that belongs to one is used."""
     if not model.by_language:
         return
-    plain, batch = build(tiny_whisper, whisper={"context": "full"}), batch_of(model, speech, ROWS)
+    plain, batch = build(tiny_whisper), batch_of(model, speech, ROWS)
     given = batch.features, batch.feature_lengths
     assert torch.equal(model.encoder(*given).frames, plain.encoder(*given).frames)
     assert torch.equal(model.encode(*given).language_logits, plain.encode(*given).language_logits)
