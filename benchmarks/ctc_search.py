@@ -30,7 +30,7 @@ import torch
 from masr.corpora import freevoices
 from masr.data.features import load_audio, log_mel_of
 from masr.decode.prefix_beam import DEFAULT_PRUNING, Pruning, ctc_prefix_beam
-from masr.models.recognizer import load_model
+from masr.models.folder import load_model
 
 HERE = Path(__file__).resolve().parent
 RECIPE = HERE.parent / "egs/freevoices"

@@ -32,7 +32,8 @@ from masr.data.features import load_audio, log_mel_of
 from masr.decode.language_model import estimate
 from masr.decode.lattice import kaldi
 from masr.decode.lattice.graph import Graph, compose_graph, make_lexicon, word_grammar
-from masr.models.recognizer import Recognizer, load_model
+from masr.models.folder import load_model
+from masr.models.recognizer import Recognizer
 from masr.text.normalize import normalize
 
 HERE = Path(__file__).resolve().parent

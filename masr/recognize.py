@@ -22,7 +22,8 @@ from masr.decode.hypothesis import Hypothesis
 from masr.decode.search import METHODS, Searcher, Setting
 from masr.decode.translate import translate
 from masr.decode.utterances import Utterances, utterances_of
-from masr.models.recognizer import Recognizer, load_model
+from masr.models.folder import load_model
+from masr.models.recognizer import Recognizer
 from masr.models.searcher import load_scales, load_searcher
 from masr.nn.encoder import EncoderOutput
 from masr.stream import Stream

@@ -14,7 +14,8 @@ import masr
 from masr import cli, recognize
 from masr.config import Config, Vocab
 from masr.data.features import UnusableAudio
-from masr.models.recognizer import Recognizer, save_model
+from masr.models.folder import save_model
+from masr.models.recognizer import Recognizer
 from masr.recognize import SpeechRecognizer, Transcript
 from masr.text.tokenizer import train_tokenizer
 

@@ -16,7 +16,8 @@ import masr
 from masr import cli, stream
 from masr.config import Config, Vocab
 from masr.data.features import KaldiLogMel, LogMelPieces
-from masr.models.recognizer import Recognizer, save_model
+from masr.models.folder import save_model
+from masr.models.recognizer import Recognizer
 from masr.nn.encoder import PIECE
 from masr.recognize import SpeechRecognizer, _Chunk
 from masr.text.tokenizer import train_tokenizer

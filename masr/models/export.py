@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from masr.config import Decode
-from masr.models.recognizer import Recognizer, load_model, parameter_count, save_model
+from masr.models.folder import load_model, save_model
+from masr.models.recognizer import Recognizer, parameter_count
 from masr.models.searcher import copy_search
 from masr.progress import clock
 from masr.text.languages import language_name

@@ -5,19 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from masr.adapt.distill import Teacher
 from masr.config import Config
-from masr.config_files import load_config, save_config
 from masr.data.batches import Batch
 from masr.data.features import FRAME_SHIFT
 from masr.decode.alignment import add_times
 from masr.decode.hypothesis import Hypothesis
 from masr.decode.utterances import Utterances
-from masr.files import written_beside
 from masr.nn.attention_decoder import AttentionDecoder
 from masr.nn.contrastive import CPC, SELF_SUPERVISED, BestRQ
 from masr.nn.encoder import Encoder, EncoderOutput
@@ -26,10 +22,7 @@ from masr.nn.subsampling import length_mask, masked_mean
 from masr.nn.summary_adapters import MixedAdapters
 from masr.nn.translation import Translator
 from masr.text.tokenizer import BLANK, START_END, Tokenizer
-from masr.vocab import tree as trees
 from masr.vocab.tree import Tree
-
-WEIGHTS = "averaged.safetensors"
 
 
 class Recognizer(nn.Module):
@@ -287,15 +280,6 @@ class Recognizer(nn.Module):
         return adapters.options.bottleneck, len(adapters.languages)
 
 
-def build_model(config: Config, tokenizer: Tokenizer, tree: Tree | None = None) -> Recognizer:
-    """The untrained recogniser of a config, or the pretrained one that it names."""
-    if config.model.pretrained is None:
-        return Recognizer(config, tokenizer, tree)
-    from masr.models.whisper import WhisperRecognizer, pretrained_whisper
-
-    return WhisperRecognizer(config, tokenizer, None, pretrained_whisper(config.model.pretrained))
-
-
 def by_language(losses: dict[str, Tensor], languages: list[str]) -> dict[str, Tensor]:
     """Splits per-utterance losses (B,) into one sum per language."""
     sums = {}
@@ -326,50 +310,3 @@ def parameter_count_for_one_language(model: Recognizer) -> int:
     if (vectors := model.encoder.language_adapters.prompt_vectors) is not None:
         number += vectors.numel()
     return parameter_count(model) - number * (len(model.languages) - 1) // len(model.languages)
-
-
-def save_model(folder: Path, model: Recognizer, weights: dict[str, Tensor] | None = None) -> None:
-    """Makes ``folder`` a model that loads anywhere: config, tokenizer, tree, weights (default: those of ``model``).
-
-    Of a pretrained model that did not learn only its hash is kept.
-    """
-    weights = model.learned(model.state_dict()) if weights is None else weights
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with written_beside(folder / "config.yaml") as path:
-            save_config(model.config, path)
-        model.tokenizer.save(folder / "vocab")
-        if model.tree is not None:
-            model.tree.save(folder / "vocab" / trees.FILE, model.tokenizer.hash())
-        model.save_description(folder)
-        header = {} if (base := model.base_hash(weights)) is None else {"base": base}
-        with written_beside(folder / WEIGHTS) as path:
-            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path, header)
-    except (OSError, SafetensorError) as error:
-        raise OSError(f"cannot write the model in {folder}: {error}. Free space and run the same command.") from error
-
-
-def _model_of(folder: Path, config: Config, tokenizer: Tokenizer) -> Recognizer:
-    """The model of a folder before it gets its weights."""
-    if config.model.pretrained is None:
-        return Recognizer(config, tokenizer, trees.load(folder / "vocab", config.vocab, tokenizer))
-    from masr.models.whisper import load_whisper
-
-    with safe_open(folder / WEIGHTS, "pt") as file:
-        base = (file.metadata() or {}).get("base")
-    return load_whisper(folder, config, tokenizer, base)
-
-
-def load_model(folder: Path, device: str | torch.device = "cpu") -> Recognizer:
-    """The trained recogniser of a folder, ready to recognise; weights in float16 are read as float32."""
-    if not (folder / WEIGHTS).is_file():
-        raise FileNotFoundError(f"{folder} holds no trained model ({WEIGHTS} is missing): train it with `masr train`")
-    config = load_config(folder / "config.yaml")
-    tokenizer = Tokenizer.load(folder / "vocab")
-    try:
-        model = _model_of(folder, config, tokenizer)
-        model.load_learned({name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()})
-    except (SafetensorError, RuntimeError) as error:
-        problem = "damaged, or not the weights of the model that config.yaml and vocab/ describe"
-        raise ValueError(f"{folder / WEIGHTS}: {problem}: {error}"[:400]) from error
-    return model.to(device).eval()

@@ -6,7 +6,7 @@ from typing import Any
 
 from masr.config import Lora
 from masr.config_files import ConfigError, load_config
-from masr.models.recognizer import WEIGHTS, load_model, save_model
+from masr.models.folder import WEIGHTS, load_model, save_model
 from masr.models.whisper import WhisperRecognizer, pretrained_whisper
 from masr.progress import say
 from masr.stages import features, prepare, train, vocab

@@ -22,7 +22,8 @@ from masr.decode.rescore import NBest, ScaleChoice
 from masr.decode.search import METHODS, Searcher, Setting, check_methods, result_names
 from masr.decode.utterances import Utterances, utterances_of
 from masr.files import file_hash, written_beside
-from masr.models.recognizer import WEIGHTS, Recognizer, load_model
+from masr.models.folder import WEIGHTS, load_model
+from masr.models.recognizer import Recognizer
 from masr.models.searcher import load_searcher, save_scales
 from masr.nn.encoder import EncoderOutput
 from masr.progress import say, track

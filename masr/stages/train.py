@@ -21,14 +21,8 @@ from masr.data.features import FRAME_SHIFT
 from masr.data.rejected import Rejected
 from masr.data.sampling import EpochPlan, language_of
 from masr.files import file_hash
-from masr.models.recognizer import (
-    WEIGHTS,
-    Recognizer,
-    build_model,
-    load_model,
-    parameter_count,
-    parameter_count_for_one_language,
-)
+from masr.models.folder import WEIGHTS, build_model, load_model
+from masr.models.recognizer import Recognizer, parameter_count, parameter_count_for_one_language
 from masr.progress import clock, say
 from masr.stages import features, vocab
 from masr.stages.features import load_cuts, load_statistics

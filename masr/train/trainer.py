@@ -25,7 +25,8 @@ from masr.data.batches import Counts, TrainingUpdates, Update
 from masr.data.prompts import prompts_of
 from masr.data.rejected import Rejected
 from masr.data.sampling import EpochPlan
-from masr.models.recognizer import WEIGHTS, Recognizer, save_model
+from masr.models.folder import WEIGHTS, save_model
+from masr.models.recognizer import Recognizer
 from masr.nn.contrastive import SELF_SUPERVISED
 from masr.progress import clock, say, track
 from masr.soup.levels import Soup

@@ -7,7 +7,7 @@ import torch
 from tiny_whisper import batch_of, build
 
 from masr.adapt.distill import Teacher, distillation_losses
-from masr.models.recognizer import save_model
+from masr.models.folder import save_model
 
 EXPERTS = {"lora": {"rank": 2, "alpha": 4, "per_language": True}}
 STUDENT = {"lora": {"rank": 4, "alpha": 4}}

@@ -8,7 +8,7 @@ import torch
 from tiny_whisper import batch_of, build, search
 
 from masr.adapt.experts import _first_direction
-from masr.models.recognizer import WEIGHTS, load_model, save_model
+from masr.models.folder import WEIGHTS, load_model, save_model
 from masr.models.whisper import WhisperRecognizer
 
 ROWS = [0, 1, 3]

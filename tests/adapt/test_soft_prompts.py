@@ -8,8 +8,8 @@ from tiny_whisper import batch_of, build, config_of, search, write_tiny_whisper
 
 from masr.adapt.soft_prompts import SoftPrompts
 from masr.config import SoftPrompts as Options
+from masr.models.folder import WEIGHTS, load_model, save_model
 from masr.models.hugging_face import write_hugging_face
-from masr.models.recognizer import WEIGHTS, load_model, save_model
 from masr.models.whisper import WhisperRecognizer, pretrained_whisper
 from masr.stages.train import start_from
 from masr.text.whisper_tokenizer import WhisperTokenizer

@@ -11,14 +11,8 @@ import masr
 from masr.config import Config, LanguageModel, Vocab
 from masr.decode.language_models import estimate_models
 from masr.models.export import export_model
-from masr.models.recognizer import (
-    WEIGHTS,
-    Recognizer,
-    load_model,
-    parameter_count,
-    parameter_count_for_one_language,
-    save_model,
-)
+from masr.models.folder import WEIGHTS, load_model, save_model
+from masr.models.recognizer import Recognizer, parameter_count, parameter_count_for_one_language
 from masr.models.searcher import save_scales
 from masr.text.tokenizer import train_tokenizer
 

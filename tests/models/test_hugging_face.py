@@ -6,7 +6,7 @@ from tiny_whisper import LANGUAGES, batch_of, build
 from transformers import AutoTokenizer, WhisperFeatureExtractor, WhisperForConditionalGeneration
 
 from masr.models.export import export_model, export_whisper
-from masr.models.recognizer import load_model, save_model
+from masr.models.folder import load_model, save_model
 
 EXPERTS = {"lora": {"rank": 2, "alpha": 4, "per_language": True}, "language_codes": True}
 FULL = {"whisper": {"context": "full"}}

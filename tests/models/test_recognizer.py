@@ -18,7 +18,8 @@ from masr.decode.hypothesis import Hypothesis
 from masr.decode.language_models import estimate_models
 from masr.decode.search import METHODS, Searcher
 from masr.decode.utterances import utterances_of
-from masr.models.recognizer import WEIGHTS, Recognizer, load_model, parameter_count, save_model
+from masr.models.folder import WEIGHTS, load_model, save_model
+from masr.models.recognizer import Recognizer, parameter_count
 from masr.nn.language_model import LSTMLanguageModel
 from masr.text.tokenizer import START_END, Tokenizer, train_tokenizer
 from masr.vocab.tree import Tree, balanced

@@ -15,7 +15,7 @@ from masr.data.features import UnusableAudio, log_mel_of
 from masr.decode.alignment import timed_words
 from masr.decode.cross_attention import attention_align
 from masr.decode.hypothesis import Hypothesis
-from masr.models.recognizer import WEIGHTS, load_model, save_model
+from masr.models.folder import WEIGHTS, load_model, save_model
 from masr.models.whisper import WhisperRecognizer, pretrained_whisper
 from masr.text.whisper_tokenizer import WhisperTokenizer
 

@@ -12,7 +12,7 @@ from tiny_whisper import write_tiny_whisper
 from masr.config import Config
 from masr.config_files import load_config
 from masr.corpora import fleurs
-from masr.models.recognizer import load_model
+from masr.models.folder import load_model
 from masr.models.whisper import WhisperRecognizer, pretrained_whisper
 from masr.stages import decode, features, prepare, score, train, vocab
 from masr.tables import experiment, load_table

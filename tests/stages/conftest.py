@@ -93,7 +93,8 @@ def ready(small: Small) -> Small:
 @pytest.fixture
 def trained(ready: Small) -> Small:
     """`ready` with an untrained model where stage 3 leaves its own."""
-    from masr.models.recognizer import Recognizer, save_model
+    from masr.models.folder import save_model
+    from masr.models.recognizer import Recognizer
     from masr.stages.features import load_statistics
     from masr.stages.train import experiment_folder
     from masr.stages.vocab import load_tokenizer

@@ -7,7 +7,7 @@ import torch
 from tiny_whisper import CONF, write_tiny_whisper
 
 from masr.config_files import ConfigError, load_config
-from masr.models.recognizer import load_model
+from masr.models.folder import load_model
 from masr.stages import adapt, features, prepare, train, vocab
 
 PROMPTS = "model.adapt.prompts={length: 2, languages: add}"

@@ -142,7 +142,8 @@ def test_a_split_that_was_not_prepared_names_the_way_out(trained):
 
 
 def test_a_method_that_the_model_cannot_do_is_refused(ready):
-    from masr.models.recognizer import Recognizer, save_model
+    from masr.models.folder import save_model
+    from masr.models.recognizer import Recognizer
     from masr.stages.vocab import load_tokenizer
 
     config = ready.config("model.attention_decoder.weight=0")

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 import masr
 from masr.config_files import ConfigError, load_config
 from masr.data.rejected import TooManyRejected
-from masr.models.recognizer import load_model
+from masr.models.folder import load_model
 from masr.stages import decode, features, prepare, train, vocab
 
 

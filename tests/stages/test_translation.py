@@ -8,7 +8,7 @@ import pytest
 
 import masr
 from masr.config_files import load_config
-from masr.models.recognizer import load_model
+from masr.models.folder import load_model
 from masr.stages import decode, score, train, vocab
 
 OPTIONS = [

@@ -45,7 +45,7 @@ def test_a_frozen_decoder_stays_as_it_was(workdir, tiny_corpus):
     config = load_config(workdir / "tiny.yaml", ["train.frozen=[attention_decoder]"])
     for stage in (prepare, features, vocab, train):
         stage.run(config)
-    from masr.models.recognizer import load_model
+    from masr.models.folder import load_model
     from masr.models.whisper import pretrained_whisper
 
     trained, base = load_model(workdir / "exp/tiny"), pretrained_whisper("whisper")

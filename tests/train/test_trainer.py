@@ -14,7 +14,8 @@ from masr.config import Config
 from masr.config_files import ConfigError
 from masr.data.batches import CutFeatures
 from masr.data.sampling import EpochPlan
-from masr.models.recognizer import WEIGHTS, Recognizer, load_model
+from masr.models.folder import WEIGHTS, load_model
+from masr.models.recognizer import Recognizer
 from masr.stages import train
 from masr.stages.features import load_cuts, load_statistics
 from masr.stages.vocab import load_tokenizer

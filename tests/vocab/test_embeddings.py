@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from masr.config import Config, Vocab
-from masr.models.recognizer import Recognizer, save_model
+from masr.models.folder import save_model
+from masr.models.recognizer import Recognizer
 from masr.text.tokenizer import Tokenizer, train_tokenizer
 from masr.vocab.embeddings import (
     foreign_neighbours,

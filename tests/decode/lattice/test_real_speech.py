@@ -16,7 +16,7 @@ from masr.decode.greedy import ctc_greedy
 from masr.decode.language_models import LanguageModels
 from masr.decode.lattice import k2_problem, load_backend
 from masr.decode.lattice.graphs import Graphs
-from masr.models.recognizer import load_model
+from masr.models.folder import load_model
 
 RECIPE = Path(__file__).parents[3] / "egs/freevoices"
 LANGUAGES = ["da", "el"]
