@@ -190,13 +190,22 @@ class TrainingUpdates(Dataset):
         cuts = sorted(self.updates[index], key=lambda cut: (-cut.duration, cut.id))
         rejected: dict[str, str] = {}
         samples = [self._sample(part, rejected) for part in _samples(cuts, self.samples, self.seed)]
-        heard = self.unlabelled[index % len(self.unlabelled)] if self.unlabelled else []
+        heard = self._heard(index)
         longest_first = sorted(heard, key=lambda cut: (-cut.duration, cut.id))
         parts = _samples(longest_first, self.samples, self.seed) if heard else []
         unlabelled = [self._sample(part, rejected, labelled=False) for part in parts]
         seconds = sum(cut.duration for cut in cuts)
         rejected = {name.split("#")[0]: reason for name, reason in rejected.items()}  # the draw's number is not theirs
         return Update(samples, self._counts(cuts), seconds, rejected, unlabelled, len(heard))
+
+    def _heard(self, index: int) -> list[Cut]:
+        """Recordings without text of an update: one batch of them, or more, so that each sample has one."""
+        heard: list[Cut] = []
+        for number in range(index, index + len(self.unlabelled)):
+            heard += self.unlabelled[number % len(self.unlabelled)]
+            if len(heard) >= self.samples:
+                break
+        return heard
 
     def _sample(self, cuts: list[Cut], rejected: dict[str, str], labelled: bool = True) -> list[Batch]:
         parts = split_by_duration(cuts[self.rank :: self.world_size], self.device_seconds)

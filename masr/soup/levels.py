@@ -54,7 +54,8 @@ class Soup:
         """``objectives`` are those of the model; ValueError for what is in no level, or in two, or patterns of none."""
         self.options = options
         self.levels = [_level(level, objectives) for level in options.levels]
-        _check(options)
+        if options.levels and options.levels[0].penalty != Penalty():
+            raise ValueError("train.soup.levels: the top level has no penalty; give it to a level below")
         named = [name for level in self.levels for name in level.objectives]
         if twice := sorted({name for name in named if named.count(name) > 1}):
             raise ValueError(f"train.soup.levels: {', '.join(twice)} in more than one level")
@@ -96,17 +97,6 @@ class Soup:
             level.weights = weights
 
 
-def _check(options: SoupOptions) -> None:
-    """Refuses what would have no effect."""
-    if options.levels and options.levels[0].penalty != Penalty():
-        raise ValueError("train.soup.levels: the top level has no penalty; give it to a level below")
-    changed = {name for name, field in SoupOptions.model_fields.items() if getattr(options, name) != field.default}
-    if (idle := changed & {"step", "pull"}) and not any(level.weights == "modo" for level in options.levels):
-        raise ValueError(f"train.soup.{', '.join(sorted(idle))}: without effect, as no level has weights=modo")
-    if (idle := changed & {"every", "warmup"}) and all(level.weights in CONSTANT for level in options.levels):
-        raise ValueError(f"train.soup.{', '.join(sorted(idle))}: without effect, as no level has weights that move")
-
-
 def penalty_at(penalty: Penalty, epoch: float) -> float:
     """eta at a time in epochs (Objective Soups, appendix G, where it grows from epoch to epoch)."""
     return min(penalty.start + penalty.rate * epoch, penalty.cap)
@@ -115,7 +105,10 @@ def penalty_at(penalty: Penalty, epoch: float) -> float:
 def _level(options: LevelOptions, objectives: Sequence[str]) -> Level:
     fitting = {pattern: [n for n in objectives if fnmatchcase(n, pattern)] for pattern in options.objectives}
     if unknown := [pattern for pattern, names in fitting.items() if not names]:
-        raise ValueError(f"train.soup.levels: {', '.join(unknown)} fits none of {', '.join(objectives)}")
+        raise ValueError(
+            f"train.soup.levels: {', '.join(unknown)} fits none of {', '.join(objectives)}; an objective whose weight in "
+            "model is 0 (ctc, translation, language_classifier, self_supervised) is none"
+        )
     names = list(dict.fromkeys(name for found in fitting.values() for name in found))
     inside = [*options.scales, *options.static]
     if idle := [pattern for pattern in inside if not any(fnmatchcase(name, pattern) for name in names)]:

@@ -4,10 +4,14 @@ MoDo (Chen et al. 2023, arXiv 2305.20057), MGDA (Désidéri 2012; Sener & Koltun
 torchjd what else works on inner products of gradients.
 """
 
+from ast import literal_eval
 from typing import Any
 
 import torch
 from torch import Tensor
+
+AGAINST = ("AlignedMTL", "IMTLG")
+"""Aggregators whose weights can be negative, so that the encoder would follow an objective uphill."""
 
 
 def project_to_simplex(point: Tensor) -> Tensor:
@@ -51,14 +55,16 @@ def torchjd_weights(name: str, gramian: Tensor) -> Tensor:
     kind, _, given = name.removesuffix(")").partition("(")
     known = _torchjd()
     if kind not in known:
-        names = ", ".join(["uniform", "static", "modo", "mgda", *known])
+        names = ", ".join(["uniform", "static", "modo", "mgda", *(known or ["with pip install masr[soup] torchjd's"])])
         raise ValueError(f"train.soup: weights={name}: unknown; there are {names}")
     try:
-        options = {key.strip(): float(value) for key, value in (part.split("=") for part in given.split(",") if part)}
+        options = {key.strip(): literal_eval(value) for key, value in (o.split("=") for o in given.split(",") if o)}
         weights = known[kind](**options)(gramian.double().cpu())
     except ImportError as error:
-        raise ValueError(f"train.soup: weights={name}: {error}; or pip install masr[soup]") from error
-    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"train.soup: weights={name}: {error}; CAGrad and NashMTL: pip install cvxpy clarabel ecos"
+        ) from error
+    except (TypeError, ValueError, SyntaxError) as error:
         raise ValueError(f"train.soup: weights={name}: {error}; write e.g. CAGrad(c=0.4)") from error
     if weights.min() < -1e-6:
         raise ValueError(f"train.soup: weights={name}: gives negative weights, against an objective")
@@ -66,11 +72,13 @@ def torchjd_weights(name: str, gramian: Tensor) -> Tensor:
 
 
 def _torchjd() -> dict[str, Any]:
-    """By name the weightings of torchjd that look at inner products alone, and remember nothing."""
+    """By name the weightings of torchjd that look at inner products alone, remember nothing, and give no negative
+    weights; none if it is not installed."""
     try:
         from torchjd import aggregation
-    except ImportError as error:
-        raise ValueError("train.soup: aggregators but modo and mgda need torchjd: pip install masr[soup]") from error
+    except ImportError:
+        return {}
     named = {word.removesuffix("Weighting"): getattr(aggregation, word) for word in dir(aggregation) if "Weig" in word}
     bases = {name: {base.__name__ for base in getattr(kind, "__mro__", ())} for name, kind in named.items()}
-    return {n: kind for n, kind in named.items() if "_GramianWeighting" in bases[n] and "Stateful" not in bases[n]}
+    fitting = [n for n, names in bases.items() if "_GramianWeighting" in names and "Stateful" not in names]
+    return {name: named[name] for name in fitting if name not in AGAINST}

@@ -4,6 +4,7 @@ import json
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -95,11 +96,12 @@ def run(config: Config, force: bool = False) -> None:
 
 
 def _build_trainer(config: Config, folder: Path, accelerator: Accelerator) -> Trainer:
+    quiet = not accelerator.is_main_process
     tokenizer = load_tokenizer(config)
     model = build_model(config, tokenizer, load_tree(config))
     model.set_statistics(*load_statistics(config).tensors())
     if config.train.init_from:
-        start_from(Path(config.train.init_from), model, quiet=not accelerator.is_main_process)
+        start_from(Path(config.train.init_from), model, quiet)
     model.start_near()
     if config.model.encoder.language_adapters.languages:
         raise ConfigError("model.encoder.language_adapters.languages: training has all of them; use masr export")
@@ -109,24 +111,33 @@ def _build_trainer(config: Config, folder: Path, accelerator: Accelerator) -> Tr
         raise ConfigError(f"train.frozen: {', '.join(config.train.frozen)}: nothing is left to learn")
     only = config.model.adapt.only  # the others have nothing to teach
     cuts = [cut for cut in load_cuts(config, config.corpus.train) if not only or language_of(cut) in only]
-    trainable = _trainable(cuts, model, config, folder, quiet=not accelerator.is_main_process)
+    trainable = _trainable(cuts, model, config, folder, quiet)
     plan = EpochPlan(trainable, config.data, config.seed)
-    if accelerator.is_main_process:
+    _check_every_language(config, model.languages, plan)
+    if not quiet:
         say(f"train: {parameter_count(model) / 1e6:.2f} M parameters, {len(tokenizer)} tokens, in {folder}")
         say(f"train: {plan.describe()}")
-    _check_every_language(config)
     dev = [cut for cut in load_cuts(config, config.corpus.dev) if not only or language_of(cut) in only]
     if config.train.distill.teacher:
         model.teacher = _teacher(model.to(accelerator.device), Path(config.train.distill.teacher), accelerator.device)
-    return Trainer(model, plan, dev, config, folder, accelerator, _unlabelled(config))
+    return Trainer(model, plan, dev, config, folder, accelerator, _unlabelled(config, quiet))
 
 
-def _check_every_language(config: Config) -> None:
-    kinds = {level.weights for level in config.train.soup.levels} - {"uniform", "static"}
-    if kinds and not config.data.every_language:
+def _check_every_language(config: Config, languages: Sequence[str], plan: EpochPlan) -> None:
+    """Weights that move, and conflicts, are found by comparing all objectives in one update."""
+    soup = config.train.soup
+    kinds = sorted({level.weights for level in soup.levels} - {"uniform", "static"})
+    compared = [f"levels: weights={', '.join(kinds)}"] * bool(kinds)
+    compared += [f"detect_epochs={soup.detect_epochs:g}"] * bool(soup.levels and soup.detect_epochs)
+    if compared and not config.data.every_language:
         raise ConfigError(
-            f"train.soup.levels: weights={', '.join(sorted(kinds))} compares all objectives, so every update must have "
-            "recordings of every language: set data.every_language=true"
+            f"train.soup.{compared[0]} compares all objectives, so every update must have recordings of every "
+            "language: set data.every_language=true"
+        )
+    if compared and (absent := [code for code in languages if code not in plan.recordings]):
+        raise ConfigError(
+            f"train.soup.{compared[0]} compares all objectives, but there is nothing of {', '.join(absent)} to train "
+            "on: leave them out of corpus.languages"
         )
 
 
@@ -136,7 +147,7 @@ def _teacher(model: Recognizer, folder: Path, device: torch.device) -> Teacher:
     return Teacher(load_model(folder).to(device), model, folder)
 
 
-def _unlabelled(config: Config) -> EpochPlan | None:
+def _unlabelled(config: Config, quiet: bool = False) -> EpochPlan | None:
     """Speech of which the text is not looked at."""
     options = config.model.self_supervised
     if not options.weight:
@@ -147,8 +158,9 @@ def _unlabelled(config: Config) -> EpochPlan | None:
     cuts = [cut for cut in found if limits[0] <= cut.duration <= limits[1]]
     if not cuts:
         raise ValueError(f"model.self_supervised: no recording of {split} has {limits[0]:g} to {limits[1]:g} s")
-    hours = sum(cut.duration for cut in cuts) / 3600
-    say(f"train: {len(cuts)} of {len(found)} recordings of {split} ({hours:.2f} h) are heard without their text")
+    if not quiet:
+        hours = sum(cut.duration for cut in cuts) / 3600
+        say(f"train: {len(cuts)} of {len(found)} of {split} ({hours:.2f} h, every speed) are heard without their text")
     data = config.data.model_copy(update={"batch_seconds": options.batch_seconds, "every_language": False})
     return EpochPlan(cuts, data, config.seed + 1)
 

@@ -160,9 +160,9 @@ class Trainer:
         if self.soup is None:
             return float(self.accelerator.clip_grad_norm_(self.model.parameters(), self.options.clip))
         self.accelerator.unscale_gradients()
-        parts = [list(part.parameters()) for part in self.recognizer.children()]
+        parts = [[p for p in part.parameters() if p.grad is not None] for part in self.recognizer.children()]
         norms = [torch.nn.utils.clip_grad_norm_(part, self.options.clip) for part in parts if part]
-        return float(torch.stack(norms).norm())
+        return float(torch.stack(norms).norm()) if norms else 0.0
 
     def _backward(self, update: Update, measure: bool = True) -> bool:
         """Accumulates the gradients of this process's micro-batches; False if a loss was not finite."""
@@ -284,7 +284,8 @@ class Trainer:
         rejected = Rejected(self.folder / "unreadable.tsv")
         for reasons in gather_object([self.rejected]):
             rejected.reasons |= reasons
-        recordings = sum(len(group) for group in self.plan.recordings.values())
+        plans = [self.plan] if self.unlabelled is None else [self.plan, self.unlabelled]
+        recordings = sum(len(group) for plan in plans for group in plan.recordings.values())
         if self.is_main:
             rejected.finish("train", recordings, self.config.data.max_bad_fraction)
         elif len(rejected.reasons) > self.config.data.max_bad_fraction * recordings:

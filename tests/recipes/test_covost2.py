@@ -75,3 +75,8 @@ def test_levels_of_every_row_of_a_table_hold_all_objectives(name, scale, monkeyp
     english, french, german, *_ = codes
     assert counts["static"][f"asr/{german}"] / counts["static"][f"asr/{english}"] == pytest.approx(0.27 / 0.18)
     assert counts["uas"][f"asr/{french}"] == pytest.approx(0.3 / 5) and counts["uas"]["cpc"] == pytest.approx(0.06)
+    tasks = {row: [level.objectives[0][:3] for level in soup.levels] for row, soup in soups.items()}
+    assert tasks["uas"] == ["st/", "asr", "cpc"] and tasks["usa"] == ["asr", "st/", "cpc"]
+    slow = {row: [level.options.penalty.rate for level in soups[row].levels] for row in soups if row.endswith("_slow")}
+    assert slow == ({"uas_slow": [0, 0.002, 0.002], "usa_slow": [0, 0.002, 0.002]} if not name else {})
+    assert table.rows["uas"].paper["wer"] == {"": 23.6, "_large": 18.4, "_whisper": 14.1}[name]

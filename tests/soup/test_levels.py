@@ -90,12 +90,3 @@ def test_a_step_of_modo_favours_what_the_others_are_against():
 def test_what_makes_no_sense_is_refused(levels, message):
     with pytest.raises(ValueError, match=message):
         soup(*levels)
-
-
-@pytest.mark.parametrize(
-    ("option", "weights"), [("step", "mgda"), ("pull", "uniform"), ("every", "uniform"), ("warmup", "static")]
-)
-def test_options_of_moving_weights_are_refused_where_none_move(option, weights):
-    level = {"objectives": ["*"], "weights": weights, "static": {"*": 1.0} if weights == "static" else {}}
-    with pytest.raises(ValueError, match=f"train.soup.{option}: without effect"):
-        Soup(Options.model_validate({"levels": [level], option: 7}), OBJECTIVES)

@@ -1,5 +1,7 @@
 """Weights of objectives, against references."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -74,14 +76,14 @@ def test_pull_leads_back_to_equal_weights():
     assert torch.allclose(weights, torch.full((3,), 1 / 3), atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["UPGrad", "PCGrad", "IMTLG"])
+@pytest.mark.parametrize("name", ["UPGrad", "PCGrad", "MGDA(max_iters=50)"])
 def test_aggregators_of_torchjd(name):
     gradients = torch.randn(4, 30, generator=torch.Generator().manual_seed(1))
     assert torchjd_weights(name, gradients @ gradients.T).sum().item() == pytest.approx(1)
 
 
-@pytest.mark.parametrize("name", ["MODO", "MoDo", "ExcessMTL", "GradVac", "Random"])
-def test_aggregators_that_remember_or_look_at_gradients_are_refused(name):
+@pytest.mark.parametrize("name", ["MODO", "MoDo", "ExcessMTL", "GradVac", "Random", "IMTLG", "AlignedMTL"])
+def test_aggregators_that_remember_look_at_gradients_or_go_against_some_are_refused(name):
     with pytest.raises(ValueError, match=f"weights={name}: unknown; there are uniform, static, modo, mgda, .*UPGrad"):
         torchjd_weights(name, torch.eye(2))
 
@@ -91,7 +93,13 @@ def test_aggregators_get_their_options():
     assert torchjd_weights("CAGrad(c=0.4)", torch.eye(2)).tolist() == pytest.approx([0.5, 0.5], abs=1e-3)
 
 
-@pytest.mark.parametrize("name", ["CAGrad", "UPGrad(c)", "UPGrad(d=1)"])
+def test_without_torchjd_a_misspelt_name_is_named_all_the_same(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchjd", None)
+    with pytest.raises(ValueError, match=r"weights=uniformm: unknown; there are uniform, .* pip install masr\[soup\]"):
+        torchjd_weights("uniformm", torch.eye(2))
+
+
+@pytest.mark.parametrize("name", ["CAGrad", "UPGrad(c)", "UPGrad(d=1)", "UPGrad(c=x)"])
 def test_options_that_are_wrong_are_named(name):
     with pytest.raises(ValueError, match="train.soup: weights="):
         torchjd_weights(name, torch.eye(2))

@@ -9,12 +9,15 @@ import sys
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
 from masr.config_files import load_config
+from masr.data.sampling import language_of
 from masr.models.recognizer import Recognizer
 from masr.stages import train, vocab
 from masr.stages.train import _build_trainer
+from masr.train.checkpoint import find_checkpoint, load_state
 from masr.train.log import counted
 from masr.train.trainer import Trainer
 
@@ -192,18 +195,23 @@ def test_penalties_grow_within_an_epoch(config):
         trainer.progress["position"] = position
         trainer._backward(updates[position])
         factors.append(trainer.soup.factors[1])
+        assert trainer.soup.coefficients["st/el"] == pytest.approx(factors[-1] / 3, rel=0.1), "weights move a little"
     assert factors == pytest.approx([0.5, 0.5 + 0.6 * position / len(updates.updates)]) and position
 
 
-@pytest.mark.parametrize("kind", ["mgda", "PCGrad"])
-def test_solved_weights_are_those_of_all_gradients(config, kind):
+@pytest.mark.parametrize(("kind", "layers"), [("mgda", ["block 1"]), ("PCGrad", None)])
+def test_solved_weights_are_those_of_all_gradients(config, kind, layers, monkeypatch):
+    """Or, where layers are selected, of those in them."""
     trainer = trainer_of(config(f"train.soup.levels=[{{objectives: ['*'], weights: {kind}}}]"))
     update = trainer._loader().dataset[0]
+    if layers:
+        monkeypatch.setattr(trainer.soup, "selected", lambda epoch: layers)
     trainer.model.train()
     grams = []
     trainer.soup.soup.solve = lambda level, gramian: grams.append(gramian)
     trainer._backward(update)
-    shared = [n for n, (name, _) in enumerate(trainer.recognizer.named_parameters()) if name.startswith("encoder.")]
+    start = "encoder.blocks.0." if layers else "encoder."
+    shared = [n for n, (name, _) in enumerate(trainer.recognizer.named_parameters()) if name.startswith(start)]
     names = trainer.soup.soup.levels[0].objectives
     each = torch.stack([flat_gradient(trainer, update, name, shared) for name in names])
     assert torch.allclose(grams[0], each @ each.T, rtol=1e-3, atol=1e-4)
@@ -267,6 +275,42 @@ def test_selecting_all_layers_is_selecting_none(config):
     assert products[0] == products[1] and len(set(products[0].values())) > 2
 
 
+def test_each_part_is_clipped_by_itself(config):
+    """A head that has no gradient has no norm."""
+    trainer = trainer_of(config(UNIFORM, "train.clip=1.0"))
+    trainer._backward(trainer._loader().dataset[0])
+    parts = {"encoder": 300.0, "ctc": 0.5, "translator": None}
+    for name, norm in parts.items():
+        gradients = [p for p in getattr(trainer.recognizer, name).parameters() if p.grad is not None]
+        now = torch.stack([p.grad.norm() for p in gradients]).norm()
+        for p in gradients:
+            p.grad = None if norm is None else p.grad * (norm / now)
+    assert trainer._clip() == pytest.approx((300**2 + 0.5**2) ** 0.5)
+    for name, norm in {"encoder": 1.0, "ctc": 0.5}.items():
+        found = [p.grad.norm() for p in getattr(trainer.recognizer, name).parameters() if p.grad is not None]
+        assert torch.stack(found).norm().item() == pytest.approx(norm, rel=1e-3)
+
+
+def test_half_precision_finds_the_same_weights(config):
+    """bf16: the products are differences of outputs in full precision."""
+    moved, found = {}, {}
+    for precision in ("no", "bf16"):
+        made = config(MULTILEVEL, f"train.precision='{precision}'")
+        torch.manual_seed(0)
+        AcceleratorState._reset_state(reset_partial_state=True)  # a process has one precision otherwise
+        accelerator = Accelerator(cpu=True, mixed_precision=precision)
+        trainer = _build_trainer(made, train.experiment_folder(made), accelerator)
+        trainer.soup.soup.step = lambda level, products, kind=precision: moved.setdefault(kind, []).append(products)
+        trainer.model.train()
+        assert trainer._backward(trainer._loader().dataset[0])
+        found[precision] = torch.cat([p.grad.flatten() for p in trainer.recognizer.encoder.parameters()])
+    AcceleratorState._reset_state(reset_partial_state=True)
+    for one, other in zip(moved["no"], moved["bf16"], strict=True):
+        assert torch.allclose(one, other, rtol=0.1, atol=0.05 * one.abs().max())
+    assert torch.cosine_similarity(found["no"], found["bf16"], dim=0) > 0.999
+    assert not torch.equal(found["no"], found["bf16"])
+
+
 def test_what_is_frozen_from_end_to_end_is_left_out(config):
     trainer = trainer_of(config(UNIFORM, "train.frozen=[encoder,ctc]"))
     assert trainer._backward(trainer._loader().dataset[0])
@@ -282,9 +326,15 @@ def test_memory_is_checked_with_all_that_is_due_later(config, monkeypatch):
     assert moved and trainer.soup.soup.coefficients(0) == before
 
 
-def test_what_cannot_be(config):
+def test_what_cannot_be(config, monkeypatch):
     with pytest.raises(ValueError, match="weights=modo compares all objectives, .* set data.every_language=true"):
         trainer_of(config(MULTILEVEL, "data.every_language=false"))
+    with pytest.raises(ValueError, match="detect_epochs=1 compares all objectives, .* set data.every_language=true"):
+        trainer_of(config(UNIFORM, "train.soup.detect_epochs=1", "data.every_language=false"))
+    monkeypatch.setattr(train, "_trainable", lambda cuts, *_: [cut for cut in cuts if language_of(cut) != "el"])
+    with pytest.raises(ValueError, match="there is nothing of el to train on"):
+        trainer_of(config(MULTILEVEL))
+    monkeypatch.undo()
     with pytest.raises(ValueError, match="train.frozen: nothing that objectives share is left to learn"):
         trainer_of(config(MULTILEVEL, "train.frozen=[encoder]"))
 
@@ -339,6 +389,11 @@ def test_all_in_one_vector(config):
     assert trainer.soup.directions == {} and trainer.soup.products[0].abs().min() > 0, "all have products, cpc too"
     weights = trainer.soup.soup.coefficients(0)
     assert sum(weights.values()) == pytest.approx(1) and len(set(weights.values())) > 2 and "cpc" in weights
+    short = trainer._loader().dataset
+    short.unlabelled = [batch[:1] for batch in short.unlabelled]
+    assert [len(part[0].ids) for part in short[0].unlabelled] == [1, 1], (
+        "each sample hears some, however few a batch has"
+    )
     one = trainer._loader().dataset[0]._replace(unlabelled_utterances=1)  # half of the update hears none
     trainer._backward(one)
     assert trainer.soup.soup.coefficients(0) == weights
@@ -385,6 +440,10 @@ def test_a_run_goes_on_exactly(config, workdir, monkeypatch):
         [json.loads(line) for line in (workdir / f"exp/{name}/log.jsonl").read_text().splitlines()]
         for name in ("straight", "broken")
     )
+    states = [load_state(find_checkpoint(workdir / f"exp/{run}/checkpoints"), 0)[0] for run in ("straight", "broken")]
+    conflicts = [state["soup"]["conflicts"] for state in states]
+    assert conflicts[0]["measured"] == conflicts[1]["measured"] == 3
+    assert torch.equal(conflicts[0]["sums"], conflicts[1]["sums"])
     for name in ("weights", "objectives", "layers"):
         one, other = ((workdir / f"exp/{run}/soup/{name}.svg").read_text() for run in ("straight", "broken"))
         assert one == other and "<svg" in one
