@@ -11,6 +11,8 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
 )  # fmt: skip
 
+EXTRAS = {"peft": "whisper", "transformers": "whisper", "tokenizers": "whisper", "torchjd": "soup"}
+"""Packages that not everybody needs, and what installs them."""
 Conf = Annotated[Path, typer.Argument(help="Config file, e.g. conf/conformer.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Options of the config, e.g. model.encoder.layers=4.")]
 BiasFile = Annotated[str | None, typer.Option(help="File of words to expect, one a line.")]
@@ -142,13 +144,9 @@ def adapt_prompts(
     languages: Annotated[str, typer.Option(help="Languages to learn, e.g. ca,el.")],
     overrides: Overrides = None,
 ) -> None:
-    import importlib
+    from masr.stages.adapt import learn
 
-    from masr.config_files import load_config
-
-    config = load_config(conf, [f"corpus.languages=[{languages}]", *(overrides or [])])
-    for stage in ("prepare", "features", "vocab", "train"):
-        importlib.import_module(f"masr.stages.{stage}").run(config)
+    print(learn(conf, _codes(languages) or [], overrides or []))
 
 
 @adapt.command("expand", help="Add a language; all others stay bit for bit what they were.")
@@ -157,17 +155,20 @@ def adapt_expand(
     language: Annotated[str, typer.Option(help="The new language, e.g. be.")],
     near: Annotated[str | None, typer.Option(help="Language of the model from which it starts, e.g. ru.")] = None,
     overrides: Overrides = None,
+    force: Annotated[bool, typer.Option("--force", help="Train anew, if it was trained before.")] = False,
 ) -> None:
     from masr.stages.adapt import expand
 
-    print(expand(model, language, near, overrides))
+    print(expand(model, language, near, overrides or [], force))
 
 
 @adapt.command("merge", help="Make one expert of those of all languages.")
 def adapt_merge(
     model: Model,
     output: Annotated[Path, typer.Argument(help="Folder of the new model.")],
-    kind: Annotated[str, typer.Option(help="cat, svd, ties, ties_svd, dare_ties, dare_linear, ... of peft.")] = "svd",
+    kind: Annotated[
+        str, typer.Option(help="cat (the exact mean), svd, ties, ties_svd, dare_ties, ... of peft.")
+    ] = "svd",
     rank: Annotated[int | None, typer.Option(help="Rank of the new expert (svd kinds).")] = None,
     density: Annotated[float, typer.Option(help="Share of values that are kept (ties, dare).")] = 0.5,
 ) -> None:
@@ -243,6 +244,10 @@ def main() -> None:
     """Entry point; what a user can put right is one clear message, not a traceback."""
     try:
         app()
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        sys.exit(f"masr: this needs {error.name}: pip install masr[{EXTRAS[error.name]}]")
     except (ValueError, OSError, RuntimeError, MemoryError) as error:
         if not _is_for_the_user(error):
             raise

@@ -385,6 +385,24 @@ class Adapt(Section):
     near: dict[str, str] = {}
     """Trained languages from whose parameters new ones (of ``only``, if that is not empty) start, e.g. {be: ru}."""
 
+    @property
+    def by_language(self) -> bool:
+        """Whether anything belongs to one language."""
+        of_prompts = self.prompts.length > 0 and self.prompts.languages != "shared"
+        return of_prompts or self.language_codes or (self.lora.rank > 0 and self.lora.per_language)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.classifier or self.routing != "hard") and not self.by_language:
+            raise ValueError(
+                "routing, classifier: nothing belongs to one language (lora.per_language, prompts.languages)"
+            )
+        if self.lora.fused and not self.lora.per_language:
+            raise ValueError("lora.fused: there is one expert; set lora.per_language")
+        if self.routing == "arrow" and (self.lora.fused or not (self.lora.rank and self.lora.per_language)):
+            raise ValueError("routing=arrow chooses among experts (lora.per_language) that are not fused")
+        return self
+
 
 class Model(Section):
     pretrained: str | None = None
@@ -620,6 +638,8 @@ class Config(Section):
         if self.model.pretrained is None:
             if self.vocab.kind == "whisper":
                 raise ValueError("vocab.kind=whisper: the tokens of which Whisper? Set model.pretrained")
+            if self.model.adapt != Adapt():
+                raise ValueError("model.adapt: there is nothing to adapt; set model.pretrained")
             return self
         wanted = {
             "features.kind": (self.features.kind, "whisper"), "vocab.kind": (self.vocab.kind, "whisper"),

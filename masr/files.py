@@ -3,9 +3,11 @@
 import gzip
 import hashlib
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def file_hash(path: Path) -> str:
@@ -26,3 +28,19 @@ def written_beside(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def from_hugging_face(kind: Any, name: str, **options: Any) -> Any:
+    """What ``kind``, a class of transformers, reads from a folder, or from the hub by a name such as
+    openai/whisper-base; FileNotFoundError or ValueError when it cannot."""
+    is_hub_name = re.fullmatch(r"(?!exp/)[\w-][\w.-]*/[\w.-]+", name) and not Path(name).parent.is_dir()
+    if not Path(name).is_dir() and not is_hub_name:
+        raise FileNotFoundError(
+            f"model.pretrained: there is no folder {name}; name one that transformers has saved, or a model of the hub "
+            "(openai/whisper-base)"
+        )
+    try:
+        return kind.from_pretrained(name, **options)
+    except (OSError, ValueError, KeyError) as error:
+        where = "" if Path(name).is_dir() else " from the hub, as there is no such folder here"
+        raise ValueError(f"model.pretrained: {name} cannot be loaded{where}: {error}"[:600]) from error

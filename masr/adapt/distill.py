@@ -22,6 +22,8 @@ class Teacher:
         """ValueError when its tokens are not the student's."""
         if not student.tokenizer.same_tokens(model.tokenizer):
             raise ValueError(f"train.distill.teacher: {folder} has other tokens than the student")
+        if (hears := model.config.features.mel_bins) != (wanted := student.config.features.mel_bins):
+            raise ValueError(f"train.distill.teacher: {folder} hears {hears} mel bins, the student {wanted}")
         if unknown := [code for code in student.languages if code not in model.languages]:
             raise ValueError(f"train.distill.teacher: {folder} does not know {', '.join(unknown)}")
         self.model = model.eval().requires_grad_(False)

@@ -1,5 +1,6 @@
 """Makes a small folder of a trained model that can be given away: float16 weights, config, tokenizer, model card."""
 
+import importlib.util
 import json
 import shutil
 import tempfile
@@ -44,6 +45,8 @@ def export_whisper(folder: Path, output: Path, languages: Sequence[str] | None, 
 
     Of experts of languages only that of one language can be in it.
     """
+    if ctranslate2 and importlib.util.find_spec("ctranslate2") is None:
+        raise RuntimeError("CTranslate2 is not installed: pip install ctranslate2")
     from masr.models.hugging_face import write_ctranslate2, write_hugging_face
     from masr.models.whisper import WhisperRecognizer
 

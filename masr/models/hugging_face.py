@@ -1,7 +1,6 @@
 """A Whisper that masr has trained, as a plain folder of transformers, for all that reads such folders."""
 
 import copy
-import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +63,7 @@ def _their_name(name: str) -> str:
 
 
 def write_ctranslate2(folder: Path, output: Path, quantization: str = "int8") -> Path:
-    """Converts such a folder for CTranslate2 (faster-whisper); ImportError says what is missing."""
-    if importlib.util.find_spec("ctranslate2") is None:
-        raise ImportError("CTranslate2 is not installed: pip install ctranslate2")
+    """Converts such a folder for CTranslate2 (faster-whisper)."""
     from ctranslate2.converters import TransformersConverter
 
     copied = ["tokenizer.json", "preprocessor_config.json"]

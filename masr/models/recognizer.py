@@ -35,6 +35,8 @@ class Recognizer(nn.Module):
     teacher: Teacher | None = None
     pretrained_names: frozenset[str] = frozenset()
     """Parameters that a pretrained model brings."""
+    adapted: Sequence[Any] = ()
+    """What learns in the place of a pretrained model."""
     encoder: Encoder
     ctc: CTCHead
     attention_decoder: AttentionDecoder | None

@@ -24,6 +24,7 @@ from masr.decode.alignment import token_times
 from masr.decode.cross_attention import attention_align
 from masr.decode.hypothesis import Hypothesis
 from masr.decode.utterances import Utterances
+from masr.files import from_hugging_face
 from masr.models.recognizer import Recognizer
 from masr.nn.encoder import EncoderOutput
 from masr.nn.heads import LanguageClassifier
@@ -106,7 +107,7 @@ class WhisperRecognizer(Recognizer):
     @property
     def by_language(self) -> bool:
         """Whether anything that was adapted belongs to one language."""
-        return any([*part.parameters_of(code)] for part in self.adapted for code in self.tokenizer.languages[:1])
+        return self.config.model.adapt.by_language
 
     def fold(self) -> None:
         """Puts the residual network of soft prompts into them."""
@@ -148,18 +149,23 @@ class WhisperRecognizer(Recognizer):
             return encoded
         known = None if self.by_language else allowed_languages.float()  # what belongs to a language waits for it
         encoded = self.encoder(features, lengths, known)
-        if self.language_classifier is None:
-            logits = self.attention_decoder.name_languages(encoded.frames, encoded.lengths, known)
-            allowed_languages = self._told_apart(allowed_languages)
-        else:
-            logits = self.language_classifier.log_probs(encoded.frames, encoded.lengths)
-        weights = logits.masked_fill(~allowed_languages, -torch.inf).softmax(-1)
-        if self.by_language:
-            if self.config.model.adapt.routing == "hard":
-                weights = one_hot(weights.argmax(-1), len(self.languages)).to(weights.dtype)
+        logits, weights = self._routed(encoded, allowed_languages, known)
+        if self.by_language and (self.encoder.prompts is not None or self.encoder.experts is not None):
             encoded = self.encoder(features, lengths, weights)
         encoded.language_logits, encoded.language_weights = logits, weights
         return encoded
+
+    def _routed(self, encoded: EncoderOutput, allowed: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Logits (B, K) of the languages of what was heard, and the weights (B, K) that the allowed ones have."""
+        if self.language_classifier is None:
+            logits = self.attention_decoder.name_languages(encoded.frames, encoded.lengths, known)
+            allowed = self._told_apart(allowed)
+        else:
+            logits = self.language_classifier.log_probs(encoded.frames, encoded.lengths)
+        weights = logits.masked_fill(~allowed, -torch.inf).softmax(-1)
+        if self.by_language and self.config.model.adapt.routing == "hard":
+            weights = one_hot(weights.argmax(-1), len(self.languages)).to(weights.dtype)
+        return logits, weights
 
     def _told_apart(self, allowed: Tensor) -> Tensor:
         """(B, K) languages without those whose token is another allowed one's: nothing speaks for them."""
@@ -311,12 +317,7 @@ def pretrained_whisper(name: str) -> Any:
     """The Whisper of a folder, or of the hub, in float32; ValueError if it cannot be had or is another model."""
     from transformers import WhisperForConditionalGeneration
 
-    if ("/" not in name or name.startswith((".", "/"))) and not Path(name).is_dir():
-        raise FileNotFoundError(f"model.pretrained: {name} is no folder, nor a name on the hub (openai/whisper-base)")
-    try:
-        return WhisperForConditionalGeneration.from_pretrained(name, dtype=torch.float32)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"model.pretrained: {name} cannot be loaded: {error}"[:500]) from error
+    return from_hugging_face(WhisperForConditionalGeneration, name, dtype=torch.float32)
 
 
 def load_whisper(folder: Path, config: Config, tokenizer: Tokenizer, base: str | None) -> "WhisperRecognizer":

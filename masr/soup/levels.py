@@ -106,8 +106,8 @@ def _level(options: LevelOptions, objectives: Sequence[str]) -> Level:
     fitting = {pattern: [n for n in objectives if fnmatchcase(n, pattern)] for pattern in options.objectives}
     if unknown := [pattern for pattern, names in fitting.items() if not names]:
         raise ValueError(
-            f"train.soup.levels: {', '.join(unknown)} fits none of {', '.join(objectives)}; an objective whose weight in "
-            "model is 0 (ctc, translation, language_classifier, self_supervised) is none"
+            f"train.soup.levels: {', '.join(unknown)} fits none of {', '.join(objectives)}; an objective whose weight "
+            "in model is 0 (ctc, translation, language_classifier, self_supervised) is none"
         )
     names = list(dict.fromkeys(name for found in fitting.values() for name in found))
     inside = [*options.scales, *options.static]

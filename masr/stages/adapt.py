@@ -1,93 +1,166 @@
 """What is done to a Whisper that was adapted: another language, one expert of many, a list of what there is."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from masr.config import Lora
+from masr.config import Config
 from masr.config_files import ConfigError, load_config
 from masr.models.folder import WEIGHTS, load_model, save_model
 from masr.models.whisper import WhisperRecognizer, pretrained_whisper
 from masr.progress import say
 from masr.stages import features, prepare, train, vocab
 
+KINDS = (
+    "cat", "svd", "ties", "ties_svd", "dare_ties", "dare_ties_svd", "dare_linear", "dare_linear_svd", "magnitude_prune",
+    "magnitude_prune_svd",
+)  # fmt: skip
+"""Ways to merge experts: cat is their exact mean, svd that mean at a rank; others keep some of the values."""
 
-def expand(folder: Path, language: str, near: str | None = None, overrides: list[str] | None = None) -> Path:
+
+def learn(conf: Path, languages: Sequence[str], overrides: Sequence[str] = ()) -> Path:
+    """Stages 0 to 3 of a config on some languages, with data of their own, so that those of the recipe stay; the
+    folder of the model.
+
+    ConfigError where the config adapts nothing.
+    """
+    if not languages:
+        raise ConfigError("languages: none given; name some, e.g. ca,el")
+    given = [f"corpus.languages={json.dumps(list(languages))}", *overrides]
+    config = load_config(conf, given)
+    if config.model.pretrained is None or not _kind(config):
+        raise ConfigError(
+            f"{conf} adapts nothing: set model.pretrained and model.adapt (prompts, lora, language_codes)"
+        )
+    if config.data_dir == load_config(conf).data_dir:
+        config = load_config(conf, [*given, f"data_dir={config.data_dir}-{'-'.join(languages)}"])
+    return _through_training(config)
+
+
+def expand(
+    folder: Path, language: str, near: str | None = None, overrides: Sequence[str] = (), force: bool = False
+) -> Path:
     """Adds a language to a model with parameters of each language; the others stay bit for bit what they were.
 
     ``near`` is a language of the model with whose parameters the new one begins, and whose token it takes if Whisper
     has none for it. Returns the folder of the new model; ConfigError for a language that is there already.
     """
     model = _whisper(folder)
-    if language in model.languages:
-        raise ConfigError(f"{folder} knows {language} already; it knows {', '.join(model.languages)}")
-    config, tokenizer, lora = model.config, model.tokenizer, model.config.model.adapt.lora
-    if not model.by_language or lora.fused:
-        what = "its experts are fused" if lora.fused else "nothing of it is one language's own"
-        raise ConfigError(f"{folder}: {what}, so another language would change all others; train it anew with that one")
-    if near is not None and near not in model.languages:
-        raise ConfigError(f"near: {near} is not one of {', '.join(model.languages)}")
-    code = tokenizer.code_of(language)
-    if (unknown := tokenizer.backend.token_to_id(f"<|{code}|>") is None) and near is None:
-        raise ConfigError(f"Whisper has no language token for {language}: name a language (near) whose token it takes")
+    _check_new(folder, model, language, near)
+    config, tokenizer = model.config, model.tokenizer
     given = [
         f"name={config.name}-{language}", f"data_dir={config.data_dir}-{language}", f"train.init_from={folder}",
         f"corpus.languages={json.dumps([*model.languages, language])}", f"model.adapt.only={json.dumps([language])}",
         f"model.adapt.near={json.dumps({language: near} if near else {})}", "model.adapt.classifier=false",
+        "train.frozen=[]", "train.distill.teacher=null",
     ]  # fmt: skip
-    if unknown and near is not None:
+    if near is not None and not tokenizer.knows(language):
         given += [f"model.whisper.language_codes={json.dumps(tokenizer.codes | {language: tokenizer.code_of(near)})}"]
-    new = load_config(folder / "config.yaml", [*given, *(overrides or [])])
-    for stage in (prepare, features, vocab, train):
-        stage.run(new)
-    return train.experiment_folder(new)
+    new = load_config(folder / "config.yaml", [*given, *overrides])
+    if not new.train.updates:
+        raise ConfigError(f"{folder} was made without training: say for how long, e.g. train.updates=200")
+    return _through_training(new, force)
+
+
+def _check_new(folder: Path, model: WhisperRecognizer, language: str, near: str | None) -> None:
+    if language in model.languages:
+        raise ConfigError(f"{folder} knows {language} already; it knows {', '.join(model.languages)}")
+    fused = model.config.model.adapt.lora.fused
+    if not model.by_language or fused:
+        what = "its experts are fused" if fused else "nothing of it is one language's own"
+        raise ConfigError(f"{folder}: {what}, so another language would change all others; train it anew with that one")
+    if near is not None and near not in model.languages:
+        raise ConfigError(f"near: {near} is not one of {', '.join(model.languages)}")
+    if near is None and not model.tokenizer.knows(language):
+        raise ConfigError(f"Whisper has no language token for {language}: name a language (near) whose token it takes")
+
+
+def _through_training(config: Config, force: bool = False) -> Path:
+    for stage in (prepare, features, vocab):
+        stage.run(config)
+    train.run(config, force)
+    return train.experiment_folder(config)
 
 
 def merge(folder: Path, output: Path, kind: str = "svd", rank: int | None = None, density: float = 0.5) -> Path:
-    """Writes a model with one expert made of all those of a model; ``kind`` is one of peft's: cat, svd, ties, ..."""
+    """Writes a model with one expert made of all those of a model, by one of the ``KINDS`` of peft.
+
+    ConfigError for options that the kind has not, and for an ``output`` that holds a model.
+    """
     model = _whisper(folder)
     if model.encoder.experts is None or len(model.encoder.experts.names) < 2:
         raise ConfigError(f"{folder} has no experts of several languages (model.adapt.lora.per_language)")
+    if model.config.model.adapt.lora.fused:
+        raise ConfigError(f"{folder}: its experts are fused, with weights that one expert cannot have")
+    if (output / WEIGHTS).exists():
+        raise ConfigError(f"{output} holds a model already: name another folder")
+    _check_kind(kind, rank, density)
     ranks = [part.experts.merge(kind, rank, density) for part in (model.encoder, model.attention_decoder)]
-    config = model.config.model_copy(deep=True)
-    scale = model.encoder.experts.scale
-    new = {"rank": max(ranks), "alpha": round(scale * max(ranks)), "per_language": False, "fused": False}
-    config.model.adapt.lora = Lora.model_validate(config.model.adapt.lora.model_dump() | new)
-    config.model.adapt.only, config.model.adapt.near = [], {}
-    assert config.model.pretrained is not None
-    one = WhisperRecognizer(config, model.tokenizer, None, pretrained_whisper(config.model.pretrained))
-    one.load_state_dict(model.state_dict(), strict=False)  # prompts, language codes and all else
-    one.encoder.experts.take(model.encoder.experts)
-    one.attention_decoder.experts.take(model.attention_decoder.experts)
-    save_model(output, one)
+    save_model(output, _with_one_expert(model, max(ranks)))
     say(f"adapt: {len(model.languages)} experts are one of rank {max(ranks)} ({kind}) in {output}")
     return output
 
 
+def _check_kind(kind: str, rank: int | None, density: float) -> None:
+    if kind not in KINDS:
+        raise ConfigError(f"kind={kind}: unknown; there are {', '.join(KINDS)}")
+    if rank is not None and (rank < 1 or not kind.endswith("svd")):
+        raise ConfigError(f"rank={rank}: kinds that end in svd have one, of 1 or more")
+    if not 0 < density <= 1:
+        raise ConfigError(f"density={density:g}: it is a share, above 0 and at most 1")
+
+
+def _with_one_expert(model: WhisperRecognizer, rank: int) -> WhisperRecognizer:
+    """A model whose one expert is that which a merge has made; prompts, language codes and all else as they were."""
+    config = model.config.model_copy(deep=True)
+    adapt, lora = config.model.adapt, config.model.adapt.lora
+    lora.rank, lora.alpha, lora.per_language = rank, round(model.encoder.experts.scale * rank), False
+    adapt.only, adapt.near = [], {}
+    if not adapt.by_language or adapt.routing == "arrow":
+        adapt.routing, adapt.classifier = "hard", adapt.classifier and adapt.by_language
+    assert config.model.pretrained is not None
+    one = WhisperRecognizer(config, model.tokenizer, None, pretrained_whisper(config.model.pretrained))
+    one.load_state_dict(model.state_dict(), strict=False)
+    one.encoder.experts.take(model.encoder.experts)
+    one.attention_decoder.experts.take(model.attention_decoder.experts)
+    return one
+
+
 def describe_all(folder: Path) -> str:
-    """Markdown: every adapted model in a folder such as ``exp``."""
+    """Markdown: every adapted model in a folder such as ``exp``; FileNotFoundError when there is no such folder."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder; name one that holds models, e.g. exp")
     lines = ["| model | Whisper | languages | adapted | learnt, M | dev CER |", "|---|---|---|---|--:|--:|"]
-    models = [path for path in sorted(folder.glob(f"**/{WEIGHTS}")) if (path.parent / "config.yaml").is_file()]
-    for path in models:
-        config = load_config(path.parent / "config.yaml")
-        if config.model.pretrained is None:
+    for path in sorted(folder.glob(f"**/{WEIGHTS}")):
+        name = path.parent.relative_to(folder)
+        try:
+            config = load_config(path.parent / "config.yaml")
+        except (OSError, ConfigError) as error:
+            say(f"adapt: {name} is left out: {error}")
             continue
-        languages = json.loads((path.parent / "vocab/languages.json").read_text())["languages"]
-        record = path.parent / "training.json"
-        cer = f"{json.loads(record.read_text())['best_cer']:.2%}" if record.is_file() else "-"
-        learnt = path.stat().st_size / 4e6
-        name, base = path.parent.relative_to(folder), Path(config.model.pretrained).name
-        lines.append(f"| {name} | {base} | {', '.join(languages)} | {_kind(config)} | {learnt:.2f} | {cer} |")
+        if config.model.pretrained is not None:
+            lines.append(f"| {name} | {Path(config.model.pretrained).name} | {_described(path.parent, config)} |")
     return "\n".join(lines)
 
 
-def _kind(config: Any) -> str:
-    adapt = config.model.adapt
+def _described(folder: Path, config: Config) -> str:
+    languages = json.loads((folder / "vocab/languages.json").read_text())["languages"]
+    record = json.loads(text.read_text()) if (text := folder / "training.json").is_file() else {}
+    learnt = f"{record['learnt'] / 1e6:.2f}" if "learnt" in record else "-"
+    cer = f"{record['best_cer']:.2%}" if "best_cer" in record else "-"
+    return " | ".join([", ".join(languages), _kind(config) or "all of it", learnt, cer])
+
+
+def _kind(config: Config) -> str:
+    """What is adapted; nothing if Whisper itself learns."""
+    adapt, lora = config.model.adapt, config.model.adapt.lora
     parts = [f"{adapt.prompts.languages} prompts of {adapt.prompts.length}"] if adapt.prompts.length else []
-    if adapt.lora.rank:
-        parts += [f"LoRA of rank {adapt.lora.rank}" + (" a language" if adapt.lora.per_language else "")]
+    if lora.rank:
+        of_each = (" a language" if lora.per_language else "") + (", fused" if lora.fused else "")
+        parts += [f"LoRA of rank {lora.rank}{of_each}"]
     parts += ["language codes"] if adapt.language_codes else []
-    return ", ".join(parts) or "all of it"
+    parts += [f"{adapt.routing} routing"] if adapt.routing != "hard" else []
+    return ", ".join([*parts, *(["classifier"] if adapt.classifier else [])])
 
 
 def _whisper(folder: Path) -> WhisperRecognizer:

@@ -61,6 +61,8 @@ def run(config: Config, force: bool = False) -> None:
         if not start.is_file():
             raise FileNotFoundError(f"train.init_from: {start.parent} holds no trained model ({WEIGHTS} is missing)")
         decisive["init_from"] = file_hash(start)
+    if (teacher := Path(config.train.distill.teacher or "") / WEIGHTS).is_file():
+        decisive["teacher"] = file_hash(teacher)
     output = StageOutput("train", folder, decisive)
     gpu = torch.cuda.is_available()
     precision = config.train.precision if gpu or config.train.precision != "fp16" else "no"
@@ -115,6 +117,9 @@ def _build_trainer(config: Config, folder: Path, accelerator: Accelerator) -> Tr
     plan = EpochPlan(trainable, config.data, config.seed)
     _check_every_language(config, model.languages, plan)
     if not quiet:
+        as_it_comes = config.model.pretrained and not (config.train.updates or config.train.init_from)
+        if as_it_comes and config.model.whisper.context == "clip":
+            say("train: a Whisper as it comes does not know when a short clip ends: set model.whisper.context=full")
         say(f"train: {parameter_count(model) / 1e6:.2f} M parameters, {len(tokenizer)} tokens, in {folder}")
         say(f"train: {plan.describe()}")
     dev = [cut for cut in load_cuts(config, config.corpus.dev) if not only or language_of(cut) in only]
@@ -198,6 +203,11 @@ def start_from(folder: Path, model: Recognizer, quiet: bool = False) -> None:
         raise ConfigError(
             f"train.init_from: {folder} is another Whisper than model.pretrained={model.config.model.pretrained}. To "
             f"adapt it: masr export {folder} FOLDER --hugging-face, and model.pretrained=FOLDER without init_from"
+        )
+    if theirs.adapted and not model.adapted:
+        raise ConfigError(
+            f"train.init_from: {folder} is an adapted Whisper (model.adapt), and nothing here takes what it learnt: "
+            f"adapt alike, or masr export {folder} FOLDER --hugging-face, and model.pretrained=FOLDER without init_from"
         )
     ours, weights = model.state_dict(), theirs.state_dict()
     shared = {name: weights[name] for name in ours if name in weights and weights[name].shape == ours[name].shape}

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import tokenizers
 
+from masr.files import from_hugging_face
+from masr.progress import say
 from masr.text.languages import WRITTEN_WITHOUT_SPACES
 from masr.text.normalize import VERSION
 from masr.text.tokenizer import TRANSLATION, WORD_START, Tokenizer
 
 FILE = "tokenizer.json"
+FIRST = "Ġt"
+"""The token of the first merge: a space, as bytes are written, and t."""
 OTHER_CODES = {"fil": "tl", "jv": "jw", "nb": "no"}
 """Languages that Whisper calls otherwise than BCP-47."""
 
@@ -29,12 +33,16 @@ class WhisperTokenizer(Tokenizer):
         self.task = [self.special("transcribe"), self.special("notimestamps")]
         self.previous = self.special("startofprev")
         own = {code: self.code_of(code) for code in languages}
-        if unknown := [code for code in languages if backend.token_to_id(f"<|{own[code]}|>") is None]:
+        if unknown := [code for code in languages if not self.knows(code)]:
             raise ValueError(
                 f"Whisper has no language token for {', '.join(unknown)}; name a language of its own whose token it "
                 f"shall take: model.whisper.language_codes={{{unknown[0]}: ...}}"
             )
         self.language_tokens = [self.special(own[code]) for code in languages]
+
+    def knows(self, language: str) -> bool:
+        """Whether Whisper has a token for a language."""
+        return self.backend.token_to_id(f"<|{self.code_of(language)}|>") is not None
 
     def code_of(self, language: str) -> str:
         """Whisper's code of a language."""
@@ -132,8 +140,20 @@ class WhisperTokenizer(Tokenizer):
         """The tokenizer of a Whisper in a folder, or on the hub."""
         from transformers import AutoTokenizer
 
-        return cls(languages, codes, AutoTokenizer.from_pretrained(name).backend_tokenizer)
+        return cls(languages, codes, _mended(from_hugging_face(AutoTokenizer, name).backend_tokenizer))
 
     def hash(self) -> str:
         """Stands for the whole mapping between text and ids."""
         return hashlib.sha256(json.dumps([self.backend.to_str(), self.languages]).encode()).hexdigest()[:16]
+
+
+def _mended(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
+    """With the merge that files of before 2024 lack, the first one, so that they take every word with t apart."""
+    described = json.loads(backend.to_str())
+    vocabulary, merges = described["model"]["vocab"], described["model"]["merges"]
+    made = {"".join(pair).replace(" ", "") for pair in merges}  # pairs, or both with a space between
+    if FIRST not in vocabulary or FIRST in made:
+        return backend
+    say(f"vocab: the {FILE} of this Whisper lacks the merge of a space and t: added, as OpenAI's own tokenizer has it")
+    merges.insert(0, " ".join(FIRST) if merges and isinstance(merges[0], str) else [*FIRST])
+    return tokenizers.Tokenizer.from_str(json.dumps(described))

@@ -78,3 +78,6 @@ def test_a_teacher_knows_the_languages(tiny_whisper, tmp_path):
     save_model(tmp_path, teacher)
     with pytest.raises(ValueError, match="does not know ro"):
         Teacher(teacher, build(tiny_whisper, adapt=STUDENT), tmp_path)
+    teacher.config.features.mel_bins = 128
+    with pytest.raises(ValueError, match="hears 128 mel bins, the student 80"):
+        Teacher(teacher, build(tiny_whisper, languages=["el", "es"], adapt=STUDENT), tmp_path)

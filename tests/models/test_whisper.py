@@ -9,7 +9,7 @@ from tiny_whisper import LANGUAGES, UTTERANCES, batch_of, build, config_of, hear
 from transformers import WhisperFeatureExtractor
 from transformers.generation.utils import GenerateEncoderDecoderOutput
 
-from masr.config import Features
+from masr.config import Config, Features
 from masr.data.batches import Batch
 from masr.data.features import UnusableAudio, log_mel_of
 from masr.decode.alignment import timed_words
@@ -233,10 +233,22 @@ def test_of_a_frozen_one_nothing_is_kept_but_its_hash(tmp_path, tiny_whisper, sp
 def test_bad_input(tiny_whisper, model, speech):
     with pytest.raises(UnusableAudio, match="31.00 s of audio, but Whisper hears 30 s at most"):
         log_mel_of(Features(kind="whisper"))(np.zeros(31 * 16000, np.float32))
-    with pytest.raises(FileNotFoundError, match="./nowhere is no folder"):
+    with pytest.raises(FileNotFoundError, match="there is no folder ./nowhere"):
         pretrained_whisper("./nowhere")
+    with pytest.raises(FileNotFoundError, match="there is no folder exp/gone"):
+        WhisperTokenizer.of_pretrained("exp/gone", ["es"], {})
     with pytest.raises(ValueError, match="features.kind=kaldi must be whisper, model.ctc.weight=1.0 must be 0"):
         config_of(tiny_whisper, features={}, model={"ctc": {"weight": 1.0}})
+    for adapt, message in (
+        ({"classifier": True}, "nothing belongs to one language"),
+        ({"routing": "soft", "prompts": {"length": 2}}, "nothing belongs to one language"),
+        ({"lora": {"rank": 2, "fused": True}}, "there is one expert"),
+        ({"lora": {"rank": 2, "fused": True, "per_language": True}, "routing": "arrow"}, "that are not fused"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            config_of(tiny_whisper, model={"adapt": adapt})
+    with pytest.raises(ValueError, match="there is nothing to adapt; set model.pretrained"):
+        Config.model_validate({"name": "x", "model": {"adapt": {"language_codes": True}}})
     with pytest.raises(ValueError, match="features.mel_bins=128, but this Whisper has 80"):
         config = config_of(tiny_whisper, features={"kind": "whisper", "mel_bins": 128})
         WhisperRecognizer(config, model.tokenizer, None, pretrained_whisper(str(tiny_whisper)))

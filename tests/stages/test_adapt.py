@@ -41,14 +41,53 @@ def test_a_language_is_added_and_the_others_stay(trained, workdir):
     assert any(not torch.equal(ours[name], ours[name.replace(".ro", ".es")]) for name in fresh), "it has learnt"
     log = [json.loads(line) for line in (workdir / folder / "log.jsonl").read_text().splitlines()]
     assert any("attention/ro" in row for row in log) and not any("attention/es" in row for row in log)
+    (workdir / "exp/spoilt").mkdir()
+    for file, text in (("config.yaml", "no_such_option: 1"), ("averaged.safetensors", "")):
+        (workdir / "exp/spoilt" / file).write_text(text)
     table = adapt.describe_all(workdir / "exp")
-    assert "| tiny-ro | whisper | el, es, ro | add prompts of 2 |" in table
+    assert "| tiny-ro | whisper | el, es, ro | add prompts of 2 | 0.00 |" in table and "spoilt" not in table
+    with pytest.raises(FileNotFoundError, match="nowhere is no folder"):
+        adapt.describe_all(workdir / "nowhere")
     with pytest.raises(ConfigError, match="knows es already"):
         adapt.expand(workdir / "exp/tiny", "es")
     with pytest.raises(ConfigError, match="near: fr is not one of el, es"):
         adapt.expand(workdir / "exp/tiny", "ro", near="fr")
     with pytest.raises(ConfigError, match=r"no language token for ast: name a language \(near\)"):
         adapt.expand(workdir / "exp/tiny", "ast")
+
+
+def test_what_the_model_was_made_with_does_not_bind_the_new_language(trained, workdir):
+    """Experts that were frozen, or that no training made, learn another one."""
+    trained(EXPERTS)
+    made = "train.init_from=exp/tiny", "corpus.languages=[el,es]", EXPERTS
+    classified = ["name=classified", "model.adapt.classifier=true", "train.frozen=[experts]"]
+    train.run(load_config(workdir / "tiny.yaml", [*made, *classified]))
+    new = adapt.expand(workdir / "exp/classified", "ro", overrides=["train.updates=2"])
+    assert load_model(new).languages == ["el", "es", "ro"]
+    train.run(load_config(workdir / "tiny.yaml", [*made, "name=soft", "model.adapt.routing=soft", "train.updates=0"]))
+    with pytest.raises(ConfigError, match="exp/soft was made without training: say for how long"):
+        adapt.expand(workdir / "exp/soft", "ro")
+
+
+def test_what_was_adapted_is_not_lost(trained, workdir):
+    trained(EXPERTS)
+    plain = ["name=plain", "corpus.languages=[el,es]", "train.init_from=exp/tiny"]
+    with pytest.raises(ConfigError, match="exp/tiny is an adapted Whisper .* nothing here takes what it learnt"):
+        train.run(load_config(workdir / "tiny.yaml", plain))
+
+
+def test_languages_are_learnt_beside_the_data_of_the_recipe(trained, workdir):
+    trained(PROMPTS)
+    before = (workdir / "data/manifests/complete.json").read_text()
+    folder = adapt.learn(workdir / "tiny.yaml", ["el", "ro"], ["name=two", PROMPTS, "train.updates=1"])
+    assert load_model(folder).languages == ["el", "ro"] and (workdir / "data-el-ro/manifests").is_dir()
+    with pytest.raises(ValueError, match="no recordings in gr"):
+        adapt.learn(workdir / "tiny.yaml", ["el", "gr"], ["name=typo", PROMPTS])
+    assert (workdir / "data/manifests/complete.json").read_text() == before
+    with pytest.raises(ConfigError, match="adapts nothing: set model.pretrained and model.adapt"):
+        adapt.learn(workdir / "tiny.yaml", ["el"])
+    with pytest.raises(ConfigError, match="languages: none given"):
+        adapt.learn(workdir / "tiny.yaml", [])
 
 
 @pytest.mark.parametrize(
@@ -89,6 +128,19 @@ def test_experts_become_one(trained, workdir):
     )
     with pytest.raises(ConfigError, match="has no experts of several languages"):
         adapt.merge(workdir / "exp/merged", workdir / "exp/again")
+    for options, message in (
+        ({"kind": "tie"}, "kind=tie: unknown; there are cat, svd, "),
+        ({"kind": "cat", "rank": 4}, "kinds that end in svd have one"),
+        ({"kind": "ties", "density": 7.0}, "density=7: it is a share"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            adapt.merge(folder, workdir / "exp/again", **options)
+    with pytest.raises(ConfigError, match="exp/tiny holds a model already"):
+        adapt.merge(folder, folder, "cat")
+    fused = ["name=fused", "corpus.languages=[el,es]", EXPERTS[:-1] + ", fused: true}"]
+    train.run(load_config(workdir / "tiny.yaml", fused))
+    with pytest.raises(ConfigError, match="its experts are fused"):
+        adapt.merge(workdir / "exp/fused", workdir / "exp/again", "cat")
 
 
 def test_experts_become_one_where_others_were_added_and_prompts_are(trained, workdir):

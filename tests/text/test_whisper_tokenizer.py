@@ -1,5 +1,6 @@
 """Tokens of Whisper: text comes back, words are found among bytes, files are what they were."""
 
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -66,3 +67,19 @@ def test_languages_of_one_token_are_named(tmp_path):
     assert shared.sharing() == {"es": ["ast", "es"]} and len(set(shared.language_tokens)) == 3
     assert shared.owners == [2, 1, 2, 3], "Spanish has its own token"
     assert WhisperTokenizer.of_pretrained(str(folder), ["ast", "gl"], {"ast": "es", "gl": "es"}).owners == [0, 0]
+
+
+@pytest.mark.parametrize("pairs", [True, False])
+def test_a_first_merge_that_is_missing_is_added(tmp_path, pairs):
+    """Files of before 2024 lack it, so that " to" is not one token."""
+    folder = write_tiny_whisper(tmp_path)
+    file = folder / "tokenizer.json"
+    described = json.loads(file.read_text())
+    numbers = described["model"]["vocab"]
+    numbers |= {token: 2000 + number for number, token in enumerate(("\u0120t", "\u0120to"))}
+    described["model"]["merges"] = [["\u0120t", "o"]] if pairs else ["\u0120t o"]
+    file.write_text(json.dumps(described))
+    assert WhisperTokenizer.of_pretrained(str(folder), ["es"], {}).encode("to", "es") == [2001]
+    described["model"]["merges"].insert(0, ["\u0120", "t"] if pairs else "\u0120 t")
+    file.write_text(json.dumps(described))
+    assert WhisperTokenizer.of_pretrained(str(folder), ["es"], {}).encode("to", "es") == [2001]
