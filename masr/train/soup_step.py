@@ -4,6 +4,7 @@ B utterances, M objectives.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -39,11 +40,39 @@ def soup_objectives(model: Recognizer) -> list[str]:
     return [name for names in each for name in names]
 
 
+@dataclass
+class Findings:
+    """What is asked of the gradients of an update, and what is found."""
+
+    epoch: float
+    coefficients: dict[str, float]
+    """What each objective counts in the encoder's gradient."""
+    factors: list[float]
+    """Of the levels."""
+    modo: list[int]
+    """Numbers of the levels whose weights take a step of MoDo."""
+    solved: list[Level]
+    """Levels whose weights all inner products decide."""
+    detecting: bool
+    """Whether conflicts are measured."""
+    parameters: list[nn.Parameter]
+    """Of the layers that decide on weights."""
+    gradients: dict[str, list[Tensor]]
+    """By objective, where each is wanted by itself: of all layers."""
+    products: dict[int, Tensor]
+    """By number of a MoDo level (M,): of its objectives in one sample with its direction in the other."""
+    directions: dict[int, list[Tensor]] = field(default_factory=dict)
+    """By number of a level the weighted gradient in the sample that comes first."""
+    derived: int | None = None
+    """The level whose direction is what the encoder's gradient holds beside those of the others, if any."""
+
+
 class SoupStep:
     """Computes the gradients of an update, and moves the weights of objectives."""
 
     def __init__(self, model: Recognizer, soup: Soup, accelerator: Accelerator):
         self.model, self.soup, self.accelerator = model, soup, accelerator
+        self.now: Findings
         self.layers = _layers(model.encoder)
         self.objectives = [name for level in soup.levels for name in level.objectives]
         self.conflicts = Conflicts(list(self.layers), self.objectives)
@@ -64,23 +93,32 @@ class SoupStep:
 
         In the update ``number`` None everything is due that ever can be.
         """
-        options, levels, self.epoch = self.soup.options, self.soup.levels, epoch
+        self.now = self._asked(update, epoch, number)
+        finite = self._pass_through(update, meter)
+        found = [gradient for gradients in self.now.gradients.values() for gradient in gradients]
+        sum_over_processes([*self.now.products.values(), *found])
+        sum_gradients(self.model.parameters())
+        self._move()
+        return finite
+
+    def _asked(self, update: Update, epoch: float, number: int | None) -> Findings:
+        """What is due in an update."""
+        options, levels = self.soup.options, self.soup.levels
         complete = self._is_complete(update)  # what is not there has no gradient to be compared
         due = complete and (number is None or (number >= options.warmup and number % options.every == 0))
+        moving = [n for n, level in enumerate(levels) if due and level.changes]
+        modo = [n for n in moving if levels[n].kind == "modo"]
+        solved = [levels[n] for n in moving if levels[n].kind != "modo"]
         now = number is None or number % options.detect_every == 0
         detecting = complete and now and epoch < options.detect_epochs
-        self.coefficients, self.factors = self.soup.coefficients(epoch), self.soup.factors(epoch)
-        self.modo = [n for n, level in enumerate(levels) if due and level.changes and level.kind == "modo"]
-        solved = [level for level in levels if due and level.changes and level.kind != "modo"]
         each = self.objectives if detecting else [name for level in solved for name in level.objectives]
-        self.parameters = [parameter for name in self.selected(epoch) for parameter in self.layers[name]]
-        self.gradients = {name: _zeros(self._everywhere()) for name in each}
-        self.products = {n: torch.zeros(len(levels[n].objectives), device=self.accelerator.device) for n in self.modo}
-        finite = self._pass_through(update, meter)
-        sum_over_processes([*self.products.values(), *(g for found in self.gradients.values() for g in found)])
-        sum_gradients(self.model.parameters())
-        self._move(solved, detecting)
-        return finite
+        device = self.accelerator.device
+        return Findings(
+            epoch, self.soup.coefficients(epoch), self.soup.factors(epoch), modo, solved, detecting,
+            parameters=[parameter for name in self.selected(epoch) for parameter in self.layers[name]],
+            gradients={name: _zeros(self._everywhere()) for name in each},
+            products={n: torch.zeros(len(levels[n].objectives), device=device) for n in modo},
+        )  # fmt: skip
 
     def _is_complete(self, update: Update) -> bool:
         """Whether all objectives are in an update."""
@@ -97,11 +135,13 @@ class SoupStep:
         *others, last = range(len(update.samples))
         heard = update.unlabelled or [[]] * len(update.samples)
         first, then = list(update.samples[last]), list(heard[last])
-        if any(name in SELF_SUPERVISED for n in self.modo for name in self.soup.levels[n].objectives):
+        if any(name in SELF_SUPERVISED for n in self.now.modo for name in self.soup.levels[n].objectives):
             first, then = [*first, *then], []
-        self.derived = self._derived()
-        levels = {n for n, factor in enumerate(self.factors) if factor and self._is_in(n, first)} | {*self.modo}
-        self.directions = {n: _zeros(self.parameters) for n in levels - {self.derived}} if self.modo else {}
+        self.now.derived = self._derived()
+        levels = {n for n, factor in enumerate(self.now.factors) if factor and self._is_in(n, first)} | {*self.now.modo}
+        self.now.directions = (
+            {n: _zeros(self.now.parameters) for n in levels - {self.now.derived}} if self.now.modo else {}
+        )
         finite = [self._batch(batch, update, meter, gives_directions=True) for batch in first]
         self._derive()
         rest = [*then, *(batch for sample in others for batch in [*update.samples[sample], *heard[sample]])]
@@ -117,19 +157,19 @@ class SoupStep:
 
         Not if the gradient may be that of an update before, or the level counts too little to be seen in it.
         """
-        fresh = all(parameter.grad is None for parameter in self.parameters)
-        return next((n for n in self.modo if fresh and self.factors[n] > 0.1), None)
+        fresh = all(parameter.grad is None for parameter in self.now.parameters)
+        return next((n for n in self.now.modo if fresh and self.now.factors[n] > 0.1), None)
 
     def _derive(self) -> None:
         """Completes the directions, over all processes."""
-        if self.derived is not None:
-            total = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in self.parameters]
-            for number, direction in self.directions.items():
-                torch._foreach_add_(total, direction, alpha=-self.factors[number])
-            torch._foreach_div_(total, self.factors[self.derived])
-            self.directions[self.derived] = total
-        self.directions = {number: self.directions[number] for number in self.modo}
-        sum_over_processes(tensor for direction in self.directions.values() for tensor in direction)
+        if self.now.derived is not None:
+            total = [torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in self.now.parameters]
+            for number, direction in self.now.directions.items():
+                torch._foreach_add_(total, direction, alpha=-self.now.factors[number])
+            torch._foreach_div_(total, self.now.factors[self.now.derived])
+            self.now.directions[self.now.derived] = total
+        self.now.directions = {number: self.now.directions[number] for number in self.now.modo}
+        sum_over_processes(tensor for direction in self.now.directions.values() for tensor in direction)
 
     def _batch(self, batch: Batch, update: Update, meter: Meter | None, gives_directions: bool) -> bool:
         if not batch.ids:  # this process has no share
@@ -145,12 +185,12 @@ class SoupStep:
         for number, (task, loss) in enumerate(tasks.items(), 1):
             finite &= bool(torch.isfinite(loss))
             cotangents.add(task, self._scaled(loss), last=number == len(tasks))
-        for name, gradients in self.gradients.items():
+        for name, gradients in self.now.gradients.items():
             self._add_gradient(gradients, self._everywhere(), cotangents, batch, {name: 1.0})
-        for number, direction in self.directions.items() if gives_directions else ():
-            weights = self.soup.levels[number].by_name(self.epoch)
-            self._add_gradient(direction, self.parameters, cotangents, batch, weights)
-        cotangents.backward(self._rows(cotangents, batch, self.coefficients))
+        for number, direction in self.now.directions.items() if gives_directions else ():
+            weights = self.soup.levels[number].by_name(self.now.epoch)
+            self._add_gradient(direction, self.now.parameters, cotangents, batch, weights)
+        cotangents.backward(self._rows(cotangents, batch, self.now.coefficients))
         if not gives_directions:
             here = None if self.accelerator.mixed_precision != "no" else [t.detach() for t in _tensors(encoded)]
             self._multiply(cotangents, batch, before, here)
@@ -212,7 +252,7 @@ class SoupStep:
                 return _tensors(self.model.encode_views(batch)[0])
 
         scale = self._loss_scale()
-        for number, direction in self.directions.items():
+        for number, direction in self.now.directions.items():
             names = self.soup.levels[number].objectives
             rows = [self._rows(cotangents, batch, {name: 1.0}) for name in names]
             if not any(bool(values.any()) for each in rows for values in each.values()):
@@ -220,10 +260,10 @@ class SoupStep:
             if here is None:
                 with torch.no_grad():
                     here = outputs()
-            products = cotangents.products(directional_change(outputs, self.parameters, direction, here))
+            products = cotangents.products(directional_change(outputs, self.now.parameters, direction, here))
             for place, each in enumerate(rows):
                 found = sum(products[task] @ values.to(products[task].dtype) for task, values in each.items())
-                self.products[number][place] += found / scale**2
+                self.now.products[number][place] += found / scale**2
 
     def selected(self, epoch: float) -> list[str]:
         """Layers whose gradients decide on weights: the conflicting ones, once these are known."""
@@ -232,22 +272,23 @@ class SoupStep:
             return list(self.layers)
         return self.conflicts.conflicting(options.conflict)
 
-    def _move(self, solved: list[Level], detecting: bool) -> None:
-        for number, products in self.products.items():
+    def _move(self) -> None:
+        """The weights, by what was found."""
+        for number, products in self.now.products.items():
             if torch.isfinite(products).all():
                 level = self.soup.levels[number]
                 # Each sample has half of what losses are divided by.
-                self.soup.step(level, products.cpu() * level.scales(self.epoch) * self.samples**2)
-        for level in solved:
+                self.soup.step(level, products.cpu() * level.scales(self.now.epoch) * self.samples**2)
+        for level in self.now.solved:
             self._solve(level)
-        if detecting and torch.isfinite(gramians := self._gramians(self.objectives, self.layers)).all():
+        if self.now.detecting and torch.isfinite(gramians := self._gramians(self.objectives, self.layers)).all():
             self.conflicts.add(gramians)
-        self.directions, self.gradients = {}, {}
+        self.now.directions, self.now.gradients = {}, {}
 
     def _solve(self, level: Level) -> None:
         """Finds the weights of a level by the gradients of this update, which then follows them."""
-        scales = level.scales(self.epoch)
-        gramian = self._gramians(level.objectives, self.selected(self.epoch)).sum(0) * scales * scales[:, None]
+        scales = level.scales(self.now.epoch)
+        gramian = self._gramians(level.objectives, self.selected(self.now.epoch)).sum(0) * scales * scales[:, None]
         if not torch.isfinite(gramian).all():
             return
         self.soup.solve(level, gramian)
@@ -255,11 +296,11 @@ class SoupStep:
         if dist.is_initialized():
             dist.broadcast(weights, 0)  # some aggregators draw
             level.weights = weights.cpu()
-        after = self.soup.coefficients(self.epoch)
+        after = self.soup.coefficients(self.now.epoch)
         for name in level.objectives:
-            for parameter, gradient in zip(self._everywhere(), self.gradients[name], strict=True):
+            for parameter, gradient in zip(self._everywhere(), self.now.gradients[name], strict=True):
                 if parameter.grad is not None:
-                    parameter.grad.add_(gradient, alpha=after[name] - self.coefficients[name])
+                    parameter.grad.add_(gradient, alpha=after[name] - self.now.coefficients[name])
 
     def _gramians(self, objectives: Sequence[str], layers: Iterable[str]) -> Tensor:
         """(L, M, M) inner products of the gradients of some objectives in some layers."""
@@ -267,7 +308,7 @@ class SoupStep:
         found = []
         for layer in layers:
             numbers = [places[parameter] for parameter in self.layers[layer]]
-            each = [torch.cat([self.gradients[name][n].flatten() for n in numbers]) for name in objectives]
+            each = [torch.cat([self.now.gradients[name][n].flatten() for n in numbers]) for name in objectives]
             stacked = torch.stack(each) / self._loss_scale()
             found.append((stacked @ stacked.T).cpu())
         return torch.stack(found)

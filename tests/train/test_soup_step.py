@@ -194,8 +194,10 @@ def test_penalties_grow_within_an_epoch(config):
     for position in (0, len(updates.updates) - 1):
         trainer.progress["position"] = position
         trainer._backward(updates[position])
-        factors.append(trainer.soup.factors[1])
-        assert trainer.soup.coefficients["st/el"] == pytest.approx(factors[-1] / 3, rel=0.1), "weights move a little"
+        factors.append(trainer.soup.now.factors[1])
+        assert trainer.soup.now.coefficients["st/el"] == pytest.approx(factors[-1] / 3, rel=0.1), (
+            "weights move a little"
+        )
     assert factors == pytest.approx([0.5, 0.5 + 0.6 * position / len(updates.updates)]) and position
 
 
@@ -233,7 +235,7 @@ def test_conflicts_choose_the_layers_that_decide(config):
     trainer.progress["epoch"] = 1
     assert trainer._backward(trainer._loader().dataset[0])
     assert step.conflicts.measured == 2
-    assert step.parameters == step.layers["block 1"], "only they decide"
+    assert step.now.parameters == step.layers["block 1"], "only they decide"
     assert {"weight/asr/el", "penalty/2"} <= step.describe(1).keys()
     assert "conflict/block 1" not in step.describe(1), "it is no longer measured"
 
@@ -386,7 +388,9 @@ def test_all_in_one_vector(config):
     for update in range(3):
         trainer.progress["update"] = update
         assert trainer._backward(trainer._loader().dataset[update])
-    assert trainer.soup.directions == {} and trainer.soup.products[0].abs().min() > 0, "all have products, cpc too"
+    assert trainer.soup.now.directions == {} and trainer.soup.now.products[0].abs().min() > 0, (
+        "all have products, cpc too"
+    )
     weights = trainer.soup.soup.coefficients(0)
     assert sum(weights.values()) == pytest.approx(1) and len(set(weights.values())) > 2 and "cpc" in weights
     short = trainer._loader().dataset
