@@ -177,6 +177,19 @@ def adapt_merge(
     merge(model, output, kind, rank, density)
 
 
+@adapt.command(
+    "join", help="Make one model of several, or of some of its languages: each has its own expert or prompt."
+)
+def adapt_join(
+    models: Annotated[list[Path], typer.Argument(help="Adapted models of one Whisper, e.g. exp/baltic exp/iberian.")],
+    output: Annotated[Path, typer.Option(help="Folder of the new model.")],
+    languages: Annotated[str | None, typer.Option(help="Languages that it is to know; default: all.")] = None,
+) -> None:
+    from masr.stages.adapt import join
+
+    join(models, output, _codes(languages))
+
+
 @adapt.command("list", help="Every adapted model in a folder.")
 def adapt_list(folder: Annotated[Path, typer.Argument(help="Folder of experiments.")] = Path("exp")) -> None:
     from masr.stages.adapt import describe_all

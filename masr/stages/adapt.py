@@ -4,12 +4,15 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from masr.config import Config
 from masr.config_files import ConfigError, load_config
 from masr.models.folder import WEIGHTS, load_model, save_model
-from masr.models.whisper import WhisperRecognizer, pretrained_whisper
+from masr.models.whisper import ADDED, WhisperRecognizer, pretrained_whisper
 from masr.progress import say
 from masr.stages import features, prepare, train, vocab
+from masr.text.whisper_tokenizer import WhisperTokenizer
 
 KINDS = (
     "cat", "svd", "ties", "ties_svd", "dare_ties", "dare_ties_svd", "dare_linear", "dare_linear_svd", "magnitude_prune",
@@ -80,6 +83,67 @@ def _through_training(config: Config, force: bool = False) -> Path:
         stage.run(config)
     train.run(config, force)
     return train.experiment_folder(config)
+
+
+def join(folders: Sequence[Path], output: Path, languages: Sequence[str] | None = None) -> Path:
+    """Writes a model of what several models have learnt of single languages (experts, prompts, language codes): each of
+    the ``languages`` (default: all) as the first that knows it has it, bit for bit.
+
+    ConfigError where models do not fit together, or none knows a language.
+    """
+    models = {folder: _whisper(folder) for folder in folders}
+    owners = {code: model for model in reversed(models.values()) for code in model.languages}
+    chosen = sorted(owners) if languages is None else sorted(set(languages))
+    if unknown := [code for code in chosen if code not in owners]:
+        raise ConfigError(f"languages: no model knows {', '.join(unknown)}; they know {', '.join(sorted(owners))}")
+    if (output / WEIGHTS).exists():
+        raise ConfigError(f"{output} holds a model already: name another folder")
+    for name, model in models.items():
+        if not model.by_language or model.config.model.adapt.lora.fused:
+            raise ConfigError(f"{name}: what it learnt does not belong to single languages")
+        model.fold()
+    (folder, first), *others = models.items()
+    for name, model in others:
+        if difference := _difference(first, model):
+            raise ConfigError(f"{name} and {folder} {difference}")
+    one = _of_languages(first, {code: owners[code] for code in chosen})
+    save_model(output, one)
+    say(f"adapt: {', '.join(chosen)} of {len(models)} models in {output}")
+    return output
+
+
+def _difference(ours: WhisperRecognizer, theirs: WhisperRecognizer) -> str | None:
+    """What two models differ in beside their languages, if anything."""
+    if ours.hash_of_base() != theirs.hash_of_base():
+        return "are adapted from different Whispers"
+    own = {"only", "near", "classifier", "routing"}
+    if ours.config.model.adapt.model_dump(exclude=own) != theirs.config.model.adapt.model_dump(exclude=own):
+        return "are adapted in different ways (model.adapt)"
+    both = dict(ours.named_parameters()), dict(theirs.named_parameters())
+    shared = [name for name in both[0].keys() & both[1].keys() if ADDED.search(name) and not _owner(name, ours)]
+    differing = sorted(name for name in shared if not torch.equal(both[0][name], both[1][name]))
+    return f"differ in what their languages share, e.g. {differing[0]}" if differing else None
+
+
+def _owner(name: str, model: WhisperRecognizer) -> str | None:
+    """The language to which a parameter belongs."""
+    return next((part for part in name.split(".") if part in model.languages), None)
+
+
+def _of_languages(model: WhisperRecognizer, owners: dict[str, WhisperRecognizer]) -> WhisperRecognizer:
+    """A model like another one, with the languages and what belongs to them of their owners."""
+    config = model.config.model_copy(deep=True)
+    codes = {code: owner.tokenizer.codes[code] for code, owner in owners.items() if code in owner.tokenizer.codes}
+    config.corpus.languages, config.model.whisper.language_codes = list(owners), codes
+    config.model.adapt.only, config.model.adapt.near, config.model.adapt.classifier = [], {}, False
+    tokenizer = WhisperTokenizer(list(owners), codes, model.tokenizer.backend)
+    assert config.model.pretrained is not None
+    one = WhisperRecognizer(config, tokenizer, None, pretrained_whisper(config.model.pretrained))
+    states = {code: owner.state_dict() for code, owner in owners.items()}
+    shared, wanted = model.state_dict(), one.state_dict()
+    learnt = {name: states.get(_owner(name, one) or "", shared)[name] for name in wanted}
+    one.load_state_dict(learnt)
+    return one
 
 
 def merge(folder: Path, output: Path, kind: str = "svd", rank: int | None = None, density: float = 0.5) -> Path:

@@ -154,3 +154,54 @@ def test_experts_become_one_where_others_were_added_and_prompts_are(trained, wor
     adapt.merge(workdir / "exp/both", workdir / "exp/with_prompts", "cat")
     one, many = load_model(workdir / "exp/with_prompts").encoder, load_model(workdir / "exp/both").encoder
     assert all(torch.equal(a, b) for a, b in zip(one.prompts.parameters(), many.prompts.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "option", [EXPERTS, "model.adapt={prompts: {length: 2, languages: own}, language_codes: true}"]
+)
+def test_models_of_single_languages_are_joined(trained, workdir, option):
+    """Each language of the new model is as the model that learnt it has it."""
+    write_tiny_whisper(workdir / "whisper", positions=64)
+    first, second = load_model(trained(option)), ["name=second", "corpus.languages=[el,ro]", "data_dir=second", option]
+    for stage in (prepare, features, vocab, train):
+        stage.run(load_config(workdir / "tiny.yaml", second))
+    other = load_model(workdir / "exp/second")
+    adapt.join([workdir / "exp/tiny", workdir / "exp/second"], workdir / "exp/joined")
+    joined = load_model(workdir / "exp/joined")
+    assert joined.languages == ["el", "es", "ro"] and not joined.config.model.adapt.only
+    heard, lengths = torch.randn(1, 60, 80), torch.tensor([60])
+    for code, model in (("el", first), ("es", first), ("ro", other)):
+        ours, theirs = (
+            m.encode(heard, lengths, torch.tensor([[known == code for known in m.languages]])) for m in (joined, model)
+        )
+        assert torch.equal(ours.frames, theirs.frames)
+    adapt.join([workdir / "exp/joined"], workdir / "exp/two", ["ro", "es"])
+    assert load_model(workdir / "exp/two").languages == ["es", "ro"]
+    with pytest.raises(ConfigError, match="no model knows fr; they know el, es, ro"):
+        adapt.join([workdir / "exp/joined"], workdir / "exp/three", ["fr"])
+    with pytest.raises(ConfigError, match="exp/two holds a model already"):
+        adapt.join([workdir / "exp/joined"], workdir / "exp/two")
+
+
+def test_models_that_do_not_fit_are_not_joined(trained, workdir):
+    trained(PROMPTS)
+    made = ["corpus.languages=[el,es]", "train.updates=1"]
+    kinds = {"again": [PROMPTS, "seed=2"], "experts": [EXPERTS], "shared": ["model.adapt.prompts.length=2"]}
+    for name, options in kinds.items():
+        train.run(load_config(workdir / "tiny.yaml", [*made, *options, f"name={name}"]))
+
+    def join(*names: str):
+        return adapt.join([workdir / f"exp/{name}" for name in names], workdir / "exp/joined")
+
+    with pytest.raises(ConfigError, match="differ in what their languages share, e.g. .*prompts.shared"):
+        join("tiny", "again")
+    with pytest.raises(ConfigError, match="exp/experts and .*exp/tiny are adapted in different ways"):
+        join("tiny", "experts")
+    with pytest.raises(ConfigError, match="exp/shared: what it learnt does not belong to single languages"):
+        join("shared")
+    write_tiny_whisper(workdir / "other", seed=3, positions=64)
+    other = load_config(workdir / "tiny.yaml", [*made, PROMPTS, "name=other", "model.pretrained=other"])
+    vocab.run(other)
+    train.run(other)
+    with pytest.raises(ConfigError, match="exp/other and .*exp/tiny are adapted from different Whispers"):
+        join("tiny", "other")
