@@ -25,6 +25,8 @@ def written_beside(path: Path) -> Iterator[Path]:
     partial = path.with_name(f"{path.name}.partial")
     try:
         yield partial
+        os.umask(umask := os.umask(0))
+        partial.chmod(0o666 & ~umask)  # safetensors lets nobody else read what it writes
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -39,6 +41,10 @@ def from_hugging_face(kind: Any, name: str, **options: Any) -> Any:
             f"model.pretrained: there is no folder {name}; name one that transformers has saved, or a model of the hub "
             "(openai/whisper-base)"
         )
+    from transformers.utils import logging
+
+    if Path(name).is_dir():  # what is read in a second needs no progress bar, what is downloaded does
+        logging.disable_progress_bar()
     try:
         return kind.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError) as error:

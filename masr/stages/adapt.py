@@ -195,7 +195,8 @@ def describe_all(folder: Path) -> str:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder; name one that holds models, e.g. exp")
     lines = ["| model | Whisper | languages | adapted | learnt, M | dev CER |", "|---|---|---|---|--:|--:|"]
-    for path in sorted(folder.glob(f"**/{WEIGHTS}")):
+    models = [path for path in sorted(folder.glob(f"**/{WEIGHTS}")) if (path.parent / "config.yaml").is_file()]
+    for path in models:
         name = path.parent.relative_to(folder)
         try:
             config = load_config(path.parent / "config.yaml")

@@ -29,7 +29,7 @@ def trained(workdir, tiny_corpus):
     return run
 
 
-def test_a_language_is_added_and_the_others_stay(trained, workdir):
+def test_a_language_is_added_and_the_others_stay(trained, workdir, capsys):
     old = load_model(trained(PROMPTS))
     folder = adapt.expand(workdir / "exp/tiny", "ro", near="es", overrides=["train.updates=2"])
     new = load_model(workdir / folder)
@@ -44,8 +44,11 @@ def test_a_language_is_added_and_the_others_stay(trained, workdir):
     (workdir / "exp/spoilt").mkdir()
     for file, text in (("config.yaml", "no_such_option: 1"), ("averaged.safetensors", "")):
         (workdir / "exp/spoilt" / file).write_text(text)
+    capsys.readouterr()
     table = adapt.describe_all(workdir / "exp")
     assert "| tiny-ro | whisper | el, es, ro | add prompts of 2 | 0.00 |" in table and "spoilt" not in table
+    said = capsys.readouterr().out
+    assert "adapt: spoilt is left out: " in said and "checkpoints" not in said
     with pytest.raises(FileNotFoundError, match="nowhere is no folder"):
         adapt.describe_all(workdir / "nowhere")
     with pytest.raises(ConfigError, match="knows es already"):
