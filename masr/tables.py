@@ -7,9 +7,11 @@ the figures of the paper beside which ours are printed. It may extend another on
 
 import json
 import re
+import shlex
 import shutil
 import statistics
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -55,6 +57,8 @@ class Row(Section):
     """What is other in this row at a scale of the table, e.g. its languages: the last overrides."""
     seeds: list[Positive] | None = Field(default=None, min_length=1)
     """Seeds of this row; default: those of the table. One is enough where nothing is random."""
+    needs: dict[str, str] = Field(default={})
+    """Files that it starts from, and the commands that make them, in the recipe's folder; run where one is missing."""
     paper: dict[str, float] = Field(default={})
     """The paper's own figures, by column."""
     against: str | None = None
@@ -70,6 +74,8 @@ class Table(Section):
     """Config file of the rows that name none."""
     overrides: list[str] = Field(default=[])
     """What all rows change in their configs, as each row's own overrides, which come after these."""
+    needs: dict[str, str] = Field(default={})
+    """As ``needs`` of a row, of all rows, which come after these."""
     rows: Annotated[dict[str, Row], Field(min_length=1)]
     """The experiments."""
     columns: list[str] = Field(default=["cer", "wer", "parameters", "training", "rtf"])
@@ -130,14 +136,26 @@ def run_table(
         for seed in table.seeds_of(row):
             name, options = experiment(path, table, row, seed, scale)
             if finished(path, table, row, seed, scale, results) is None:
+                needs = [*table.needs.items(), *table.rows[row].needs.items()]
+                ready = all(_make(_filled(file, name, seed), _filled(how, name, seed), recipe) for file, how in needs)
                 say(f"table: {name}")
                 command = [str(recipe / "run.sh"), "--conf", table.rows[row].config or table.config]
-                if subprocess.run([*command, "--nproc", str(processes), *options], cwd=recipe).returncode:
+                if not ready or subprocess.run([*command, "--nproc", str(processes), *options], cwd=recipe).returncode:
                     failed.append(name)
             done = finished(path, table, row, seed, scale)
             if results is not None and done is not None:
                 keep_figures(done, results / done.name)
     return failed
+
+
+def _make(file: str, command: str, recipe: Path) -> bool:
+    """Runs a command if the file that it makes is missing; whether it is there then."""
+    if not (recipe / file).exists():
+        say(f"table: {file} is missing: {command}")
+        program, *words = shlex.split(command)
+        ours = [sys.executable, "-m", "masr.cli"] if program == "masr" else [program]
+        subprocess.run([*ours, *words], cwd=recipe)
+    return (recipe / file).exists()
 
 
 def finished(
@@ -178,8 +196,13 @@ def experiment(path: Path, table: Table, row: str, seed: int, scale: str | None)
     name = f"{folder}/{row}-{seed}"
     options = [*table.overrides, *(table.scales[scale] if scale else [])]
     options += [*table.rows[row].overrides, *table.rows[row].scales.get(scale or "", [])]
-    options = [option.replace("{seed}", str(seed)).replace("{table}", folder) for option in options]
+    options = [_filled(option, name, seed) for option in options]
     return name, [*options, f"name={name}", f"seed={seed}"]
+
+
+def _filled(text: str, name: str, seed: int) -> str:
+    """With the seed and the table of an experiment in their places."""
+    return text.replace("{seed}", str(seed)).replace("{table}", name.partition("/")[0])
 
 
 def print_table(path: Path, scale: str | None = None, rows: Sequence[str] = (), results: Path | None = None) -> str:

@@ -45,6 +45,14 @@ scales: {mini: [train.updates=3]}
 """
 
 
+NEEDS = """
+needs: {base/made: touch base/made}
+rows:
+  a: {needs: {"{table}-{seed}": "touch {table}-{seed}"}}
+  b: {needs: {never: "true"}}
+"""
+
+
 @pytest.fixture
 def table(tmp_path: Path) -> Path:
     """``tables/some.yaml`` of a recipe whose experiments take no time."""
@@ -60,6 +68,19 @@ def table(tmp_path: Path) -> Path:
 
 def calls(table: Path) -> list[str]:
     return (table.parents[1] / "calls").read_text().splitlines()
+
+
+def test_what_rows_start_from_is_made_where_it_is_missing(table):
+    """A row without what it needs is not run."""
+    recipe = table.parents[1]
+    (recipe / "base").mkdir()
+    table.write_text(TABLE.partition("rows:")[0] + NEEDS)
+    assert run_table(table) == ["some/b-1", "some/b-3"]
+    assert (recipe / "base/made").is_file() and (recipe / "some-1").is_file() and (recipe / "some-3").is_file()
+    assert "b-" not in (recipe / "calls").read_text()
+    made = (recipe / "base/made").stat().st_mtime_ns
+    run_table(table, rows=["b"])
+    assert (recipe / "base/made").stat().st_mtime_ns == made
 
 
 def test_every_row_is_run_once_with_every_seed(table):
