@@ -6,7 +6,6 @@ import shutil
 import miniatures
 import numpy as np
 import pytest
-import soundfile
 from lhotse import CutSet
 
 from masr.config import Features
