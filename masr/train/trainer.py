@@ -326,7 +326,10 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
-        path = checkpoints.find_checkpoint(self.folder / "checkpoints")
+        folder = self.folder / "checkpoints"
+        path = checkpoints.find_checkpoint(folder)
+        if path is None and any(folder.glob("step-????????")):
+            raise TrainingFailed(f"{folder}: no checkpoint is whole: take one from a copy, or --force to train again")
         if path is None:
             return
         rank = self.accelerator.process_index
