@@ -118,7 +118,9 @@ class Vocab(Section):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.kind == "whisper" and (self.byte_fallback or self.character_coverage != 1.0):
-            raise ValueError("byte_fallback, character_coverage: Whisper's tokens spell every character in bytes already")
+            raise ValueError(
+                "byte_fallback, character_coverage: Whisper's tokens spell every character in bytes already"
+            )
         return self
 
 

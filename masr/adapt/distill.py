@@ -23,7 +23,9 @@ class Teacher:
         if not student.tokenizer.same_tokens(model.tokenizer):
             raise ValueError(f"train.distill.teacher: {folder} has other tokens than the student")
         if (writes := model.tokenizer.text) != (wanted_text := student.tokenizer.text):
-            raise ValueError(f"train.distill.teacher: {folder} writes {writes} text, the student {wanted_text} (vocab.text)")
+            raise ValueError(
+                f"train.distill.teacher: {folder} writes {writes} text, the student {wanted_text} (vocab.text)"
+            )
         if (hears := model.config.features.mel_bins) != (wanted := student.config.features.mel_bins):
             raise ValueError(f"train.distill.teacher: {folder} hears {hears} mel bins, the student {wanted}")
         if unknown := [code for code in student.languages if code not in model.languages]:

@@ -29,7 +29,8 @@ def language_of(cut: Cut) -> str:
 class Written(Protocol):
     """What knows the form of the text that is learnt and written: the options of a vocabulary, or a tokenizer."""
 
-    text: str
+    @property
+    def text(self) -> str: ...
 
 
 def text_of(cut: Cut, options: Written) -> str:

@@ -20,7 +20,6 @@ from masr.vocab import tree as trees
 from masr.vocab.embeddings import Texts, source_files, token_embeddings
 from masr.vocab.tree import FILE, Tree
 
-
 SHOWN = 20
 """Lost characters that are shown of a language, the frequent ones first."""
 ADDED = ("text", "character_coverage", "byte_fallback")
@@ -216,8 +215,8 @@ def _say_what_is_lost(split: str, texts: Mapping[str, Sequence[str]], tokenizer:
         shown = ", ".join(f"{character} {count}" for character, count in most[:SHOWN])
         more = f" and {len(most) - SHOWN} more" if len(most) > SHOWN else ""
         say(
-            f"vocab: {split}: {language_name(code)}: {lost.total()} of {total} characters are not in the vocabulary and "
-            f"cannot be written: {shown}{more}; e.g. {_example(lines, code, tokenizer)}"
+            f"vocab: {split}: {language_name(code)}: {lost.total()} of {total} characters are not in the vocabulary "
+            f"and cannot be written: {shown}{more}; e.g. {_example(lines, code, tokenizer)}"
         )
 
 

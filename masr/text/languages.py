@@ -21,19 +21,19 @@ NAMES = {
 }  # fmt: skip
 
 WRITTEN_WITHOUT_SPACES = frozenset({
-    "zh", "zho", "cmn", "yue", "wuu", "nan", "hak", "cdo", "gan", "hsn", "cjy", "cpx", "cnp", "csp", "czh", "czo", "mnp",
-    "lzh", "ja", "jpn", "ryu", "ams", "th", "tha", "nod", "tts", "sou", "lo", "lao", "km", "khm", "my", "mya", "shn", "rki",
-    "mnw", "khb", "tdd", "blt",
+    "zh", "zho", "cmn", "yue", "wuu", "nan", "hak", "cdo", "gan", "hsn", "cjy", "cpx", "cnp", "csp", "czh", "czo",
+    "mnp", "lzh", "ja", "jpn", "ryu", "ams", "th", "tha", "nod", "tts", "sou", "lo", "lao", "km", "khm", "my", "mya",
+    "shn", "rki", "mnw", "khb", "tdd", "blt",
 })  # fmt: skip
 """Languages whose own script, the one CLDR's likelySubtags.xml gives them, has no spaces between words: Chinese and its
-languages, Japanese and its relatives (Han, kana), Thai, Lao, Khmer, Burmese, Shan and the other scripts of Unicode's line
-breaking class SA (UAX #14, "Complex-Context Dependent": words are found with a dictionary). Not Tibetan and Dzongkha: a
-tsheg ends each syllable, so that normalised text has a space behind each, and their WER counts syllables (The Unicode
-Standard, chapter 13.4). Not Korean, Vietnamese, Lisu or Yi, which have spaces."""
+languages, Japanese and its relatives (Han, kana), Thai, Lao, Khmer, Burmese, Shan and the other scripts of Unicode's
+line breaking class SA (UAX #14, "Complex-Context Dependent": words are found with a dictionary). Not Tibetan and
+Dzongkha: a tsheg ends each syllable, so that normalised text has a space behind each, and their WER counts syllables
+(The Unicode Standard, chapter 13.4). Not Korean, Vietnamese or Lisu, which have spaces."""
 
 SCRIPTS_WITHOUT_SPACES = frozenset({
-    "hani", "hans", "hant", "hanb", "bopo", "jpan", "hira", "kana", "hrkt", "thai", "laoo", "khmr", "mymr", "lana", "talu",
-    "tale", "tavt", "ahom", "java", "bali",
+    "hani", "hans", "hant", "hanb", "bopo", "jpan", "hira", "kana", "hrkt", "thai", "laoo", "khmr", "mymr", "lana",
+    "talu", "tale", "tavt", "ahom", "java", "bali",
 })  # fmt: skip
 """The same by script (ISO 15924); Javanese and Balinese after The Unicode Standard, chapter 17."""
 

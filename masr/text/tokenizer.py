@@ -71,7 +71,7 @@ class Tokenizer:
         return len(self.pieces)
 
     def encode(self, text: str, language: str) -> list[int]:
-        """Ids of a text; characters that are no piece become ``<unk>``, or bytes where there are any (byte_fallback)."""
+        """Ids of a text; characters that are no piece become ``<unk>``, or their bytes (byte_fallback)."""
         name = language if language in self.models else SHARED
         if name not in self.models:
             raise ValueError(f"language {language!r} is not one of the model's: {', '.join(self.languages)}")
