@@ -132,11 +132,11 @@ def _write_tree(tokenizer: Tokenizer, texts: dict[str, list[str]], config: Confi
 def build_tree(tokenizer: Tokenizer, ids: Texts, counts: np.ndarray, options: Vocab) -> tuple[Tree, np.ndarray | None]:
     """The tree that ``options.output`` names and, of a clustered one, the vectors (V, D) that it is made of."""
     if options.output == "huffman":
-        return trees.huffman(counts, tokenizer.names), None
+        return trees.huffman(counts, tokenizer.names, tokenizer.bytes), None
     if options.output == "balanced":
         return trees.balanced(tokenizer.names, options.tree.seed), None
     vectors = token_embeddings(tokenizer, ids, options)
-    return trees.clustered(vectors, counts, tokenizer.names, options.tree.linkage), vectors
+    return trees.clustered(vectors, counts, tokenizer.names, options.tree.linkage, tokenizer.bytes), vectors
 
 
 def token_counts(ids: Texts, tokens: int) -> np.ndarray:

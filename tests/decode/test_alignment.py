@@ -51,6 +51,13 @@ def test_word_times():
         word_times(["▁a"], times[:2])
 
 
+def test_words_of_scripts_without_spaces_are_the_models_pieces():
+    times = token_times([(0, 2), (2, 3), (5, 6), (7, 9)], 0.5)
+    assert word_times(["今", "日", "は", "。"], times) == [("今", 0.0, 1.0), ("日", 1.0, 1.5), ("は。", 2.5, 4.5)]
+    assert word_times(["▁", "ดี", "ม", "าก"], times) == [("ดี", 1.0, 1.5), ("ม", 2.5, 3.0), ("าก", 3.5, 4.5)]
+    assert word_times(["你好", "g", "o", "吧"], times) == [("你好", 0.0, 1.0), ("go", 1.0, 3.0), ("吧", 3.5, 4.5)]
+
+
 def test_a_pause_before_a_word_is_not_part_of_it():
     pieces, frames = ["a", "b", "▁", "c"], [(0, 1), (1, 2), (5, 6), (37, 40)]
     assert word_times(pieces, token_times(frames, 0.04)) == [("ab", 0.0, 0.08), ("c", 1.48, 1.6)]
