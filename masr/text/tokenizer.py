@@ -227,17 +227,19 @@ def _train_model(lines: list[str], options: Vocab, name: str) -> SentencePiecePr
     return SentencePieceProcessor(model_proto=model.getvalue())
 
 
-def least_size(lines: Iterable[str], options: Vocab) -> int:
-    """Pieces that a SentencePiece model has at least: the characters that are to be pieces, ``<unk>``, bytes if there
-    are any, and one to spare."""
+def least_size(lines: Sequence[str], options: Vocab) -> int:
+    """Pieces that a SentencePiece model is given at least: the characters that are to be pieces, "▁", ``<unk>``, bytes
+    if there are any, and where there are spaces one to spare."""
     counts: Counter[str] = Counter()
     for line in lines:
-        counts.update(line.replace(" ", WORD_START))
-        if options.kind != "char":
-            counts[WORD_START] += 1  # before the first word
+        counts.update(line)
+    has_spaces = " " in counts
+    counts[WORD_START] += counts.pop(" ", 0)
+    if options.kind != "char":
+        counts[WORD_START] += len(lines)  # before the first word
     letters = set(_covered(counts, options.character_coverage)) - {WORD_START}
-    bytes_of_it = BYTES if options.byte_fallback else 0
-    return len(letters) + len((WORD_START, "<unk>")) + 1 + bytes_of_it
+    size = len(letters) + len((WORD_START, "<unk>")) + int(has_spaces)
+    return size + BYTES if options.byte_fallback else size
 
 
 def _covered(counts: Counter[str], coverage: float) -> list[str]:
