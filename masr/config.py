@@ -94,8 +94,17 @@ class TranslationVocab(Section):
 class Vocab(Section):
     kind: Literal["char", "bpe", "unigram", "whisper"] = "char"
     """Units of text; bpe and unigram are SentencePiece models, whisper takes the tokens of model.pretrained."""
+    text: Literal["normalized", "published"] = "normalized"
+    """Text that the model learns to write: without case and punctuation, or as the corpus has it. Error rates are those
+    of normalised text; of published text those with case and punctuation stand beside them."""
     size: Positive = 500
     """Pieces per SentencePiece model (bpe, unigram)."""
+    character_coverage: Annotated[float, Field(ge=0.98, le=1.0)] = 1.0
+    """Share of the characters of the training text that become pieces, the frequent ones first (SentencePiece, which
+    takes no less than 0.98); the others are unknown, or bytes. 0.9995 is usual for Chinese and Japanese."""
+    byte_fallback: bool = False
+    """Characters that are no piece are spelled in bytes (256 pieces more) instead of being lost (SentencePiece). They
+    are learnt only where training text has such characters: lower the coverage, too."""
     per_language: bool = False
     """One SentencePiece model for each language instead of one that all share."""
     language_token: bool = False
@@ -105,6 +114,14 @@ class Vocab(Section):
     2022, arXiv 2204.03855), of similar tokens, or of random ones."""
     tree: Tree = Tree()
     translation: TranslationVocab = TranslationVocab()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kind == "whisper" and (self.byte_fallback or self.character_coverage != 1.0):
+            raise ValueError(
+                "byte_fallback, character_coverage: Whisper's tokens spell every character in bytes already"
+            )
+        return self
 
 
 class SpecAugment(Section):

@@ -27,6 +27,7 @@ from masr.models.recognizer import Recognizer
 from masr.models.searcher import load_scales, load_searcher
 from masr.nn.encoder import EncoderOutput
 from masr.stream import Stream
+from masr.text.characters import joined
 
 CHUNK_SECONDS = 20.0  # a longer recording is cut at its quietest places
 Languages = Sequence[str] | None
@@ -122,12 +123,12 @@ class SpeechRecognizer:
                 done[index] = transcript
         for index, chunk in enumerate(chunks):
             parts[chunk.recording].append(done[index])
-        return [_join(parts[i], len(samples) / SAMPLING_RATE) for i, samples in enumerate(recordings)]
+        return [self._join(parts[i], len(samples) / SAMPLING_RATE) for i, samples in enumerate(recordings)]
 
     def _as_stream(self, samples: np.ndarray, allowed: Tensor) -> Transcript:
         """What can stream hears a recording of any length as a stream does, to the same words."""
         stream = Stream(self, allowed)
-        return _join([*stream.push(samples), *stream.finish()], len(samples) / SAMPLING_RATE)
+        return self._join([*stream.push(samples), *stream.finish()], len(samples) / SAMPLING_RATE)
 
     def _allowed(self, languages: Languages) -> Tensor:
         """(K,) bool prompt; ValueError lists the known languages."""
@@ -177,6 +178,26 @@ class SpeechRecognizer:
         """The last encoder frame may reach beyond the audio, words may not."""
         at = [(text, start + first, min(start + last, end)) for text, first, last in timed_words(best, self.model)]
         return [Word(text, round(first, 3), round(last, 3)) for text, first, last in at]
+
+    def _join(self, parts: list[Transcript], seconds: float) -> Transcript:
+        """One transcript of the chunks of a recording; its language is that of most words."""
+        votes: dict[str, int] = {}
+        for part in parts:
+            if part.language is not None:
+                votes[part.language] = votes.get(part.language, 0) + 1 + len(part.words)
+        language = max(votes, key=votes.__getitem__) if votes else None
+        text = joined((part.text, part.language) for part in parts)
+        words = [word for part in parts for word in part.words]
+        score = sum(part.score * (part.end - part.start) for part in parts) / seconds
+        return Transcript(text, language, words, score, 0.0, round(seconds, 3), self._joined_translation(parts))
+
+    def _joined_translation(self, parts: list[Transcript]) -> str | None:
+        texts = [part.translation for part in parts if part.translation is not None]
+        if not texts:
+            return None
+        assert self.model.tokenizer.translation is not None
+        into = self.model.tokenizer.translation.languages[0]
+        return joined((text, into) for text in texts)
 
     def stream(self, languages: Languages = None) -> Stream:
         """For audio that comes bit by bit; ValueError where `streaming_problem` has something to say."""
@@ -230,21 +251,3 @@ def _batches(chunks: list[_Chunk], seconds: float) -> Iterator[list[int]]:
         batch.append(index)
     if batch:
         yield batch
-
-
-def _join(parts: list[Transcript], seconds: float) -> Transcript:
-    """One transcript of the chunks of a recording; its language is that of most words."""
-    votes: dict[str, int] = {}
-    for part in parts:
-        if part.language is not None:
-            votes[part.language] = votes.get(part.language, 0) + 1 + len(part.words)
-    score = sum(part.score * (part.end - part.start) for part in parts) / seconds
-    return Transcript(
-        " ".join(part.text for part in parts if part.text), max(votes, key=votes.__getitem__) if votes else None,
-        [word for part in parts for word in part.words], score, 0.0, round(seconds, 3), _translation(parts),
-    )  # fmt: skip
-
-
-def _translation(parts: list[Transcript]) -> str | None:
-    texts = [part.translation for part in parts if part.translation is not None]
-    return " ".join(filter(None, texts)) if texts else None

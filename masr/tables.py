@@ -282,7 +282,10 @@ def _rates(metrics: dict[str, Any], prompt: str) -> dict[str, float]:
     """Error rates, and how often the language is right, in % by column."""
     groups = {"": metrics["macro"]} | {f"/{code}": values for code, values in metrics["languages"].items()}
     rates = {
-        f"{kind}{prompt}{name}": 100 * group[kind]["rate"] for name, group in groups.items() for kind in ("cer", "wer")
+        f"{kind}{prompt}{name}": 100 * group[kind]["rate"]
+        for name, group in groups.items()
+        for kind in ("cer", "wer")
+        if group[kind]["rate"] is not None  # no words are counted where no language has any
     }
     confusion = metrics.get("language_confusion")
     return rates | ({f"lid{prompt}": 100 * confusion["accuracy"]} if confusion else {})

@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -171,6 +172,38 @@ def test_the_text_of_long_audio_is_that_of_its_pieces(recognizer, speech):
     assert len(pieces) > 1
     texts = [transcript.text for transcript in recognizer.transcribe(pieces)]
     assert recognizer.transcribe(long).text == " ".join(texts)
+
+
+@pytest.mark.parametrize(
+    ("parts", "text"),
+    [
+        ([("今日は", "ja"), ("晴れ", "ja")], "今日は晴れ"),
+        ([("วันนี้", "th"), ("", "th"), ("อากาศดี", "th")], "วันนี้อากาศดี"),
+        ([("μια", "el"), ("γάτα", "el")], "μια γάτα"),
+    ],
+)
+def test_chunks_are_joined_as_their_language_is_written(recognizer, parts, text):
+    assert recognizer._join([Transcript(said, code) for said, code in parts], 9.0).text == text
+
+
+@pytest.mark.parametrize(("language", "sentence"), [("ja", "今日は晴れです"), ("th", "วันนี้อากาศดี")])
+def test_words_of_languages_without_spaces_are_their_characters(speech, tmp_path, language, sentence):
+    """As the pieces of the model are: a mark belongs to its letter."""
+    torch.manual_seed(5)
+    tokenizer = train_tokenizer({language: [sentence] * 9}, Vocab())
+    model = Recognizer(Config(name="tiny", model=MODEL, decode={"methods": ["ctc-greedy"]}), tokenizer)
+    model.set_statistics(torch.full((80,), -8.0), torch.full((80,), 3.0))
+    for module, factor in ((model.encoder, 3), (model.ctc, 8)):
+        for parameter in module.parameters():
+            parameter.data *= factor
+    save_model(tmp_path, model)
+    found = masr.load(tmp_path).transcribe(np.tile(speech, 12))
+    assert " " not in found.text and len(found.words) > 9
+    assert "".join(word.text for word in found.words) == found.text
+    letters = [word.text[0] for word in found.words]
+    assert all(len(word.text) == 1 for word in found.words if language == "ja")
+    assert all(c not in "\u0e31\u0e35\u0e49" for c in letters[1:]), "vowel signs and tones stay with their letter"
+    assert all(one.end <= next_one.start + 1e-6 for one, next_one in pairwise(found.words))
 
 
 def test_the_language_is_a_known_one_or_unsaid(recognizer, speech):

@@ -11,7 +11,7 @@ import pytest
 from masr import cli
 from masr.config_files import ConfigError, load_config
 from masr.decode.search import result_names
-from masr.tables import experiment, load_table, print_table, run_table
+from masr.tables import experiment, finished, load_table, print_table, run_table
 
 ROOT = Path(__file__).parents[1]
 TABLES = sorted(ROOT.glob("egs/*/tables/*.yaml"))
@@ -331,3 +331,15 @@ def test_every_row_of_a_shipped_table_is_a_valid_config(path, monkeypatch):
 
 def test_tables_are_shipped():
     assert {path.stem for path in TABLES} >= {"encoders", "mlma"}
+
+
+def test_configs_of_whisper_write_published_text_and_published_figures_are_still_those_of_their_rows():
+    """They were trained on normalised text, which their tables say."""
+    for config in ROOT.glob("egs/*/conf/*whisper*.yaml"):
+        assert load_config(config).vocab.text == "published", config
+    for results in ROOT.glob("egs/freevoices/results/whisper_*"):
+        path = ROOT / f"egs/freevoices/tables/{results.name}.yaml"
+        table = load_table(path)
+        runs = [(row, seed) for row in table.rows for seed in table.seeds_of(row)]
+        found = {finished(path, table, row, seed, None, results) for row, seed in runs} - {None}
+        assert {folder.name for folder in found} == {folder.parent.name for folder in results.glob("*/training.json")}

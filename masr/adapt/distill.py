@@ -22,6 +22,9 @@ class Teacher:
         """ValueError when its tokens are not the student's."""
         if not student.tokenizer.same_tokens(model.tokenizer):
             raise ValueError(f"train.distill.teacher: {folder} has other tokens than the student")
+        writes, wanted_text = model.tokenizer.text, student.tokenizer.text
+        if writes != wanted_text:
+            raise ValueError(f"train.distill.teacher: {folder} writes {writes} text, the student {wanted_text} text")
         if (hears := model.config.features.mel_bins) != (wanted := student.config.features.mel_bins):
             raise ValueError(f"train.distill.teacher: {folder} hears {hears} mel bins, the student {wanted}")
         if unknown := [code for code in student.languages if code not in model.languages]:

@@ -18,7 +18,7 @@ from masr.data.augment import spec_augment
 from masr.data.features import UnusableAudio, load_audio, log_mel_of
 from masr.data.prompts import Everything, Prompter, TrainingPrompts
 from masr.data.random import Purpose, generator
-from masr.data.sampling import language_of, split_by_duration, translation_of
+from masr.data.sampling import language_of, split_by_duration, text_of, translation_of
 from masr.data.stored_features import read_features
 from masr.text.tokenizer import Tokenizer
 
@@ -115,7 +115,7 @@ def collate(
 ) -> Batch:
     """Pads (T, F) features and the transcripts of their cuts; without a ``prompt`` all languages are allowed."""
     prompt = prompt or Everything(tokenizer.languages)
-    targets = {"transcript": pad_tokens([tokenizer.encode(cut.supervisions[0].text, language_of(cut)) for cut in cuts])}
+    targets = {"transcript": pad_tokens([transcript_tokens(cut, tokenizer) for cut in cuts])}
     if tokenizer.translation is not None:
         targets["translation"] = pad_tokens([translation_tokens(cut, tokenizer) for cut in cuts])
     return Batch(
@@ -130,6 +130,11 @@ def pad_tokens(ids: Sequence[Sequence[int]]) -> Tokens:
     """Ids of several texts as one padded tensor."""
     padded = pad_sequence([torch.tensor(list(line), dtype=torch.long) for line in ids], batch_first=True)
     return Tokens(padded, torch.tensor([len(line) for line in ids]))
+
+
+def transcript_tokens(cut: Cut, tokenizer: Tokenizer) -> list[int]:
+    """Ids of what was said in a cut, in the form of text that the tokenizer is for."""
+    return tokenizer.encode(text_of(cut, tokenizer), language_of(cut))
 
 
 def translation_tokens(cut: Cut, tokenizer: Tokenizer) -> list[int]:
@@ -234,7 +239,7 @@ class TrainingUpdates(Dataset):
     def _counts(self, cuts: list[Cut]) -> dict[str, Counts]:
         counts: dict[str, Counts] = defaultdict(Counts)
         for cut in cuts:
-            tokens = len(self.tokenizer.encode(cut.supervisions[0].text, language_of(cut)))
+            tokens = len(transcript_tokens(cut, self.tokenizer))
             translation = len(translation_tokens(cut, self.tokenizer))
             counts[language_of(cut)] += Counts(tokens, 1, translation, int(translation > 0))
         return dict(counts)

@@ -4,10 +4,10 @@ Nothing of it depends on the number of processes, and resuming means building th
 """
 
 import re
-import unicodedata
 import warnings
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 from lhotse import CutSet
@@ -17,7 +17,9 @@ from lhotse.dataset.sampling.base import CutSampler
 
 from masr.config import Data
 from masr.data.random import Purpose, generator, seed_of
+from masr.text.characters import tidied
 from masr.text.languages import language_name
+from masr.text.normalize import normalize
 
 
 def language_of(cut: Cut) -> str:
@@ -25,10 +27,40 @@ def language_of(cut: Cut) -> str:
     return cut.supervisions[0].language
 
 
+class Written(Protocol):
+    """What knows the form of the text that is learnt and written: the options of a vocabulary, or a tokenizer."""
+
+    @property
+    def text(self) -> str: ...
+
+
+def text_of(cut: Cut, options: Written) -> str:
+    """What a model learns to write for a cut, normalised or as it was published; ValueError where the cut lacks it."""
+    if options.text == "normalized":
+        return cut.supervisions[0].text
+    published = published_text_of(cut)
+    if published is None:
+        raise ValueError(
+            f"vocab.text=published: {cut.id} has no published_text; make the manifests again: `masr prepare --force`"
+        )
+    return published
+
+
+def published_text_of(cut: Cut) -> str | None:
+    """The transcript of a cut as the corpus has it, white space tidied; None where stage 0 has not kept it."""
+    text = (cut.supervisions[0].custom or {}).get("published_text")
+    return None if text is None else tidied(text)
+
+
+def as_written(text: str, language: str, options: Written) -> str:
+    """What was recognised in the form in which `text_of` has what was said, to compare them."""
+    return normalize(text, language) if options.text == "normalized" else tidied(text)
+
+
 def translation_of(cut: Cut, into: str) -> str | None:
     """The translation of a cut as the corpus has it, white space tidied; None where there is none."""
     text = ((cut.supervisions[0].custom or {}).get("translation") or {}).get(into)
-    return " ".join(unicodedata.normalize("NFC", text).split()) or None if text else None
+    return tidied(text) or None if text else None
 
 
 def recording_name(cut: Cut) -> str:

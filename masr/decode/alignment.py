@@ -11,6 +11,7 @@ from torch import Tensor
 
 from masr.decode.hypothesis import Hypothesis
 from masr.decode.utterances import SearchableModel
+from masr.text.characters import begins_a_word
 from masr.text.tokenizer import WORD_START
 
 
@@ -42,15 +43,15 @@ def token_times(frames: Sequence[tuple[int, int]], frame_seconds: float) -> list
 def word_times(pieces: Sequence[str], times: Sequence[tuple[float, float]]) -> list[tuple[str, float, float]]:
     """``(word, start, end)`` in seconds from SentencePiece pieces, where "▁" begins a word, and their ``times``.
 
-    A language written without spaces comes back as one word per stretch without "▁". ValueError when there are not as
-    many ``times`` as ``pieces``.
+    In scripts without spaces (Han, kana, Thai, ...) every piece is a word. ValueError when there are not as many
+    ``times`` as ``pieces``.
     """
     if len(pieces) != len(times):
         raise ValueError(f"{len(pieces)} pieces but {len(times)} times: one (start, end) is needed for each piece")
     words: list[tuple[str, float, float]] = []
     for piece, (start, end) in zip(pieces, times, strict=True):
         text = piece.removeprefix(WORD_START)
-        if piece.startswith(WORD_START) or not words:
+        if piece.startswith(WORD_START) or not words or begins_a_word(text, words[-1][0]):
             words.append((text, start, end))
         else:
             began = words[-1][1] if words[-1][0] else start  # the pause before a word belongs to a "▁" of its own

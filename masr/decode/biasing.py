@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kaldifst import StdArc, StdVectorFst
 
+from masr.text.characters import tidied
 from masr.text.normalize import normalize
 from masr.text.tokenizer import UNKNOWN, Tokenizer
 
@@ -122,10 +123,11 @@ def read_biasing(path: Path, tokenizer: Tokenizer, boost: float) -> Biasing:
 
 
 def _spellings(text: str, tokenizer: Tokenizer) -> set[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """At the beginning and within a transcript, by every language's model."""
+    """At the beginning and within a transcript, by every language's model; as they come where it writes published
+    text."""
     found = set()
     for code in tokenizer.languages:
-        words = normalize(text, code)
+        words = normalize(text, code) if tokenizer.text == "normalized" else tidied(text)
         tokens = tokenizer.encode(words, code)
         first = tokenizer.spoken(tokens)
         both = tokenizer.spoken(tokenizer.encode(f"{words} {words}", code))

@@ -135,7 +135,7 @@ def _read_arpa(file: TextIO, path: Path) -> NGram:
             if line.startswith("ngram "):
                 n, count = line.removeprefix("ngram ").split("=")
                 announced[int(n)] = int(count)
-            elif line.endswith("-grams:"):
+            elif line.startswith("\\") and line.endswith("-grams:"):
                 order = int(line[1:].split("-")[0])
             elif line == "\\end\\":
                 break

@@ -107,7 +107,7 @@ class LanguageModels:
 
 
 def estimate_models(texts: Mapping[str, Sequence[str]], tokenizer: Tokenizer, options: LanguageModel) -> LanguageModels:
-    """Models of normalised training text by language (``{language: sentences}``)."""
+    """Models of training text by language (``{language: sentences}``), in the form that the tokenizer is for."""
     tokens = {code: [spelling(line, code, tokenizer) for line in lines] for code, lines in texts.items()}
     words = {code: [line.split() for line in lines] for code, lines in texts.items()}
     vocabulary = {code: sorted({word for line in lines for word in line}) for code, lines in words.items()}
@@ -124,5 +124,5 @@ def _estimate_each(sentences: Mapping[str, Iterable[Sequence[str]]], order: int)
 
 
 def spelling(line: str, language: str, tokenizer: Tokenizer) -> list[str]:
-    """The pieces of a sentence, as the models of tokens count them."""
+    """The pieces of a sentence, as the models of tokens count them: without unknown ones, as in what is recognised."""
     return [tokenizer.pieces[i] for i in tokenizer.spoken(tokenizer.encode(line, language))]

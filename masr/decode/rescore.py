@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from masr.decode.hypothesis import Hypothesis
+from masr.text.characters import characters
 
 NBest = list[list[Hypothesis]]
 Setting = dict[str, float]
@@ -59,9 +60,10 @@ class ScaleChoice:
 
     def add(self, language: str, reference: str, hypotheses: Sequence[str]) -> None:
         """One utterance: what was said, and what every setting makes of it."""
-        distance = {text: edit_distance(list(reference), list(text))["total"] for text in set(hypotheses)}
+        spoken = characters(reference, language)
+        distance = {text: edit_distance(spoken, characters(text, language))["total"] for text in set(hypotheses)}
         self.errors[language] += [distance[text] for text in hypotheses]
-        self.characters[language] += len(reference)
+        self.characters[language] += len(spoken)
 
     @property
     def macro_cer(self) -> np.ndarray:

@@ -4,9 +4,13 @@ Every rate is a fraction of the reference length (0.25 is 25 %; insertions can l
 where the reference is empty. Three measures are kept throughout:
 
 - ``wer``: words, as separated by spaces in the normalised text;
-- ``cer``: characters (Unicode code points) including the single space between two words. Languages written
-  without spaces are the exception: there a space only marks where punctuation stood, so it is not counted;
+- ``cer``: characters as `masr.text.characters` has them: code points, including the single space between two words;
+  in languages written without spaces a space only marks where punctuation stood, so it is not counted;
 - ``main``: CER in languages written without spaces, WER in all others.
+
+Of models that write text as published there are two more: ``published_wer`` and ``published_cer`` count the same in
+text with case and punctuation as it was published and written. Averages of word errors (`averaged`) leave out languages
+without words.
 """
 
 import json
@@ -23,12 +27,15 @@ from typing import Any
 import kaldialign
 import numpy as np
 
+from masr.text.characters import characters as characters_of
+from masr.text.characters import tidied
 from masr.text.languages import main_error_rate
 from masr.text.normalize import normalize
 
 Alignment = list[tuple[str | None, str | None]]
 
 MEASURES = ("wer", "cer", "main")
+PUBLISHED = ("published_wer", "published_cer")
 CONFIDENCE = 0.95
 RESAMPLES = 1000
 
@@ -136,8 +143,13 @@ class Utterance:
     """The n-best list, best first, as it was written."""
     language_weights: Mapping[str, float] = field(default_factory=dict)
     """Shares of the adapters of each language, where the model has any."""
+    published_reference: str | None = None
+    """With case and punctuation, where the model writes them."""
+    written: str = field(init=False)
+    """The hypothesis as the model wrote it."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "written", self.hypothesis)
         object.__setattr__(self, "reference", normalize(self.reference, self.language))
         object.__setattr__(self, "hypothesis", normalize(self.hypothesis, self.language))
 
@@ -147,10 +159,7 @@ class Utterance:
 
     @cached_property
     def characters(self) -> Alignment:
-        reference, hypothesis = self.reference, self.hypothesis
-        if main_error_rate(self.language) == "cer":
-            reference, hypothesis = reference.replace(" ", ""), hypothesis.replace(" ", "")
-        return align(reference, hypothesis)
+        return align(characters_of(self.reference, self.language), characters_of(self.hypothesis, self.language))
 
     @property
     def alignment(self) -> Alignment:
@@ -159,9 +168,17 @@ class Utterance:
 
     @cached_property
     def counts(self) -> dict[str, ErrorCounts]:
-        """Error counts by measure: ``wer``, ``cer``, ``main``."""
+        """Error counts by measure: ``wer``, ``cer``, ``main``; and those of published text where there is any."""
         by_unit = {"wer": count_errors(self.words), "cer": count_errors(self.characters)}
-        return by_unit | {"main": by_unit[main_error_rate(self.language)]}
+        return by_unit | {"main": by_unit[main_error_rate(self.language)]} | self._published_counts()
+
+    def _published_counts(self) -> dict[str, ErrorCounts]:
+        if self.published_reference is None:
+            return {}
+        texts = tidied(self.published_reference), tidied(self.written)
+        words = align(*(text.split() for text in texts))
+        letters = align(*(characters_of(text, self.language) for text in texts))
+        return {"published_wer": count_errors(words), "published_cer": count_errors(letters)}
 
 
 def read_decode_file(path: Path) -> list[Utterance]:
@@ -199,7 +216,10 @@ def _parse(line: str, where: str) -> Utterance:
     predicted = record.get("predicted_language")
     if predicted is not None and not isinstance(predicted, str):
         raise ValueError(f"{where}: 'predicted_language' must be a string or null, found {predicted!r}")
-    fields = {name: record[name] for name in _TEXT_FIELDS + _SECONDS_FIELDS}
+    published = record.get("published_reference")
+    if published is not None and not isinstance(published, str):
+        raise ValueError(f"{where}: 'published_reference' must be a string, found {published!r}")
+    fields = {name: record[name] for name in _TEXT_FIELDS + _SECONDS_FIELDS} | {"published_reference": published}
     candidates = tuple(candidate["text"] for candidate in record.get("nbest", []))
     weights = record.get("language_weights", {})
     return Utterance(**fields, predicted_language=predicted, candidates=candidates, language_weights=weights)
@@ -232,9 +252,23 @@ def pooled(utterances: Iterable[Utterance], measure: str) -> ErrorCounts:
     return sum((utterance.counts[measure] for utterance in utterances), ErrorCounts())
 
 
+def measures_of(utterances: Iterable[Utterance]) -> tuple[str, ...]:
+    """The measures that all utterances have."""
+    published = all(utterance.published_reference is not None for utterance in utterances)
+    return (*MEASURES, *PUBLISHED) if published else MEASURES
+
+
+def averaged(utterances: Iterable[Utterance], measure: str) -> list[Utterance]:
+    """The utterances that an average of a measure is about: of word errors those in languages with words."""
+    if measure not in ("wer", "published_wer"):
+        return list(utterances)
+    return [utterance for utterance in utterances if main_error_rate(utterance.language) == "wer"]
+
+
 def macro_average(utterances: Iterable[Utterance], measure: str) -> float:
-    """Mean of the languages' rates, each language with equal weight; those without any reference are left out."""
-    rates = (pooled(group, measure).rate for group in by_language(utterances).values())
+    """Mean of the languages' rates, each language with equal weight; those without any reference are left out, and of
+    word errors those without words."""
+    rates = (pooled(group, measure).rate for group in by_language(averaged(utterances, measure)).values())
     defined = [rate for rate in rates if not math.isnan(rate)]
     return sum(defined) / len(defined) if defined else math.nan
 
@@ -245,10 +279,12 @@ def oracle_cer(utterances: Iterable[Utterance], n: int) -> float:
     for code, group in by_language(utterances).items():
         wrong = total = 0
         for utterance in group:
-            reference = normalize(utterance.reference, code)
             texts = {normalize(text, code) for text in utterance.candidates[:n]}
-            wrong += min((kaldialign.edit_distance(list(reference), list(text))["total"] for text in texts), default=0)
-            total += len(reference) if texts else 0
+            if texts:
+                reference = characters_of(utterance.reference, code)
+                found = [kaldialign.edit_distance(reference, characters_of(text, code)) for text in texts]
+                wrong += min(edits["total"] for edits in found)
+                total += len(reference)
         rates += [wrong / total] if total else []
     return sum(rates) / len(rates) if rates else math.nan
 
@@ -312,11 +348,12 @@ def confusions(utterances: Iterable[Utterance], *, characters: bool = False) -> 
     """How often each error occurs, by kind: ``substitutions``, ``insertions``, ``deletions``.
 
     Keys are ``(language, reference, hypothesis)`` for substitutions, ``(language, word or character)`` otherwise.
+    Words are those of languages that have any.
     """
     counts: dict[str, Counter[tuple[str, ...]]] = {
         kind: Counter() for kind in ("substitutions", "insertions", "deletions")
     }
-    for utterance in utterances:
+    for utterance in utterances if characters else averaged(utterances, "wer"):
         for reference, hypothesis in utterance.characters if characters else utterance.words:
             if reference is None and hypothesis is not None:
                 counts["insertions"][utterance.language, hypothesis] += 1

@@ -5,8 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
+from masr.score import published
 from masr.score.errors import Utterance, by_language, merge_errors, worst_first
 from masr.score.plots import Bar, bar_chart, heat_map, percent, scatter
+from masr.score.published import is_published, words_note
 from masr.text.languages import language_name, main_error_rate
 
 Metrics = Mapping[str, Any]
@@ -124,6 +126,7 @@ def html_report(metrics: Metrics, utterances: Sequence[Utterance], training: Map
         f'<header><p class="eyebrow">Speech recognition report</p><h1>{title}</h1></header>',
         _tiles(metrics),
         _main_table(metrics),
+        _section(published.TITLE, published.html_table(metrics), published.NOTE) if is_published(metrics) else "",
         _charts(metrics),
         _duration(metrics, utterances),
         _languages(metrics),
@@ -208,6 +211,7 @@ def _main_table(metrics: Metrics) -> str:
         "In per cent of the reference, with the 95 % bootstrap interval. In bold the measure by which a language is "
         "judged: CER where words are not written apart, else WER; kinds of error and sentence error belong to it."
     )
+    note = f"{note} {escape(words_note(metrics))}"
     table = f'<div class="card"><table><thead><tr>{head}</tr></thead>\n{body}</table></div>'
     return _section("Error rates by language", table, note)
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from masr.score import errors
+from masr.score import errors, published
 from masr.score.errors import ErrorCounts, Utterance
 from masr.score.html import html_report, pictures
 from masr.score.plots import percent
+from masr.score.published import is_published, words_note
 from masr.text.languages import language_name, main_error_rate
 from masr.text.normalize import VERSION
 
@@ -63,7 +64,9 @@ def title_of(decode_file: Path) -> str:
 
 def compute_metrics(utterances: Sequence[Utterance], *, title: str, details: Mapping[str, str]) -> Metrics:
     """Everything that the reports show, ready for JSON: an undefined rate or interval is ``None``."""
-    languages = {code: _language(code, group) for code, group in errors.by_language(utterances).items()}
+    measures = errors.measures_of(utterances)
+    groups = errors.by_language(utterances)
+    languages = {code: _language(code, group, measures) for code, group in groups.items()}
     audio, computing = sum(u.duration for u in utterances), sum(u.seconds for u in utterances)
     return {
         "title": title,
@@ -75,8 +78,9 @@ def compute_metrics(utterances: Sequence[Utterance], *, title: str, details: Map
         "compute_seconds": computing,
         "real_time_factor": computing / audio if audio else None,
         "languages": languages,
-        "macro": {measure: _macro(utterances, languages, measure) for measure in errors.MEASURES},
-        "micro": {measure: _micro(utterances, measure) for measure in errors.MEASURES},
+        "without_words": [code for code in languages if main_error_rate(code) == "cer"],
+        "macro": {measure: _macro(utterances, languages, measure) for measure in measures},
+        "micro": {measure: _micro(errors.averaged(utterances, measure), measure) for measure in measures},
         "oracle_cer": _oracle(utterances),
         "rate_by_duration": [row | {"rate": _known(row["rate"])} for row in errors.rate_by_duration(utterances)],
         "confusions": {
@@ -88,7 +92,7 @@ def compute_metrics(utterances: Sequence[Utterance], *, title: str, details: Map
     }
 
 
-def _language(code: str, group: Sequence[Utterance]) -> Metrics:
+def _language(code: str, group: Sequence[Utterance], measures: Sequence[str]) -> Metrics:
     facts: Metrics = {
         "name": language_name(code),
         "main_measure": main_error_rate(code),
@@ -96,7 +100,7 @@ def _language(code: str, group: Sequence[Utterance]) -> Metrics:
         "audio_seconds": sum(utterance.duration for utterance in group),
         "compute_seconds": sum(utterance.seconds for utterance in group),
     }
-    rates = {measure: _micro(group, measure) for measure in ("wer", "cer")}
+    rates = {measure: _micro(group, measure) for measure in measures if measure != "main"}
     return facts | rates | {"main": rates[main_error_rate(code)]}
 
 
@@ -132,9 +136,11 @@ def _known(rate: float) -> float | None:
 
 
 def _macro(utterances: Sequence[Utterance], languages: Mapping[str, Metrics], measure: str) -> Metrics:
-    rows = [row[measure] for row in languages.values() if row[measure]["rate"] is not None]
+    covered = errors.averaged(utterances, measure)
+    codes = {utterance.language for utterance in covered}
+    rows = [row[measure] for code, row in languages.items() if code in codes and row[measure]["rate"] is not None]
     means = {name: sum(row[name] for row in rows) / len(rows) if rows else None for name in _AVERAGED}
-    ends = _ends(errors.macro_interval(utterances, measure, seed=_SEED))
+    ends = _ends(errors.macro_interval(covered, measure, seed=_SEED))
     return means | {"interval": ends, "languages": len(rows)}
 
 
@@ -207,6 +213,10 @@ def markdown_report(metrics: Metrics) -> str:
         "± is half the 95 % interval (bootstrap over utterances; macro: within languages). In bold the language's main "
         "measure: CER where words are not written apart, else WER; sub, ins, del and sentence error belong to it.",
     ]
+    if note := words_note(metrics):
+        sections.append(note)
+    if is_published(metrics):
+        sections += [f"## {published.TITLE} (%)", published.markdown_table(metrics), published.NOTE]
     if metrics["oracle_cer"]:
         sections += ["## Oracle: macro CER (%) of the best of n candidates", _oracle_table(metrics["oracle_cer"])]
     for name, measure in (("Words", "wer"), ("Characters", "cer")):
@@ -275,7 +285,9 @@ def _oracle_table(rates: Mapping[str, float]) -> str:
 
 
 def _sclite_table(metrics: Metrics, measure: str) -> str:
-    rows = {f"{row['name']} ({code})": row[measure] for code, row in metrics["languages"].items()}
+    left_out = metrics["without_words"] if measure == "wer" else []
+    languages = {code: row for code, row in metrics["languages"].items() if code not in left_out}
+    rows = {f"{row['name']} ({code})": row[measure] for code, row in languages.items()}
     lines = [_SCLITE, "|---|" + "--:|" * 8]
     for label, row in (rows | {"*all*": metrics["micro"][measure]}).items():
         length = row["reference_length"]

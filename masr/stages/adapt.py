@@ -119,6 +119,8 @@ def _difference(ours: WhisperRecognizer, theirs: WhisperRecognizer) -> str | Non
     own = {"only", "near", "classifier", "routing"}
     if ours.config.model.adapt.model_dump(exclude=own) != theirs.config.model.adapt.model_dump(exclude=own):
         return "are adapted in different ways (model.adapt)"
+    if ours.tokenizer.text != theirs.tokenizer.text:
+        return f"write different text (vocab.text: {theirs.tokenizer.text} and {ours.tokenizer.text})"
     both = dict(ours.named_parameters()), dict(theirs.named_parameters())
     shared = [name for name in both[0].keys() & both[1].keys() if ADDED.search(name) and not _owner(name, ours)]
     differing = sorted(name for name in shared if not torch.equal(both[0][name], both[1][name]))
@@ -137,6 +139,7 @@ def _of_languages(model: WhisperRecognizer, owners: dict[str, WhisperRecognizer]
     config.corpus.languages, config.model.whisper.language_codes = list(owners), codes
     config.model.adapt.only, config.model.adapt.near, config.model.adapt.classifier = [], {}, False
     tokenizer = WhisperTokenizer(list(owners), codes, model.tokenizer.backend)
+    tokenizer.text = model.tokenizer.text
     assert config.model.pretrained is not None
     one = WhisperRecognizer(config, tokenizer, None, pretrained_whisper(config.model.pretrained))
     states = {code: owner.state_dict() for code, owner in owners.items()}

@@ -16,7 +16,7 @@ from masr.config import Config
 from masr.data.batches import Batch, CutFeatures, collate, load_usable
 from masr.data.prompts import Prompter, prompts_of
 from masr.data.rejected import Rejected
-from masr.data.sampling import split_by_duration, translation_of
+from masr.data.sampling import as_written, language_of, split_by_duration, text_of, translation_of
 from masr.decode.alignment import timed_words
 from masr.decode.hypothesis import Hypothesis
 from masr.decode.rescore import NBest, ScaleChoice
@@ -32,6 +32,7 @@ from masr.stages import features, lm
 from masr.stages.features import load_cuts
 from masr.stages.output import StageOutput
 from masr.stages.train import experiment_folder
+from masr.text.characters import characters
 
 
 def run(config: Config, force: bool = False, verify: bool = False) -> None:
@@ -95,8 +96,9 @@ def _choose_scales(
         for name, choice in undecided.items():
             each = searcher(name, utterances, choice.settings)
             for row, cut in enumerate(cuts):
-                supervision = cut.supervisions[0]
-                choice.add(supervision.language, supervision.text, [found[row][0].text for found in each])
+                code, written = language_of(cut), model.tokenizer
+                texts = [as_written(found[row][0].text, code, written) for found in each]
+                choice.add(code, text_of(cut, written), texts)
     for name, choice in undecided.items():
         save_scales(experiment_folder(config), results[name], choice.best(), choice.macro_cer.min())
         scales = ", ".join(f"{part} {value:g}" for part, value in choice.best().items())
@@ -160,11 +162,13 @@ def _decode_batch(
             continue
         best = [nbest[0] for nbest in found]
         if METHODS[method].oracle:
-            best = [_closest(nbest, cut) for nbest, cut in zip(found, cuts, strict=True)]
+            best = [_closest(nbest, cut, model) for nbest, cut in zip(found, cuts, strict=True)]
         model.add_times(best, utterances)
         languages = model.predict_languages(encoded, found, batch.allowed_languages)
         rows[method] = [
-            _line(cut, hypothesis, nbest, language, rate * cut.duration, timed_words(hypothesis, model)) | shares
+            _line(cut, hypothesis, nbest, language, rate * cut.duration, timed_words(hypothesis, model))
+            | _published_reference(cut, model)
+            | shares
             for cut, hypothesis, nbest, language, shares in zip(
                 cuts, best, found, languages, _language_weights(encoded, model, len(cuts)), strict=True
             )
@@ -195,10 +199,20 @@ def _language_weights(encoded: EncoderOutput, model: Recognizer, number: int) ->
     return [{"language_weights": dict(zip(model.languages, row, strict=True))} for row in shares]
 
 
-def _closest(nbest: list[Hypothesis], cut: Cut) -> Hypothesis:
+def _published_reference(cut: Cut, model: Recognizer) -> dict[str, str]:
+    """What a line has besides where the model writes text with case and punctuation."""
+    return {"published_reference": text_of(cut, model.tokenizer)} if model.tokenizer.text == "published" else {}
+
+
+def _closest(nbest: list[Hypothesis], cut: Cut, model: Recognizer) -> Hypothesis:
     """The hypothesis with the fewest wrong characters, the oracle's choice."""
-    reference = list(cut.supervisions[0].text)
-    return min(nbest, key=lambda hypothesis: edit_distance(reference, list(hypothesis.text))["total"])
+    code, written = language_of(cut), model.tokenizer
+    reference = characters(text_of(cut, written), code)
+
+    def errors(hypothesis: Hypothesis) -> int:
+        return edit_distance(reference, characters(as_written(hypothesis.text, code, written), code))["total"]
+
+    return min(nbest, key=errors)
 
 
 def _listen(model: Recognizer, batch: Batch) -> tuple[EncoderOutput, Utterances]:

@@ -6,6 +6,7 @@ from typing import Any
 
 from masr.config import Config
 from masr.config_files import ConfigError, load_config
+from masr.models.folder import WEIGHTS
 from masr.stages.output import differences, plain
 
 DECIDES_NOTHING: dict[str, Any] = {
@@ -43,8 +44,8 @@ def changes_on_the_way(config: Config, data: dict[str, str], folder: Path, finis
     ConfigError when that makes it another run. Before the first checkpoint there is nothing to go on from, and nothing
     is refused.
     """
-    reached = newest_update(folder)
-    if not reached or not (folder / "config.yaml").exists():
+    reached, has_result = newest_update(folder), finished or (folder / WEIGHTS).exists()
+    if not (reached or has_result) or not (folder / "config.yaml").exists():
         return []
     before, now = load_config(folder / "config.yaml"), config
     changed = list(differences(plain(decisive(before)), plain(decisive(now))))
@@ -55,6 +56,11 @@ def changes_on_the_way(config: Config, data: dict[str, str], folder: Path, finis
         raise ConfigError(
             f"{folder} was trained with another config or data; changed: {', '.join(sorted(refused))}. "
             "Choose another name=..., or --force to throw the old run away."
+        )
+    if not reached:
+        raise ConfigError(
+            f"{folder} holds a model and no checkpoint from which it could be trained on or mended: choose another "
+            "name=..., or --force to throw the model away"
         )
     if config.train.updates < reached:
         raise ConfigError(

@@ -19,6 +19,7 @@ from lhotse.cut import Cut
 from masr.adapt.distill import Teacher
 from masr.config import Config
 from masr.config_files import ConfigError, load_config, save_config
+from masr.data.batches import transcript_tokens
 from masr.data.features import FRAME_SHIFT
 from masr.data.random import Purpose, seed_of
 from masr.data.rejected import Rejected
@@ -294,7 +295,7 @@ def _problem(cut: Cut, model: Recognizer, tokenizer: Tokenizer, config: Config) 
     if not config.data.min_seconds <= cut.duration <= config.data.max_seconds:
         limits = f"data.min_seconds={config.data.min_seconds:g} to data.max_seconds={config.data.max_seconds:g}"
         return f"{cut.duration:.2f} s is outside {limits}"
-    tokens = np.array(tokenizer.encode(cut.supervisions[0].text, language_of(cut)))
+    tokens = np.array(transcript_tokens(cut, tokenizer))
     limit = None if model.attention_decoder is None else model.attention_decoder.longest
     if limit is not None and len(tokens) > limit:
         return f"{len(tokens)} tokens, but the decoder writes {limit} at most"

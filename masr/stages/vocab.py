@@ -1,30 +1,40 @@
 """Stage 2: the token vocabulary of the training text and, for a hierarchical softmax, the tree over it."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from masr.config import Config, Vocab
-from masr.data.sampling import translation_of
+from masr.config import Config, TranslationVocab, Vocab
+from masr.data.sampling import language_of, text_of, translation_of
 from masr.files import file_hash
 from masr.progress import say
 from masr.stages import prepare
 from masr.stages.output import StageOutput, seal_of
 from masr.stages.prepare import all_splits, manifests, read_cuts
-from masr.text.tokenizer import START_END, Tokenizer, train_tokenizer
+from masr.text.languages import language_name
+from masr.text.tokenizer import SHARED, START_END, Tokenizer, train_tokenizer
 from masr.vocab import tree as trees
 from masr.vocab.embeddings import Texts, source_files, token_embeddings
 from masr.vocab.tree import FILE, Tree
+
+SHOWN = 20
+"""Lost characters that are shown of a language, the frequent ones first."""
+ADDED = ("text", "character_coverage", "byte_fallback")
+"""Options that vocabularies of before they existed were made without."""
 
 
 def vocab_folder(config: Config) -> Path:
     """``data/vocab/<kind and size>``."""
     options = config.vocab
+    form = "-published" if options.text == "published" else ""
     if options.kind == "whisper":
-        return Path(config.data_dir) / "vocab" / Path(config.model.pretrained or "whisper").name
-    name = options.kind + (str(options.size) if options.kind != "char" else "")
+        return Path(config.data_dir) / "vocab" / (Path(config.model.pretrained or "whisper").name + form)
+    name = options.kind + (str(options.size) if options.kind != "char" else "") + form
+    name += f"-coverage{options.character_coverage:g}" if options.character_coverage < 1 else ""
+    name += "-bytes" if options.byte_fallback else ""
     name += ("-per-language" if options.per_language else "") + ("-language-token" if options.language_token else "")
     tree, source = options.tree, Path(options.tree.folder or "").name
     ending = {
@@ -39,7 +49,7 @@ def vocab_folder(config: Config) -> Path:
 
 
 def run(config: Config, force: bool = False, verify: bool = False) -> None:
-    """Writes the tokenizer and the tree, with unseen dev and test characters counted for the user's eyes."""
+    """Writes the tokenizer and the tree; what the vocabulary loses of each split is counted for the user's eyes."""
     inputs: dict[str, Any] = {"texts": prepare.require(config, config.corpus.train)["texts"]}
     if sources := [file for file in source_files(config.vocab) if file.is_file()]:
         inputs["sources"] = [file_hash(file) for file in sources]
@@ -55,12 +65,17 @@ def _write(folder: Path, config: Config) -> None:
     tokenizer.translation = _translation_tokenizer(config)
     tokenizer.save(folder)
     lines = [(line, code) for code, group in texts.items() for line in group]
-    tokens = sum(len(tokenizer.encode(line, code)) for line, code in lines)
+    encoded = [tokenizer.encode(line, code) for line, code in lines]
+    tokens = sum(map(len, encoded))
     say(f"vocab: {len(tokenizer)} tokens, {tokens / len(lines):.1f} a sentence ({config.vocab.kind}) in {folder}")
+    _say_other_sizes(tokenizer, config.vocab)
     if tokenizer.translation is not None:
         say(f"vocab: {len(tokenizer.translation)} tokens for translations into {config.vocab.translation.into}")
-    if config.vocab.kind != "whisper":  # which writes any byte
-        _warn_of_unknown_characters(texts, config)
+        _say_other_sizes(tokenizer.translation, config.vocab.translation, "translation.")
+    for split in all_splits(config):
+        _say_what_is_lost(split, read_texts(config, split), tokenizer)
+    if config.vocab.byte_fallback and not any(token in tokenizer.bytes for line in encoded for token in line):
+        say("vocab: training text has no character to learn bytes from: lower vocab.character_coverage, e.g. 0.9995")
     if config.vocab.output != "softmax":
         _write_tree(tokenizer, texts, config, folder)
 
@@ -73,6 +88,7 @@ def _tokenizer(texts: dict[str, list[str]], config: Config) -> Tokenizer:
     assert config.model.pretrained is not None
     codes = config.model.whisper.language_codes
     tokenizer = WhisperTokenizer.of_pretrained(config.model.pretrained, sorted(texts), codes)
+    tokenizer.text = config.vocab.text
     for code, languages in tokenizer.sharing().items():
         say(
             f"vocab: {', '.join(languages)} share Whisper's token <|{code}|>, so it cannot tell them apart: decode "
@@ -117,11 +133,11 @@ def _write_tree(tokenizer: Tokenizer, texts: dict[str, list[str]], config: Confi
 def build_tree(tokenizer: Tokenizer, ids: Texts, counts: np.ndarray, options: Vocab) -> tuple[Tree, np.ndarray | None]:
     """The tree that ``options.output`` names and, of a clustered one, the vectors (V, D) that it is made of."""
     if options.output == "huffman":
-        return trees.huffman(counts, tokenizer.names), None
+        return trees.huffman(counts, tokenizer.names, tokenizer.bytes), None
     if options.output == "balanced":
         return trees.balanced(tokenizer.names, options.tree.seed), None
     vectors = token_embeddings(tokenizer, ids, options)
-    return trees.clustered(vectors, counts, tokenizer.names, options.tree.linkage), vectors
+    return trees.clustered(vectors, counts, tokenizer.names, options.tree.linkage, tokenizer.bytes), vectors
 
 
 def token_counts(ids: Texts, tokens: int) -> np.ndarray:
@@ -134,6 +150,7 @@ def options(config: Config) -> dict[str, Any]:
     """What of a config decides the output of this stage."""
     unused = {"tree", *(["output"] if config.vocab.output == "softmax" else [])}
     unused |= set() if config.vocab.translation.into else {"translation"}
+    unused |= {name for name in ADDED if getattr(config.vocab, name) == Vocab.model_fields[name].default}
     if config.vocab.kind == "whisper":
         of_whisper = {"pretrained": config.model.pretrained, "language_codes": config.model.whisper.language_codes}
         return {"vocab": config.vocab.model_dump(exclude={*unused, "size", "per_language"}) | of_whisper}
@@ -163,16 +180,49 @@ def load_tree(config: Config) -> Tree | None:
 
 
 def read_texts(config: Config, split: str) -> dict[str, list[str]]:
-    """Normalised sentences of a split by language."""
+    """Sentences of a split by language, normalised or as published (vocab.text)."""
     texts: dict[str, list[str]] = defaultdict(list)
     for cut in read_cuts(manifests(config), split):
-        texts[cut.supervisions[0].language].append(cut.supervisions[0].text)
+        if cut.supervisions[0].text:  # speech that is used without its text may have none
+            texts[language_of(cut)].append(text_of(cut, config.vocab))
     return dict(texts)
 
 
-def _warn_of_unknown_characters(texts: dict[str, list[str]], config: Config) -> None:
-    known = {c for lines in texts.values() for line in lines for c in line}
-    for split in all_splits(config)[1:]:
-        unseen = {c for lines in read_texts(config, split).values() for line in lines for c in line} - known
-        if unseen:
-            say(f"vocab: {split} has characters that training text has not: {' '.join(sorted(unseen))}")
+def _say_other_sizes(tokenizer: Tokenizer, options: Vocab | TranslationVocab, section: str = "") -> None:
+    """Where a SentencePiece model has not as many pieces as were asked for."""
+    if options.kind not in ("bpe", "unigram"):
+        return
+    for name, model in tokenizer.models.items():
+        found, of = model.get_piece_size(), "" if name == SHARED else f" of {name}"
+        asked = f"vocab.{section}size={options.size}"
+        if found > options.size:
+            say(f"vocab: {asked} is too small for the characters of the training text{of}: {found} pieces instead")
+        elif found < options.size:
+            say(f"vocab: {asked}: the training text{of} is enough for {found} pieces only")
+
+
+def _say_what_is_lost(split: str, texts: Mapping[str, Sequence[str]], tokenizer: Tokenizer) -> None:
+    """A line for each language with characters that can neither be learnt nor written."""
+    for code, lines in sorted(texts.items()):
+        if code not in tokenizer.languages:  # it is not recognised at all
+            continue
+        lost: Counter[str] = Counter()
+        for line in lines:
+            lost.update(tokenizer.unknown_characters(line, code))
+        if not lost:
+            continue
+        total = sum(len(line.replace(" ", "")) for line in lines)
+        most = sorted(lost.items(), key=lambda item: (-item[1], item[0]))
+        shown = ", ".join(f"{character} {count}" for character, count in most[:SHOWN])
+        more = f" and {len(most) - SHOWN} more" if len(most) > SHOWN else ""
+        say(
+            f"vocab: {split}: {language_name(code)}: {lost.total()} of {total} characters are not in the vocabulary "
+            f"and cannot be written: {shown}{more}; e.g. {_example(lines, code, tokenizer)}"
+        )
+
+
+def _example(lines: Sequence[str], code: str, tokenizer: Tokenizer) -> str:
+    """The first word with a lost character, and what is left of it: ``über -> er``."""
+    words = (word for line in lines for word in line.split())
+    word = next(word for word in words if tokenizer.unknown_characters(word, code))
+    return f"{word} -> {tokenizer.decode(tokenizer.encode(word, code)) or 'nothing'}"

@@ -7,10 +7,13 @@ the SentencePiece model, or of one model after the other when every language has
 import hashlib
 import io
 import json
+from codecs import getincrementaldecoder
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from masr.config import Vocab
@@ -19,6 +22,8 @@ from masr.text.normalize import VERSION
 BLANK, UNKNOWN, START_END = 0, 1, 2
 SPECIAL = ("<blank>", "<unk>", "<sos/eos>")
 WORD_START = "▁"
+BYTES = 256
+"""Pieces that spell what is no piece (byte_fallback)."""
 SHARED = "shared"
 TRANSLATION = "translation"
 
@@ -34,6 +39,8 @@ class Tokenizer:
     """Ids that the training text of each language is made of; what a search for this language may write."""
     translation: "Tokenizer | None" = None
     """Tokens of the one language into which speech is translated."""
+    text: str = "normalized"
+    """Form of the text that is encoded and decoded (vocab.text): normalized or published."""
     pieces: list[str] = field(init=False)
     names: list[str] = field(init=False)
     """The pieces, told apart where several languages have their own of the same letters, e.g. ``cs/a``."""
@@ -47,12 +54,24 @@ class Tokenizer:
             pieces = [model.id_to_piece(i) for i in range(1, model.get_piece_size())]  # its 0 is its <unk>
             self.pieces += pieces
             self.names += pieces if name == SHARED else [f"{name}/{piece}" for piece in pieces]
+        self.bytes = self._bytes()
+        self._unknown: dict[tuple[str, str], bool] = {}
+
+    def _bytes(self) -> dict[int, int]:
+        """The byte that each piece of the byte fallback stands for, by id."""
+        found: dict[int, int] = {}
+        for name, model in self.models.items():
+            first = self._first[name] - 1
+            for i in range(1, model.get_piece_size()):
+                if model.is_byte(i):
+                    found[first + i] = int(model.id_to_piece(i)[1:-1], 16)  # e.g. <0xE4>
+        return found
 
     def __len__(self) -> int:
         return len(self.pieces)
 
     def encode(self, text: str, language: str) -> list[int]:
-        """Ids of normalised text; what the model has never seen becomes ``<unk>``."""
+        """Ids of a text; characters that are no piece become ``<unk>``, or their bytes (byte_fallback)."""
         name = language if language in self.models else SHARED
         if name not in self.models:
             raise ValueError(f"language {language!r} is not one of the model's: {', '.join(self.languages)}")
@@ -61,8 +80,10 @@ class Tokenizer:
         return [self.language_id(language), *ids] if self.language_token else ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, without special and language tokens."""
-        return "".join(self.pieces[i] for i in self.spoken(ids)).replace(WORD_START, " ").strip()
+        """Text of ids, without special and language tokens, and without bytes that form no character."""
+        spoken = self.spoken(ids)
+        pieces = self.word_pieces(spoken) if self.bytes else [self.pieces[i] for i in spoken]
+        return "".join(pieces).replace(WORD_START, " ").strip()
 
     def spoken(self, ids: Sequence[int]) -> list[int]:
         """``ids`` without special and language tokens."""
@@ -70,9 +91,29 @@ class Tokenizer:
         return [i for i in ids if i >= first_piece]
 
     def word_pieces(self, ids: Sequence[int]) -> list[str]:
-        """What each token adds to the text, with "▁" where a word begins; nothing for special and language tokens."""
+        """What each token adds to the text, with "▁" where a word begins; nothing for special and language tokens.
+
+        A character of several bytes comes with the last of them.
+        """
         spoken = set(self.spoken(ids))
-        return [self.pieces[i] if i in spoken else "" for i in ids]
+        characters = getincrementaldecoder("utf-8")(errors="ignore")
+        texts: list[str] = []
+        for i in ids:
+            if i in self.bytes:
+                texts.append(characters.decode(bytes([self.bytes[i]])))
+                continue
+            characters.reset()  # bytes that were not followed by the rest of their character
+            texts.append(self.pieces[i] if i in spoken else "")
+        return texts
+
+    def unknown_characters(self, text: str, language: str) -> list[str]:
+        """The characters of a text that are neither pieces nor spelled in bytes, each as often as it occurs."""
+        return [c for c in text if not c.isspace() and self._is_unknown(c, language)]
+
+    def _is_unknown(self, character: str, language: str) -> bool:
+        if (language, character) not in self._unknown:
+            self._unknown[language, character] = UNKNOWN in self.encode(character, language)
+        return self._unknown[language, character]
 
     def language_of(self, ids: Sequence[int]) -> str | None:
         """The language that a token sequence names, if any."""
@@ -86,6 +127,12 @@ class Tokenizer:
         if language not in self.languages:
             raise ValueError(f"language {language!r} is not one of the model's: {', '.join(self.languages)}")
         return len(SPECIAL) + self.languages.index(language)
+
+    def bytes_of(self, language: str) -> set[int]:
+        """Ids of the bytes that may spell characters of a language: all of them, for a byte means nothing alone."""
+        name = language if language in self.models else SHARED
+        first, size = self._first[name], self.models[name].get_piece_size() - 1
+        return {i for i in self.bytes if first <= i < first + size}
 
     def usable(self, languages: Iterable[str]) -> list[int]:
         """Ids that a transcript in one of these languages may hold, blank among them; ascending."""
@@ -107,7 +154,7 @@ class Tokenizer:
             (folder / _model_file(name)).write_bytes(model.serialized_model_proto())
         description = {
             "languages": self.languages, "language_token": self.language_token, "normalization": VERSION,
-            "used": self.used, "hash": self.hash(),
+            "used": self.used, "hash": self.hash(), "text": self.text,
         }  # fmt: skip
         (folder / "languages.json").write_text(json.dumps(description))
         (folder / "tokens.txt").write_text("".join(f"{piece} {i}\n" for i, piece in enumerate(self.pieces)), "utf-8")
@@ -137,6 +184,7 @@ class Tokenizer:
                 raise ValueError(f"its text normalisation is {description['normalization']}, this masr has {VERSION}")
             models = {n: SentencePieceProcessor(model_proto=(folder / _model_file(n)).read_bytes()) for n in names}
             tokenizer = cls(description["languages"], description["language_token"], models, description["used"])
+            tokenizer.text = description.get("text", "normalized")  # as all vocabularies were before there was a choice
             if tokenizer.hash() != description["hash"]:
                 raise ValueError("the token models are not those that languages.json describes")
         except (OSError, ValueError, KeyError, RuntimeError) as error:  # SentencePiece raises RuntimeError
@@ -151,31 +199,58 @@ class Tokenizer:
 
 
 def train_tokenizer(texts: dict[str, list[str]], options: Vocab) -> Tokenizer:
-    """Tokenizer of normalised training text by language (``{language: sentences}``)."""
+    """Tokenizer of training text by language (``{language: sentences}``), in the form that ``options.text`` names."""
     groups = texts if options.per_language else {SHARED: [line for lines in texts.values() for line in lines]}
     models = {name: _train_model(lines, options, name) for name, lines in sorted(groups.items())}
-    tokenizer = Tokenizer(sorted(texts), options.language_token, models)
+    tokenizer = Tokenizer(sorted(texts), options.language_token, models, text=options.text)
     for code, lines in texts.items():
-        tokenizer.used[code] = sorted({token for line in lines for token in tokenizer.encode(line, code)})
+        used = {token for line in lines for token in tokenizer.encode(line, code)}
+        tokenizer.used[code] = sorted(used | tokenizer.bytes_of(code))
     return tokenizer
 
 
 def _train_model(lines: list[str], options: Vocab, name: str) -> SentencePieceProcessor:
-    characters = len({c for line in lines for c in line}) + 2  # the space's own piece, and <unk>
-    size = characters if options.kind == "char" else max(options.size, characters)
+    least = least_size(lines, options)
+    size = least if options.kind == "char" else max(options.size, least)
     model = io.BytesIO()
     try:
         SentencePieceTrainer.train(
             sentence_iterator=iter(lines), model_writer=model, model_type=options.kind, vocab_size=size,
-            hard_vocab_limit=False, character_coverage=1.0, normalization_rule_name="identity", unk_id=0, bos_id=-1,
-            eos_id=-1, pad_id=-1, add_dummy_prefix=options.kind != "char", minloglevel=2, num_threads=1,
-            max_sentence_length=100_000,
+            hard_vocab_limit=False, character_coverage=options.character_coverage, byte_fallback=options.byte_fallback,
+            normalization_rule_name="identity", unk_id=0, bos_id=-1, eos_id=-1, pad_id=-1,
+            add_dummy_prefix=options.kind != "char", minloglevel=2, num_threads=1, max_sentence_length=100_000,
         )  # fmt: skip
     except RuntimeError as error:
         raise ValueError(
             f"vocab: SentencePiece cannot train a {options.kind} model of {size} pieces for {name}: {error}"
         ) from error
     return SentencePieceProcessor(model_proto=model.getvalue())
+
+
+def least_size(lines: Sequence[str], options: Vocab) -> int:
+    """Pieces that a SentencePiece model is given at least: the characters that are to be pieces, "▁", ``<unk>``, bytes
+    if there are any, and where there are spaces one to spare."""
+    counts: Counter[str] = Counter()
+    for line in lines:
+        counts.update(line)
+    has_spaces = " " in counts
+    counts[WORD_START] += counts.pop(" ", 0)
+    if options.kind != "char":
+        counts[WORD_START] += len(lines)  # before the first word
+    letters = set(_covered(counts, options.character_coverage)) - {WORD_START}
+    size = len(letters) + len((WORD_START, "<unk>")) + int(has_spaces)
+    return size + BYTES if options.byte_fallback else size
+
+
+def _covered(counts: Counter[str], coverage: float) -> list[str]:
+    """The most frequent characters that make up so much of a text, as SentencePiece counts them (in float32)."""
+    total, taken, chosen = counts.total(), 0, list[str]()
+    for character, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
+        if total and np.float32(taken / total) >= np.float32(coverage):
+            break
+        chosen.append(character)
+        taken += count
+    return chosen
 
 
 def _model_file(name: str) -> str:

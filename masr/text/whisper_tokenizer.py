@@ -9,7 +9,7 @@ import tokenizers
 
 from masr.files import from_hugging_face
 from masr.progress import say
-from masr.text.languages import WRITTEN_WITHOUT_SPACES
+from masr.text.languages import written_without_spaces
 from masr.text.normalize import VERSION
 from masr.text.tokenizer import TRANSLATION, WORD_START, Tokenizer
 
@@ -28,7 +28,7 @@ class WhisperTokenizer(Tokenizer):
 
     def __init__(self, languages: list[str], codes: dict[str, str], backend: tokenizers.Tokenizer):
         self.languages, self.codes, self.backend = languages, codes, backend
-        self.language_token, self.translation = False, None
+        self.language_token, self.translation, self.text = False, None, "normalized"
         self.end, self.start = self.special("endoftext"), self.special("startoftranscript")
         self.task = [self.special("transcribe"), self.special("notimestamps")]
         self.previous = self.special("startofprev")
@@ -77,7 +77,7 @@ class WhisperTokenizer(Tokenizer):
         """Ids of a text, without those of language and task. As in Whisper's training it begins with a space."""
         if language not in self.languages:
             raise ValueError(f"language {language!r} is not one of the model's: {', '.join(self.languages)}")
-        apart = language.split("-")[0] not in WRITTEN_WITHOUT_SPACES
+        apart = not written_without_spaces(language)
         return self.backend.encode(" " + text if apart and text else text, add_special_tokens=False).ids
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -99,6 +99,10 @@ class WhisperTokenizer(Tokenizer):
             unfinished = [] if complete else unfinished
         return texts
 
+    def unknown_characters(self, text: str, language: str) -> list[str]:
+        """None: bytes spell every character."""
+        return []
+
     def language_of(self, ids: Sequence[int]) -> str | None:
         """None: the decoder is told the language before the text begins."""
         return None
@@ -115,7 +119,10 @@ class WhisperTokenizer(Tokenizer):
         """Writes ``tokenizer.json`` and ``languages.json``."""
         folder.mkdir(parents=True, exist_ok=True)
         self.backend.save(str(folder / FILE))
-        description = {"languages": self.languages, "codes": self.codes, "normalization": VERSION, "hash": self.hash()}
+        description = {
+            "languages": self.languages, "codes": self.codes, "normalization": VERSION, "hash": self.hash(),
+            "text": self.text,
+        }  # fmt: skip
         (folder / "languages.json").write_text(json.dumps(description))
         if self.translation is not None:
             self.translation.save(folder / TRANSLATION)
@@ -127,6 +134,7 @@ class WhisperTokenizer(Tokenizer):
             description = json.loads((folder / "languages.json").read_text())
             backend = tokenizers.Tokenizer.from_file(str(folder / FILE))
             found = cls(description["languages"], description["codes"], backend)
+            found.text = description.get("text", "normalized")  # as all were before there was a choice
         except Exception as error:  # tokenizers raises nothing more special
             raise ValueError(f"{folder}: damaged vocabulary: {error}") from error
         if (version := description["normalization"]) != VERSION:

@@ -10,12 +10,12 @@ from lhotse.cut import Cut
 from masr.config import Decode
 from masr.data.batches import CutFeatures, collate, load_usable
 from masr.data.prompts import Prompter
-from masr.data.sampling import language_of, split_by_duration
+from masr.data.sampling import as_written, language_of, split_by_duration, text_of
 from masr.decode.greedy import ctc_greedy
 from masr.decode.search import attention_search
 from masr.decode.utterances import utterances_of
 from masr.models.recognizer import Recognizer
-from masr.text.normalize import normalize
+from masr.text.characters import characters
 
 
 @dataclass
@@ -36,7 +36,8 @@ def evaluate(
 ) -> Evaluation:
     """Greedy CER of ``cuts`` with a model in eval mode: of CTC or, if it has no weight, of the attention decoder.
 
-    A prompt allows languages, and so tokens, as in decoding.
+    A prompt allows languages, and so tokens, as in decoding. Of a model that writes text as published (vocab.text),
+    wrong case and punctuation are errors, too.
     """
     codes = model.tokenizer.languages
     counts = torch.zeros(len(codes), 2, dtype=torch.float64)
@@ -44,9 +45,10 @@ def evaluate(
     rejected: dict[str, str] = {}
     for part in split_by_duration(cuts[accelerator.process_index :: accelerator.num_processes], batch_seconds):
         for cut, hypothesis in _recognize(model, part, prompt, accelerator.device, rejected):
-            code, reference = language_of(cut), cut.supervisions[0].text
-            edits = edit_distance(list(reference), list(hypothesis))["total"]
-            counts[codes.index(code)] += torch.tensor([edits, len(reference)])
+            code, reference = language_of(cut), text_of(cut, model.tokenizer)
+            spoken = characters(reference, code)
+            edits = edit_distance(spoken, characters(hypothesis, code))["total"]
+            counts[codes.index(code)] += torch.tensor([edits, len(spoken)])
             examples.append((code, reference, hypothesis))
     counts = accelerator.reduce(counts.to(accelerator.device), "sum").cpu()
     cer = {code: (edits / length).item() for code, (edits, length) in zip(codes, counts, strict=True) if length}
@@ -71,4 +73,4 @@ def _recognize(
     else:
         found = attention_search(model, utterances, Decode(beam=1))
     texts = [model.tokenizer.decode(best[0].tokens) for best in found]
-    return [(cut, normalize(text, language_of(cut))) for cut, text in zip(usable, texts, strict=True)]
+    return [(cut, as_written(text, language_of(cut), model.tokenizer)) for cut, text in zip(usable, texts, strict=True)]

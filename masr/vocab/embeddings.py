@@ -205,7 +205,9 @@ def text_model_embeddings(folder: Path, tokenizer: Tokenizer, pooled: bool = Fal
     logging.disable_progress_bar()
     theirs, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
     table, vectors = model.get_input_embeddings(), []
-    for piece in tokenizer.pieces:
+    for token, piece in enumerate(tokenizer.pieces):
+        if token in tokenizer.bytes:
+            piece = ""  # a byte of a character means nothing
         known = theirs(piece.replace(WORD_START, " "), add_special_tokens=False)["input_ids"]
         ids = torch.tensor([i for i in known if i != theirs.unk_token_id])
         with torch.inference_mode():

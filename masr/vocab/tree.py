@@ -10,7 +10,7 @@ linkage is not known: RECONSTRUCTED. Bisecting and balanced trees are ours, for 
 import heapq
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -155,10 +155,13 @@ class _Builder:
         return Tree(np.array(self.children))
 
 
-def huffman(counts: np.ndarray, names: Sequence[str]) -> Tree:
-    """The tree with the fewest decisions for a text in which the tokens occur ``counts`` (V,) times."""
+def huffman(counts: np.ndarray, names: Sequence[str], spare: Collection[int] = ()) -> Tree:
+    """The tree with the fewest decisions for a text in which the tokens occur ``counts`` (V,) times.
+
+    ``spare`` tokens, such as bytes, that never occur are joined evenly; they would make a chain.
+    """
     builder = _Builder(names)
-    builder.join_rarest([(counts[token], token) for token in builder.by_name()])
+    builder.join_rarest(_weighted(builder, builder.by_name(), counts, spare))
     return builder.tree()
 
 
@@ -169,21 +172,33 @@ def balanced(names: Sequence[str], seed: int) -> Tree:
     return builder.tree()
 
 
-def clustered(embeddings: np.ndarray, counts: np.ndarray, names: Sequence[str], method: str = "ward") -> Tree:
-    """Tokens with similar ``embeddings`` (V, D) close together; rows of NaN have none and are placed by frequency.
+def clustered(
+    embeddings: np.ndarray, counts: np.ndarray, names: Sequence[str], method: str = "ward", spare: Collection[int] = ()
+) -> Tree:
+    """Tokens with similar ``embeddings`` (V, D) close together; rows of NaN have none and are placed by frequency, as
+    `huffman` does it.
 
     ``method``: ward, complete or average (agglomerative, Euclidean distance of vectors of unit length), or bisecting
     (2-means from the root down; what is clustered is at most 2 levels deeper than a balanced tree).
     """
     builder = _Builder(names)
     known = [token for token in builder.by_name() if not np.isnan(embeddings[token]).any()]
-    others = [(counts[token], token) for token in builder.by_name() if np.isnan(embeddings[token]).any()]
+    others = [token for token in builder.by_name() if np.isnan(embeddings[token]).any()]
     if len(known) < 2:
         raise ValueError(f"only {len(known)} of {len(names)} tokens have an embedding")
     points = embeddings[known] / np.maximum(np.linalg.norm(embeddings[known], axis=1, keepdims=True), 1e-12)
     root = _bisect(builder, known, points) if method == "bisecting" else _agglomerate(builder, known, points, method)
-    builder.join_rarest([(float(counts[known].sum()), root), *others])
+    builder.join_rarest([(float(counts[known].sum()), root), *_weighted(builder, others, counts, spare)])
     return builder.tree()
+
+
+def _weighted(
+    builder: _Builder, tokens: Sequence[int], counts: np.ndarray, spare: Collection[int]
+) -> list[tuple[float, int]]:
+    """(weight, node) of the tokens; ``spare`` ones that never occur have one node, which joins them evenly."""
+    unused = [token for token in tokens if token in spare and not counts[token]]
+    others = [(counts[token], token) for token in tokens if token not in set(unused)]
+    return [(0, _halve(builder, unused)), *others] if unused else others
 
 
 def _halve(builder: _Builder, tokens: list[int]) -> int:

@@ -47,9 +47,15 @@ def test_word_times():
     times = token_times([(0, 2), (2, 3), (5, 6), (7, 9)], 0.5)
     assert times == [(0.0, 1.0), (1.0, 1.5), (2.5, 3.0), (3.5, 4.5)]
     assert word_times(["▁he", "llo", "▁", "you"], times) == [("hello", 0.0, 1.5), ("you", 3.5, 4.5)]
-    assert word_times(["你", "好"], times[:2]) == [("你好", 0.0, 1.5)]
     with pytest.raises(ValueError, match="1 pieces but 2 times"):
         word_times(["▁a"], times[:2])
+
+
+def test_words_of_scripts_without_spaces_are_the_models_pieces():
+    times = token_times([(0, 2), (2, 3), (5, 6), (7, 9)], 0.5)
+    assert word_times(["今", "日", "は", "。"], times) == [("今", 0.0, 1.0), ("日", 1.0, 1.5), ("は。", 2.5, 4.5)]
+    assert word_times(["▁", "ดี", "ม", "าก"], times) == [("ดี", 1.0, 1.5), ("ม", 2.5, 3.0), ("าก", 3.5, 4.5)]
+    assert word_times(["你好", "g", "o", "吧"], times) == [("你好", 0.0, 1.0), ("go", 1.0, 3.0), ("吧", 3.5, 4.5)]
 
 
 def test_a_pause_before_a_word_is_not_part_of_it():

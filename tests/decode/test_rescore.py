@@ -39,6 +39,9 @@ def test_the_setting_with_the_smallest_macro_cer_is_chosen_the_first_of_equals()
     choice.add("ro", "un", ["un", "un", "un", ""])
     assert choice.macro_cer.tolist() == pytest.approx([1 / 24, 0.0, 1 / 24, (5 / 12 + 1) / 2])
     assert choice.best() == {"lm": 0.5}
+    japanese = ScaleChoice([{"lm": 0.0}, {"lm": 1.0}])
+    japanese.add("ja", "今日 は 晴れ", ["今日は晴れ", "今日 は 晴"])
+    assert japanese.macro_cer.tolist() == [0.0, 1 / 5], "a space is no character there"
     equal = ScaleChoice([{"lm": 0.0}, {"lm": 1.0}])
     equal.add("es", "a", ["b", "c"])
     assert equal.best() == {"lm": 0.0}

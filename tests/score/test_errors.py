@@ -147,7 +147,7 @@ def test_macro_and_micro_average_by_hand():
         utterance("你好", "你", "zh"),  # zh: 1 of 2 characters, 1 of 1 word
         utterance("", "a", "it"),  # no reference: in micro, not in macro
     ]
-    assert errors.macro_average(utterances, "wer") == pytest.approx((1 / 6 + 1 + 1) / 3)
+    assert errors.macro_average(utterances, "wer") == pytest.approx((1 / 6 + 1) / 2), "Chinese has no words"
     assert errors.macro_average(utterances, "main") == pytest.approx((1 / 6 + 1 + 1 / 2) / 3)
     assert errors.pooled(utterances, "main").rate == pytest.approx((1 + 2 + 1 + 1) / (6 + 2 + 2))
     assert errors.pooled(utterances, "main").sentence_error_rate == pytest.approx(4 / 5)
@@ -222,6 +222,35 @@ def test_confusions():
     characters = errors.confusions(utterances, characters=True)
     assert characters["deletions"][("de", " ")] == 1
     assert errors.most_frequent({("b",): 1, ("a",): 1, ("c",): 5}, 2) == [(("c",), 5), (("a",), 1)]
+
+
+JAPANESE = ("今日 は 晴れ", "今日は晴れ", "ja")
+
+
+def test_the_oracle_does_not_count_spaces_where_words_are_not_written_apart():
+    reference, hypothesis, language = JAPANESE
+    assert errors.oracle_cer([utterance(reference, hypothesis, language, candidates=("今日は雨", hypothesis))], 2) == 0
+    assert errors.oracle_cer([utterance(reference, hypothesis, language, candidates=("今日は雨",))], 2) == 2 / 5
+    thai = utterance("ไม่ ใช่", "", "th", candidates=("ไม่ใช่",))
+    assert errors.oracle_cer([thai], 1) == 0
+
+
+def test_words_are_not_confused_where_there_are_none():
+    utterances = [utterance(*JAPANESE), utterance("ein haus", "ein maus")]
+    assert errors.confusions(utterances)["substitutions"] == {("de", "haus", "maus"): 1}
+    assert not errors.confusions([utterance(*JAPANESE)], characters=True)["deletions"]
+
+
+def test_published_text_is_compared_as_it_is_beside_the_normalised():
+    found = utterance("das haus", "Das haus", published_reference="Das  Haus!")
+    assert found.counts["wer"].errors == found.counts["cer"].errors == 0
+    assert found.counts["published_wer"] == ErrorCounts(1, 0, 0, 2, 1, 1)
+    assert found.counts["published_cer"] == ErrorCounts(1, 0, 1, 9, 1, 1)
+    assert (
+        utterance("你好", "你好", "zh", published_reference="你好。 世").counts["published_cer"].reference_length == 4
+    )
+    assert errors.measures_of([found]) == ("wer", "cer", "main", "published_wer", "published_cer")
+    assert errors.measures_of([found, utterance("a", "a")]) == errors.MEASURES
 
 
 def test_language_confusion():

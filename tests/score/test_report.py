@@ -91,7 +91,51 @@ def test_averages_agree_with_errors_module(tmp_path):
     utterances = errors.read_decode_file(tmp_path / "exp/small/decode/greedy/test.jsonl")
     for measure in errors.MEASURES:
         assert metrics["macro"][measure]["rate"] == pytest.approx(errors.macro_average(utterances, measure))
-        assert metrics["micro"][measure]["rate"] == pytest.approx(errors.pooled(utterances, measure).rate)
+        averaged = errors.averaged(utterances, measure)
+        assert metrics["micro"][measure]["rate"] == pytest.approx(errors.pooled(averaged, measure).rate)
+
+
+def test_averages_of_wer_leave_out_languages_without_words_and_say_so(tmp_path):
+    metrics, files = score(tmp_path)
+    assert metrics["without_words"] == ["zh"]
+    assert metrics["macro"]["wer"]["rate"] == pytest.approx((2 / 7 + 1 / 3) / 2)
+    assert metrics["macro"]["wer"]["languages"] == 2 and metrics["macro"]["cer"]["languages"] == 3
+    assert (metrics["micro"]["wer"]["reference_length"], metrics["micro"]["wer"]["utterances"]) == (10, 4)
+    note = "Averages of WER leave out Chinese (zh): words are not written apart there, so CER is the measure."
+    assert note in files["report.md"] and note in files["report.html"]
+    assert "Chinese (zh)" not in files["report.md"].partition("## Words (%)")[2].partition("##")[0]
+    alone, files = score(tmp_path, [row for row in ROWS if row[1] == "zh"])
+    assert alone["macro"]["wer"]["rate"] is None and alone["macro"]["cer"]["rate"] is not None
+    only_words, files = score(tmp_path, [row for row in ROWS if row[1] != "zh"])
+    assert only_words["without_words"] == [] and "leave out" not in files["report.md"] + files["report.html"]
+
+
+def test_error_rates_of_published_text_stand_beside_those_of_normalised_text(tmp_path):
+    rows = [("de/1", "de", "ein haus", "Ein haus", "de"), ("ja/1", "ja", "今日は晴れ", "今日は、晴れ", "ja")]
+    published = {"de/1": "Ein Haus.", "ja/1": "今日は晴れ。"}
+    source = write_decode_file(tmp_path / "test.jsonl", rows)
+    lines = [json.loads(line) for line in source.read_text(encoding="utf-8").splitlines()]
+    changed = [row | {"published_reference": published[row["id"]]} for row in lines]
+    source.write_text("".join(json.dumps(row) + "\n" for row in changed), encoding="utf-8")
+    metrics = write_report(source, tmp_path / "score", details=DETAILS)
+    assert metrics["macro"]["main"]["rate"] == 0
+    assert metrics["languages"]["de"]["published_wer"]["rate"] == 1 / 2
+    assert metrics["languages"]["de"]["published_cer"]["rate"] == 2 / 9
+    assert metrics["languages"]["ja"]["published_cer"]["rate"] == 2 / 6
+    assert metrics["macro"]["published_cer"]["rate"] == pytest.approx((2 / 9 + 2 / 6) / 2)
+    assert metrics["macro"]["published_wer"]["rate"] == 1 / 2, "Japanese has no words"
+    report = (tmp_path / "score/report.md").read_text(encoding="utf-8")
+    assert "## With case and punctuation (%)" in report and "| German (de) | 50.00 | 22.22 |" in report
+    page = (tmp_path / "score/report.html").read_text(encoding="utf-8")
+    assert "With case and punctuation" in Page(page).text and "22.22" in Page(page).text
+    _, files = score(tmp_path)
+    assert "case and punctuation" not in files["report.md"] + files["report.html"]
+
+
+def test_a_published_reference_that_is_no_text_names_the_line(tmp_path):
+    source = write_decode_file(tmp_path / "test.jsonl", ROWS[:1], published_reference=5)
+    with pytest.raises(ValueError, match=r"test\.jsonl, line 1: 'published_reference' must be a string, found 5"):
+        write_report(source, tmp_path / "score", details=DETAILS)
 
 
 def test_markdown(tmp_path):

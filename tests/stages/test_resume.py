@@ -186,6 +186,18 @@ def test_a_damaged_result_without_its_checkpoint_is_refused_and_not_sealed(ready
     assert not (EXPERIMENT / "complete.json").exists()
 
 
+def test_a_model_whose_checkpoints_were_removed_is_not_thrown_away(ready, snapshot):
+    train.run(ready.config(*SHORT))
+    shutil.rmtree(EXPERIMENT / "checkpoints")
+    train.run(ready.config(*SHORT))
+    before = snapshot(EXPERIMENT)
+    with pytest.raises(ConfigError, match=r"changed: seed \(1 -> 2\)"):
+        train.run(ready.config(*SHORT, "seed=2"))
+    with pytest.raises(ConfigError, match=r"exp/small holds a model and no checkpoint"):
+        train.run(ready.config(*SHORT, "train.updates=8"))
+    assert snapshot(EXPERIMENT) == before
+
+
 def test_the_checkpoint_of_the_best_weights_is_kept(ready, monkeypatch):
     from masr.train import trainer
     from masr.train.evaluate import evaluate

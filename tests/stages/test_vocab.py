@@ -1,12 +1,17 @@
 """Stage 2: the vocabulary of the training text, when it is redone, and what it says of unseen characters."""
 
+import json
+import re
 import shutil
 
 import miniatures
 import pytest
+from lhotse import CutSet
 
+from masr.data.sampling import text_of
 from masr.stages import prepare, vocab
 from masr.stages.vocab import load_tokenizer, load_tree, vocab_folder
+from masr.text.tokenizer import Tokenizer
 
 
 @pytest.fixture
@@ -47,9 +52,90 @@ def test_unseen_characters_of_dev_and_test_are_shown_and_become_unknown(first, c
     prepare.run(first.config())
     vocab.run(first.config())
     printed = capsys.readouterr().out
-    assert "vocab: dev has characters that training text has not: g z ŵ 漢\n" in printed
-    assert "vocab: test has characters that training text has not: 5 ж\n" in printed
+    counted = (
+        r"vocab: {}: Spanish: {} of \d+ characters are not in the vocabulary and cannot be written: {}; e\.g\. {}\n"
+    )
+    assert re.search(counted.format("dev", 5, "z 2, g 1, ŵ 1, 漢 1", r"\w+ -> \w+"), printed)
+    assert re.search(counted.format("test", 2, "5 1, ж 1", r"(ж|5) -> nothing"), printed)
+    assert "vocab: train" not in printed
     assert load_tokenizer(first.config()).encode("漢", "es") == [1]
+
+
+def test_what_is_left_of_a_word_is_shown(first, capsys):
+    first.publish(first.bad_row(id="a", split="test", text="Über über"))
+    prepare.run(first.config())
+    vocab.run(first.config())
+    printed = capsys.readouterr().out
+    assert "cannot be written: b 2, ü 2; e.g. über -> er\n" in printed or "ü 2; e.g. über -> ber\n" in printed
+
+
+@pytest.mark.parametrize("kind", ["char", "bpe", "unigram"])
+def test_rare_characters_are_left_out_counted_and_spelled_in_bytes_if_asked_for(first, capsys, kind):
+    first.publish(*(first.bad_row(id=f"a{i}", text="una vaca " * 9) for i in range(9)), first.bad_row(text="漢 vaca"))
+    prepare.run(first.config())
+    given = [f"vocab.kind={kind}", "vocab.size=600", "vocab.character_coverage=0.995"]
+    for more, ending in ([], "-coverage0.995"), (["vocab.byte_fallback=true"], "-coverage0.995-bytes"):
+        config = first.config(*given, *more)
+        vocab.run(config)
+        assert vocab_folder(config).name.endswith(ending)
+        tokenizer = load_tokenizer(config)
+        printed = capsys.readouterr().out
+        lost = re.search(r"vocab: train: Spanish: \d+ of \d+ characters .* 漢 1.*; e\.g\. ", printed)
+        assert bool(lost) == (not more)
+        assert tokenizer.decode(tokenizer.encode("漢 vaca", "es")) == ("漢 vaca" if more else "vaca")
+        assert set(tokenizer.bytes) <= set(tokenizer.usable(["es"])), "all bytes may be written"
+        assert len(tokenizer.bytes) == (256 if more else 0)
+
+
+def test_bytes_that_nothing_teaches_are_told(first, capsys):
+    vocab.run(first.config("vocab.byte_fallback=true"))
+    assert (
+        "training text has no character to learn bytes from: lower vocab.character_coverage" in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_another_size_than_was_asked_for_is_told(first, capsys, kind):
+    vocab.run(first.config(f"vocab.kind={kind}", "vocab.size=10"))
+    size = load_tokenizer(first.config(f"vocab.kind={kind}", "vocab.size=10")).models["shared"].get_piece_size()
+    told = f"vocab: vocab.size=10 is too small for the characters of the training text: {size} pieces instead\n"
+    assert told in capsys.readouterr().out and size > 10
+    vocab.run(first.config(f"vocab.kind={kind}", "vocab.size=5000"))
+    assert "vocab: vocab.size=5000: the training text is enough for " in capsys.readouterr().out
+
+
+def test_published_text_has_a_vocabulary_of_its_own(first):
+    config = first.config("vocab.text=published")
+    vocab.run(first.config())
+    vocab.run(config)
+    assert (vocab_folder(first.config()).name, vocab_folder(config).name) == ("char", "char-published")
+    tokenizer, before = load_tokenizer(config), load_tokenizer(first.config())
+    assert (tokenizer.text, before.text) == ("published", "normalized")
+    letters = {c for row in first.rows if row["split"] == "train" for c in row["text"] if c != " "}
+    assert set(tokenizer.pieces[3:]) == letters | {"▁"}
+    assert any(c.isupper() for c in letters) and any(not c.isalnum() for c in letters)
+
+
+def test_manifests_without_published_text_name_the_way_out(first):
+    path = first.folder / "data/manifests/train.jsonl.gz"
+    cuts = list(CutSet.from_file(path))
+    for cut in cuts:
+        cut.supervisions[0].custom = None
+    with pytest.raises(ValueError, match=r"vocab\.text=published: .* has no published_text; .*`masr prepare --force`"):
+        text_of(cuts[0], first.config("vocab.text=published").vocab)
+    assert text_of(cuts[0], first.config().vocab) == cuts[0].supervisions[0].text
+
+
+def test_a_vocabulary_of_before_these_options_is_still_complete(first, capsys):
+    """Its seal and its description name none of them."""
+    config = first.config()
+    vocab.run(config)
+    assert not {"text", "byte_fallback", "character_coverage"} & set(vocab.options(config)["vocab"])
+    description = vocab_folder(config) / "languages.json"
+    old = json.loads(description.read_text())
+    del old["text"]
+    description.write_text(json.dumps(old))
+    assert Tokenizer.load(vocab_folder(config)).text == "normalized"
 
 
 def test_the_second_run_does_nothing(first, snapshot, capsys):

@@ -8,7 +8,7 @@ import pytest
 
 from masr.config import Vocab
 from masr.text.normalize import normalize
-from masr.text.tokenizer import BLANK, SPECIAL, START_END, UNKNOWN, Tokenizer, train_tokenizer
+from masr.text.tokenizer import BLANK, SPECIAL, START_END, UNKNOWN, Tokenizer, least_size, train_tokenizer
 
 MANIFEST = Path(__file__).parents[2] / "egs/freevoices/corpus/manifest.jsonl"
 LANGUAGES = ("ca", "el", "ru")  # three scripts, apostrophes and middle dots
@@ -174,3 +174,61 @@ def test_the_size_of_subword_models_is_what_was_asked_for(texts):
     for kind in ("bpe", "unigram"):
         model = train_tokenizer(texts, Vocab(kind=kind, size=200)).models["shared"]
         assert model.get_piece_size() == pytest.approx(200, abs=5)
+
+
+@pytest.fixture(scope="module", params=["char", "bpe", "unigram"])
+def spelled_in_bytes(request, texts) -> Tokenizer:
+    return train_tokenizer(texts, Vocab(kind=request.param, size=700, byte_fallback=True, character_coverage=0.99))
+
+
+def test_characters_that_are_no_pieces_come_back_through_bytes(spelled_in_bytes):
+    for text in ("über", "ŵ漢字 x", "a𐍈b", "漢"):
+        tokens = spelled_in_bytes.encode(text, "ca")
+        assert UNKNOWN not in tokens
+        assert spelled_in_bytes.decode(tokens) == text
+        pieces = spelled_in_bytes.word_pieces(tokens)
+        assert len(pieces) == len(tokens)
+        assert "".join(pieces).replace("▁", " ").strip() == text, "each character comes with its last byte"
+        assert spelled_in_bytes.unknown_characters(text, "ca") == []
+
+
+def test_bytes_that_form_no_character_are_left_out(spelled_in_bytes):
+    numbers = {byte: token for token, byte in spelled_in_bytes.bytes.items()}
+    start, *_, end = (numbers[byte] for byte in "漢".encode())
+    a, b = (spelled_in_bytes.encode(letter, "ca")[-1] for letter in "ab")
+    for tokens, text in (
+        ([a, start, b], "ab"), ([a, end, b], "ab"), ([a, b, start], "ab"), ([start, start], ""),
+        ([a, numbers[0xFF], b], "ab"), ([numbers[0xC3], a, numbers[0xA9]], "a"),
+    ):  # fmt: skip
+        assert spelled_in_bytes.decode(tokens).replace(" ", "") == text
+        assert len(spelled_in_bytes.word_pieces(tokens)) == len(tokens)
+
+
+def test_bytes_and_the_form_of_text_are_the_same_from_the_files(spelled_in_bytes, tmp_path):
+    spelled_in_bytes.text = "published"
+    spelled_in_bytes.save(tmp_path)
+    loaded = Tokenizer.load(tmp_path)
+    assert (loaded.bytes, loaded.used, loaded.text) == (spelled_in_bytes.bytes, spelled_in_bytes.used, "published")
+
+
+def test_each_language_has_bytes_of_its_own_where_it_has_a_model_of_its_own(texts):
+    tokenizer = train_tokenizer(texts, Vocab(per_language=True, byte_fallback=True))
+    assert len(tokenizer.bytes) == 3 * 256
+    for code in texts:
+        assert tokenizer.decode(tokenizer.encode("ŵ漢", code)) == "ŵ漢"
+        assert len(tokenizer.bytes_of(code)) == 256 == len(tokenizer.bytes.keys() & set(tokenizer.used[code]))
+
+
+@pytest.mark.parametrize("coverage", [1.0, 0.9995, 0.99])
+@pytest.mark.parametrize("kind", ["bpe", "unigram"])
+def test_the_least_size_is_what_the_characters_need(texts, kind, coverage):
+    options = Vocab(kind=kind, size=1, character_coverage=coverage)
+    lines = [line for group in texts.values() for line in group]
+    assert train_tokenizer(texts, options).models["shared"].get_piece_size() == least_size(lines, options)
+    assert least_size(lines, Vocab(kind=kind, byte_fallback=True)) == least_size(lines, Vocab(kind=kind)) + 256
+
+
+def test_options_of_bytes_are_refused_for_whisper_which_has_bytes_already():
+    for given in ({"byte_fallback": True}, {"character_coverage": 0.999}):
+        with pytest.raises(ValueError, match="Whisper's tokens spell every character in bytes"):
+            Vocab(kind="whisper", **given)

@@ -76,6 +76,18 @@ def test_huffman_is_as_short_as_a_code_can_be():
     assert mean <= min((build(kind).depths * shares).sum() for kind in ["balanced", *METHODS])
 
 
+def test_bytes_that_never_occur_do_not_make_a_chain():
+    names = [f"<0x{byte:02X}>" for byte in range(256)] + list("abc")
+    counts = np.array([0] * 256 + [5, 3, 2])
+    counts[7] = 1
+    tree = huffman(counts, names, spare=range(256))
+    assert tree.depths.max() <= 3 + 9 and tree.depths[[256, 257, 258, 7]].tolist() == [1, 2, 3, 4]
+    assert huffman(counts, names).depths.max() > 200
+    vectors = np.full((259, 2), np.nan)
+    vectors[256:] = [[1, 0], [0, 1], [1, 1]]
+    assert clustered(vectors, counts, names, spare=range(256)).depths.max() <= 3 + 9
+
+
 def test_huffman_with_equal_and_zero_counts_is_reproducible():
     counts = np.array([0, 5, 5, 0, 5, 0])
     assert shape(huffman(counts, "abcdef"), "abcdef") == ("e", (((("a", "d"), "f"), "b"), "c"))

@@ -75,9 +75,14 @@ class Lexicon:
 
 
 def make_lexicon(words: Sequence[str], tokenizer: Tokenizer, language: str, unknown_cost: float | None) -> Lexicon:
-    """The spellings of a tokenizer, and unknown words of the tokens that the language uses."""
+    """The spellings of a tokenizer, and unknown words of the tokens that the language uses.
+
+    Words with letters that the tokens lack are left out, as they cannot be written.
+    """
     first, following = {}, {}
     for word in words:
+        if tokenizer.unknown_characters(word, language):
+            continue
         first[word] = tokenizer.spoken(tokenizer.encode(word, language))
         following[word] = tokenizer.spoken(tokenizer.encode(f"{word} {word}", language))[len(first[word]) :]
     used = tokenizer.spoken(tokenizer.used[language])

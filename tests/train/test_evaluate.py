@@ -1,0 +1,42 @@
+"""Dev CER: what a character is, and in which form of text."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from lhotse import SupervisionSegment
+from lhotse.testing.dummies import dummy_cut
+
+from masr.train import evaluate as module
+from masr.train.evaluate import evaluate
+
+
+def spoken(number: int, language: str, text: str, published: str) -> object:
+    supervision = SupervisionSegment(
+        f"s{number}", "r", 0.0, 1.0, text=text, language=language, custom={"published_text": published}
+    )
+    return dummy_cut(number, supervisions=[supervision])
+
+
+CUTS = [
+    (spoken(0, "ja", "今日は 晴れ", "今日は、晴れ。"), "今日は晴れ"),
+    (spoken(1, "th", "ไม่ใช่", "ไม่ใช่"), "ไม่ ใช่"),
+    (spoken(2, "de", "ein haus", "Ein Haus."), "Ein haus"),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "cer"),
+    [("normalized", {"ja": 0.0, "th": 0.0, "de": 0.0}), ("published", {"ja": 2 / 7, "th": 0.0, "de": 2 / 9})],
+)
+def test_spaces_are_no_characters_where_words_are_not_written_apart(monkeypatch, text, cer):
+    model = SimpleNamespace(tokenizer=SimpleNamespace(languages=["de", "ja", "th"], text=text))
+
+    def recognised(model, part, prompt, device, rejected):
+        return [(cut, module.as_written(said, cut.supervisions[0].language, model.tokenizer)) for cut, said in CUTS]
+
+    monkeypatch.setattr(module, "_recognize", recognised)
+    found = evaluate(model, [cut for cut, _ in CUTS], 100.0, None, Accelerator(cpu=True))
+    assert found.cer == pytest.approx(cer)
+    assert torch.tensor(found.macro_cer) == pytest.approx(sum(cer.values()) / 3)
