@@ -52,7 +52,8 @@ def read_chain(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, Any]]
     if path.resolve() in seen:
         raise ConfigError(f"{path}: extends itself through {' -> '.join(p.name for p in seen)}")
     if not path.is_file():
-        raise ConfigError(f"{path}: no such file{_nearest_file(path)}")
+        looked_in = "" if path.is_absolute() else f" in {path.parent.resolve()}"
+        raise ConfigError(f"{path}: no such file{looked_in}{_nearest_file(path)}")
     try:
         tree = OmegaConf.load(path)
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:

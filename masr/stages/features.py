@@ -23,6 +23,7 @@ from masr.data.features import (
     log_mel_of,
 )
 from masr.data.rejected import Rejected
+from masr.processes import end_with_parent
 from masr.progress import say, track
 from masr.stages.output import StageOutput, seal_of
 from masr.stages.prepare import all_splits, manifests, read_cuts
@@ -51,7 +52,7 @@ def run(config: Config, force: bool = False) -> None:
     rejected = Rejected(output.folder / "rejected.tsv")
     splits = all_splits(config)
     total, empty = 0, []
-    with ProcessPoolExecutor(config.features.jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
+    with ProcessPoolExecutor(config.features.jobs, multiprocessing.get_context("spawn"), _start_worker) as pool:
         for split in splits[:1] if config.features.on_the_fly else splits:
             cuts = read_cuts(manifests(config), split)
             total += len(cuts)
@@ -133,7 +134,8 @@ def _seconds_of(result: Result) -> float:
     return sum(cut.duration for cut in result[0])
 
 
-def _one_thread() -> None:
+def _start_worker() -> None:
+    end_with_parent()
     torch.set_num_threads(1)
 
 

@@ -28,6 +28,7 @@ from masr.data.sampling import EpochPlan
 from masr.models.folder import WEIGHTS, save_model
 from masr.models.recognizer import Recognizer
 from masr.nn.contrastive import SELF_SUPERVISED
+from masr.processes import end_with_parent
 from masr.progress import clock, say, track
 from masr.soup.levels import Soup
 from masr.train import checkpoint as checkpoints
@@ -132,7 +133,7 @@ class Trainer:
         )  # fmt: skip
         return DataLoader(
             dataset, batch_size=None, sampler=range(self.progress["position"], len(updates)), num_workers=data.workers,
-            prefetch_factor=4 if data.workers else None, generator=torch.Generator(), worker_init_fn=_one_thread,
+            prefetch_factor=4 if data.workers else None, generator=torch.Generator(), worker_init_fn=_start_loader,
         )  # fmt: skip
 
     def _epochs(self) -> float:
@@ -339,5 +340,6 @@ class Trainer:
             say(f"train: going on from update {self.progress['update']} ({path})")
 
 
-def _one_thread(worker: int) -> None:
+def _start_loader(worker: int) -> None:
+    end_with_parent()
     torch.set_num_threads(1)
