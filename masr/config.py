@@ -141,7 +141,8 @@ class Prompts(Section):
 
 class Data(Section):
     batch_seconds: PositiveFloat = 60.0
-    """Audio in one update, summed over all processes and micro-batches: the run does not depend on their number."""
+    """Audio in one update, summed over all processes and micro-batches: updates do not depend on their number, and
+    without dropout neither do losses."""
     device_seconds: PositiveFloat = 600.0
     """Most audio that one process takes at once; larger shares become accumulated micro-batches."""
     buckets: Positive = 10

@@ -1,7 +1,8 @@
 """The training loop: updates, running average, evaluation, checkpoints, exact resume.
 
-An update is the same whatever the number of processes and micro-batches: its recordings are fixed by
-`masr.data.sampling.EpochPlan`, each process takes its share, and losses are divided by the tokens of the whole update.
+Without dropout, an update is the same whatever the number of processes and micro-batches: its recordings are fixed by
+`masr.data.sampling.EpochPlan`, each process takes its share, losses are divided by the tokens of the whole update, and
+what SpecAugment masks belongs to the utterance. Dropout draws from each process's own stream of random numbers.
 """
 
 import copy
