@@ -408,7 +408,7 @@ class Adapt(Section):
 class Model(Section):
     pretrained: str | None = None
     """A Whisper (Radford et al. 2022, arXiv 2212.04356) in the format of Hugging Face: a folder, or the name of one on
-    its hub. It takes the place of encoder and attention decoder, whose sizes then count for nothing."""
+    its hub. It takes the place of encoder and attention decoder, whose options are then refused."""
     whisper: Whisper = Whisper()
     adapt: Adapt = Adapt()
     normalization: Literal["utterance", "corpus"] = "utterance"

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from yaml import YAMLError
 
 from masr.config import Config
+from masr.config_effects import options_without_effect
 
 COMMAND_LINE = "command line"
 
@@ -32,9 +33,13 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     assert isinstance(merged, dict)
     merged.setdefault("name", path.stem)
     try:
-        return Config.model_validate(merged)
+        config = Config.model_validate(merged)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(detail, sources) for detail in error.errors())) from None
+    trees = [(name, OmegaConf.to_container(tree)) for name, tree in sources]
+    if idle := options_without_effect(config, trees):
+        raise ConfigError("\n".join(idle))
+    return config
 
 
 def save_config(config: Config, path: Path) -> None:
