@@ -29,7 +29,8 @@ def _below(group: str, names: str) -> list[str]:
 
 
 DECODER = "layers width heads feedforward dropout label_smoothing"
-# Not here: head_size, bottleneck, batch_seconds, which a scale of a table sets for rows with and without these parts.
+# Not here: heads, head_size, bottleneck and what a self-supervised objective does, which scales of tables set for all
+# of their rows, with and without these parts.
 MAMBA = "state_space directions state_size expansion"
 ADAPTERS = (
     "weights gate shared_classifier previous detached summary_start summary_heard summary_adapted "
@@ -85,12 +86,6 @@ RULES = [
         "in an encoder that is not model.encoder.type=mamba",
     ),
     Rule(
-        lambda c: c.model.encoder.type == "mamba",
-        ["model.encoder.type"],
-        ["model.encoder.heads"],
-        "in model.encoder.type=mamba, which has no attention",
-    ),
-    Rule(
         lambda c: not c.model.encoder.language_adapters.layers,
         ["model.encoder.language_adapters.layers"],
         _below("model.encoder.language_adapters", ADAPTERS),
@@ -121,20 +116,14 @@ RULES = [
         "without model.translation.weight",
     ),
     Rule(
-        lambda c: not c.model.self_supervised.weight,
-        ["model.self_supervised.weight"],
-        _below("model.self_supervised", f"kind split {CPC} {BEST_RQ}"),
-        "without model.self_supervised.weight",
-    ),
-    Rule(
-        lambda c: c.model.self_supervised.kind != "cpc",
-        ["model.self_supervised.kind"],
+        lambda c: c.model.self_supervised.weight > 0 and c.model.self_supervised.kind != "cpc",
+        _below("model.self_supervised", "weight kind"),
         _below("model.self_supervised", CPC),
         "without model.self_supervised.kind=cpc",
     ),
     Rule(
-        lambda c: c.model.self_supervised.kind != "best-rq",
-        ["model.self_supervised.kind"],
+        lambda c: c.model.self_supervised.weight > 0 and c.model.self_supervised.kind != "best-rq",
+        _below("model.self_supervised", "weight kind"),
         _below("model.self_supervised", BEST_RQ),
         "without model.self_supervised.kind=best-rq",
     ),
@@ -219,8 +208,8 @@ def options_without_effect(config: Config, sources: Sequence[tuple[str, Any]]) -
     """A line for each option that differs from its default, does nothing, and was written by someone.
 
     ``sources`` are (file name, tree) as `masr.config_files` read them, the last one wins. What a later file has
-    switched off is not meant any more: a config may extend one with an encoder and then set model.pretrained. Nor is
-    what masr wrote itself, so that saved models load whatever they hold.
+    switched off is not meant any more: a config may extend one with an encoder and then set model.pretrained; nor what
+    an override undoes of those before it. Nor is what masr wrote itself: saved models load whatever they hold.
     """
     written: dict[str, int] = {}
     decided: dict[str, int] = {}

@@ -36,7 +36,8 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
         config = Config.model_validate(merged)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(detail, sources) for detail in error.errors())) from None
-    trees = [(name, OmegaConf.to_container(tree)) for name, tree in sources]
+    one_by_one = [(COMMAND_LINE, _parse_overrides([override])) for override in overrides]
+    trees = [(name, OmegaConf.to_container(tree)) for name, tree in [*sources[:-1], *one_by_one]]
     if idle := options_without_effect(config, trees):
         raise ConfigError("\n".join(idle))
     return config

@@ -185,5 +185,7 @@ class Failure:
         return f"{process} ended with status {self.exit_code}"
 
     def status(self) -> int:
-        """What the launcher exits with: as a shell counts."""
+        """What the launcher exits with, as a shell counts; 1 for who left a message and was ended while it left."""
+        if self.message is not None:
+            return 1
         return 128 - self.exit_code if self.exit_code < 0 else self.exit_code

@@ -84,7 +84,6 @@ def test_what_it_uses_is_not_and_neither_is_a_default(error_of, option):
         ("model.ctc.intermediate_weight=0.5", "model.ctc.intermediate_layers=[3]"),
         ("model.attention_decoder.layers=2", "model.attention_decoder.weight=0.3"),
         ("model.translation.per_language=true", "model.translation.weight=0.3"),
-        ("model.self_supervised.codes=8", "model.self_supervised.weight=1.0"),
         ("model.spec_augment.time_fraction=0.1", "model.spec_augment.time_masks"),
         ("vocab.size=700", "vocab.kind=bpe"),
         ("vocab.tree.dimensions=8", "vocab.output=clustered"),
@@ -98,7 +97,7 @@ def test_options_of_what_is_switched_off_are_refused(error_of, option, switch):
     off = {"model.spec_augment.time_masks": "model: {spec_augment: {time_masks: 0}}"}.get(switch, "")
     message = error_of(off, option)
     assert message is not None and f"{option.partition('=')[0]}=" in message and "no effect" in message
-    if "=" in switch and "codes" not in option:
+    if not off:
         assert error_of(off, option, switch) is None
 
 
@@ -120,6 +119,23 @@ def test_what_a_later_file_switches_off_is_no_mistake(tmp_path):
     assert load_config(tmp_path / "x.yaml").model.encoder.layers == 4
     with pytest.raises(ConfigError, match="command line: model.encoder.width=64 has no effect"):
         load_config(tmp_path / "x.yaml", ["model.encoder.width=64"])
+
+
+def test_an_override_may_undo_those_before_it(error_of):
+    part = ["model.translation={weight: 0.3, layers: 2}", "vocab.translation={into: en, size: 50}"]
+    assert error_of("", *part) is None
+    assert error_of("", *part, "model.translation.weight=0.0", "vocab.translation.into=null") is None
+    assert "model.translation.width=9" in str(
+        error_of("", *part, "model.translation.weight=0", "model.translation.width=9")
+    )
+
+
+def test_an_objective_has_only_options_of_its_own_kind(error_of):
+    part = ["model.self_supervised.weight=1.0", "model.self_supervised.kind=best-rq"]
+    assert error_of("", *part, "model.self_supervised.codes=8") is None
+    assert "no effect without model.self_supervised.kind=cpc" in str(
+        error_of("", *part, "model.self_supervised.context=1.0")
+    )
 
 
 def test_saved_models_load_whatever_they_hold(tmp_path):
