@@ -36,8 +36,6 @@ ADAPTERS = (
     "weights gate shared_classifier previous detached summary_start summary_heard summary_adapted "
     "language_loss prompt_vectors"
 )
-CPC = "context future temperature windows"
-BEST_RQ = "codes code_size mask_seconds mask_share"
 SOUP = "step pull every warmup detect_epochs detect_every conflict"
 
 RULES = [
@@ -114,18 +112,6 @@ RULES = [
         ["model.translation.weight"],
         _below("model.translation", f"{DECODER} per_language encoder_layers"),
         "without model.translation.weight",
-    ),
-    Rule(
-        lambda c: c.model.self_supervised.weight > 0 and c.model.self_supervised.kind != "cpc",
-        _below("model.self_supervised", "weight kind"),
-        _below("model.self_supervised", CPC),
-        "without model.self_supervised.kind=cpc",
-    ),
-    Rule(
-        lambda c: c.model.self_supervised.weight > 0 and c.model.self_supervised.kind != "best-rq",
-        _below("model.self_supervised", "weight kind"),
-        _below("model.self_supervised", BEST_RQ),
-        "without model.self_supervised.kind=best-rq",
     ),
     Rule(
         lambda c: not c.model.spec_augment.frequency_masks,

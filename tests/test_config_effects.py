@@ -129,14 +129,6 @@ def test_an_override_may_undo_those_before_it(error_of):
     assert late is not None and late.startswith("command line: model.translation.width=9 has no effect without ")
 
 
-def test_an_objective_has_only_options_of_its_own_kind(error_of):
-    part = ["model.self_supervised.weight=1.0", "model.self_supervised.kind=best-rq"]
-    assert error_of("", *part, "model.self_supervised.codes=8") is None
-    assert "no effect without model.self_supervised.kind=cpc" in str(
-        error_of("", *part, "model.self_supervised.context=1.0")
-    )
-
-
 def test_saved_models_load_whatever_they_hold(tmp_path):
     model = {"translation": {"layers": 7}, "encoder": {"expansion": 3}}
     config = Config.model_validate({"name": "old", "model": model})
