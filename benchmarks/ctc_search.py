@@ -18,7 +18,6 @@ import os
 import statistics
 import string
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measure import common_options, say_absent
 
 from masr.corpora import freevoices
 from masr.data.features import load_audio, log_mel_of
@@ -67,8 +67,8 @@ def synthetic(vocabulary_size: int, utterances: int = 20, frames: int = 250) -> 
 
 @torch.no_grad()
 def recognised(every: int = 10) -> tuple[list[np.ndarray], list[str], float]:
-    """Log-probabilities (T, V) that the shipped model gives every tenth freevoices test recording, the pieces, and the
-    seconds of a frame."""
+    """Log-probabilities (T, V) that the shipped model gives one in ``every`` freevoices test recordings, the pieces,
+    and the seconds of a frame."""
     model = load_model(RECIPE / "model")
     log_mel, found = log_mel_of(model.config.features), []
     for cut in freevoices.read(RECIPE / "corpus")["test"][::every]:
@@ -113,8 +113,10 @@ def compare(
     masr = masr_search(pieces, options.beam, DEFAULT_PRUNING)
     passes = []
     for _ in range(options.repeats):
-        ours = {"masr": measure(masr, log_probs)}
-        passes.append(ours | measure_peers(options.peers_python, log_probs, pieces, options.beam))
+        found = {"masr": measure(masr, log_probs)}
+        if options.with_peers:
+            found |= measure_peers(options.peers_python, log_probs, pieces, options.beam)
+        passes.append(found)
     seconds = {name: statistics.median(one[name]["seconds"] for one in passes) for name in passes[0]}
     unpruned = measure(masr_search(pieces, options.beam, None), log_probs)
     seconds["masr, no pruning"] = unpruned["seconds"]
@@ -129,17 +131,19 @@ def compare(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common_options(__doc__, repeats=3)
     parser.add_argument("--beam", type=int, default=10)
-    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peers-python", type=Path, default=PEERS_PYTHON)
     options = parser.parse_args()
-    if not options.peers_python.exists():
-        sys.exit(
-            f"{options.peers_python} does not exist; set the peers up first:\n{__doc__.split('python benchmarks')[0]}"
-        )
+    if options.threads != 1:
+        parser.error("--threads: a search has one")
+    options.with_peers, every, utterances = options.peers_python.exists(), 10, 20
+    if options.shortest:
+        options.with_peers, options.repeats, every, utterances = False, 1, 400, 1
+    if not options.with_peers:
+        say_absent("pyctcdecode and flashlight-text", "ctc_search")
     torch.set_num_threads(1)
-    sets = {"ctc-prefix-beam": recognised(), "ctc-prefix-beam-synthetic-V500": (*synthetic(500), 0.04)}
+    sets = {"ctc-prefix-beam": recognised(every), "ctc-prefix-beam-synthetic-V500": (*synthetic(500, utterances), 0.04)}
     print("| what | V | audio, s | search | seconds | real-time factor | 1-best as beam 300 |")
     print("|---|---|---|---|---|---|---|")
     ratios = [line for what, given in sets.items() for line in compare(what, *given, options)]

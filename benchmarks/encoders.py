@@ -16,7 +16,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from measure import ROOT, peak_memory, print_head, print_row, ratio_line, seconds_in_turn, thread_environment
+from measure import (
+    ROOT,
+    common_options,
+    peak_memory,
+    print_head,
+    print_row,
+    ratio_line,
+    seconds_in_turn,
+    thread_environment,
+)
 
 from masr.config_files import load_config
 from masr.nn.encoder import Encoder
@@ -108,9 +117,7 @@ def plot(path: Path, seconds: Sequence[int], panels: dict[str, tuple[str, Taken,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser = common_options(__doc__, repeats=5)
     parser.add_argument("--seconds", type=int, nargs="+", default=SECONDS)
     parser.add_argument("--plot", type=Path, help="SVG file to write")
     parser.add_argument("--memory-of", nargs=3, metavar=("KIND", "MODE", "SECONDS"), help=argparse.SUPPRESS)
@@ -118,11 +125,20 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     if arguments.memory_of:
         kind, mode, seconds = arguments.memory_of
-        return print_memory_of(kind, mode, int(seconds))
+        print_memory_of(kind, mode, int(seconds))
+        return
 
     seconds = sorted(arguments.seconds)
+    if arguments.shortest:
+        seconds, arguments.repeats = [1], 1
     taken = times(seconds, arguments.repeats)
-    used = {(m, k, s): memory(k, m, s, arguments.threads) for m in MODES for k in CONFIGS for s in seconds}
+    places = [(mode, kind, s) for mode in MODES for kind in CONFIGS for s in seconds]
+    if arguments.shortest:  # a process for the memory of each takes longer than all this
+        print_head(["pass", "encoder", "ms"])
+        for mode, kind, s in places:
+            print_row([mode, LABELS[kind], f"{1000 * taken[mode, kind, s]:.0f}"])
+        return
+    used = {(mode, kind, s): memory(kind, mode, s, arguments.threads) for mode, kind, s in places}
     print_head(["pass", "encoder", "M parameters", *(f"{s} s: ms, MiB" for s in seconds)])
     for mode in MODES:
         for kind, label in LABELS.items():

@@ -7,12 +7,11 @@ how earlier code computes the same log-probabilities: the sigmoids of the V x de
 gathered, clipped and multiplied (formulas of Liu et al. 2022, arXiv 2204.03855, written anew).
 """
 
-import argparse
 from collections.abc import Callable
 
 import numpy as np
 import torch
-from measure import print_head, print_row, ratio_line, seconds_in_turn
+from measure import common_options, print_head, print_row, ratio_line, seconds_in_turn
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -67,10 +66,9 @@ def training(hidden: Tensor, targets: Tensor, layers: dict[str, nn.Module]) -> d
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=15)
-    arguments = parser.parse_args()
+    arguments = common_options(__doc__, repeats=15).parse_args()
+    if arguments.shortest:
+        arguments.repeats = 1
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
 

@@ -10,12 +10,10 @@ sizes of its beam. The ratios are at equal word error rate: for every decoder th
 of them reach. Lattices and their 50 best transcripts are timed on the same recordings.
 """
 
-import argparse
 import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,6 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from kaldialign import edit_distance
+from measure import common_options, say_absent
 
 from masr.config import Lattice
 from masr.corpora import freevoices
@@ -106,14 +105,18 @@ def fastest(results: list[Result], target: float) -> Result:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common_options(__doc__, repeats=3)
     parser.add_argument("--language", default="cs")
     parser.add_argument("--limit", type=int, default=80)
-    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--peers-python", type=Path, default=PEERS_PYTHON)
     options = parser.parse_args()
-    if not options.peers_python.exists():
-        sys.exit(f"{options.peers_python} does not exist; set the peers up first: make bench ONLY=lattice")
+    if options.threads != 1:
+        parser.error("--threads: a search has one")
+    with_peers, sizes = options.peers_python.exists(), ACTIVE_STATES
+    if options.shortest:
+        with_peers, sizes, options.repeats, options.limit = False, ACTIVE_STATES[:1], 1, 2
+    if not with_peers:
+        say_absent("flashlight-text and pyctcdecode", "lattice")
     torch.set_num_threads(1)
     model = load_model(RECIPE / "model")
     log_probs, references = recognised(model, options.language, options.limit)
@@ -137,9 +140,9 @@ def main() -> None:
             ours = [
                 {"decoder": name, "size": size, **measure(through_graph(model, graph, size), log_probs)}
                 for name, graph in graphs.items()
-                for size in ACTIVE_STATES
+                for size in sizes
             ]
-            passes.append(ours + measure_peers(options.peers_python, folder))
+            passes.append(ours + (measure_peers(options.peers_python, folder) if with_peers else []))
     results = passes[0]
     for number, result in enumerate(results):
         result["seconds"] = statistics.median(one[number]["seconds"] for one in passes)

@@ -3,6 +3,7 @@
 Standard library only, so that it runs in every peer's environment.
 """
 
+import argparse
 import os
 import statistics
 import time
@@ -11,6 +12,22 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def common_options(description: str, repeats: int) -> argparse.ArgumentParser:
+    """A parser with the options that every benchmark has."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1, help="of masr, and of its peer if that can have some")
+    parser.add_argument("--repeats", type=int, default=repeats)
+    parser.add_argument(
+        "--shortest", action="store_true", help="masr's half alone, once, on next to nothing: shows that it runs"
+    )
+    return parser
+
+
+def say_absent(peer: str, benchmark: str) -> None:
+    """One line where masr is measured alone."""
+    print(f"masr alone, without {peer}: make bench ONLY={benchmark} sets it up", flush=True)
 
 
 def seconds_in_turn(contenders: Mapping[str, Callable[[], object]], repeats: int, warm_up: int = 1) -> dict[str, float]:

@@ -10,7 +10,6 @@ file (the headline, as the peer), and with the files of a language in one call, 
 all languages weigh the same.
 """
 
-import argparse
 import json
 import statistics
 import subprocess
@@ -22,7 +21,7 @@ from typing import Any
 
 import soundfile
 import torch
-from measure import ROOT, print_head, print_row, ratio_line, thread_environment
+from measure import ROOT, common_options, print_head, print_row, ratio_line, say_absent, thread_environment
 
 import masr
 from masr.corpora import freevoices
@@ -117,24 +116,26 @@ def compare(recordings: Recordings, turns: dict[str, Turn], repeats: int) -> dic
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = common_options(__doc__, repeats=1)
     parser.add_argument("--model", default="freevoices", help="name of a shipped model, or a folder")
     parser.add_argument("--corpus", type=Path, default=ROOT / "egs/freevoices/corpus")
     parser.add_argument("--recordings", type=Path, default=ROOT / "build/benchmarks/freevoices-test")
     parser.add_argument("--limit", type=int, default=20, help="recordings of each language")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=1)
     parser.add_argument("--peers-python", type=Path, default=ROOT / ".venv-peers/bin/python")
     arguments = parser.parse_args()
-    if not arguments.peers_python.exists():
-        parser.error(f"{arguments.peers_python} does not exist; set it up first:\n{__doc__.split('python bench')[0]}")
+    with_peer = arguments.peers_python.exists()
+    if arguments.shortest:
+        with_peer, arguments.limit, arguments.repeats = False, 1, 1
     torch.set_num_threads(arguments.threads)
     try:
         turns = masr_turns(arguments.model)
     except FileNotFoundError as error:
         parser.error(f"--model: {error}")
     recordings = write_recordings(arguments.corpus, arguments.recordings, arguments.limit)
-    turns[PEER] = peer_turn(arguments.peers_python, arguments.threads)
+    if with_peer:
+        turns[PEER] = peer_turn(arguments.peers_python, arguments.threads)
+    else:
+        say_absent(PEER, "recognition")
 
     results = compare(recordings, turns, arguments.repeats)
     audio = sum(duration for rows in recordings.values() for _, _, duration in rows)
@@ -144,6 +145,8 @@ def main() -> None:
         cells = [f"{audio:.0f}", f"{taken:.2f}", f"{audio / taken:.1f}", f"{100 * error_rate:.2f}"]
         print_row([name, arguments.threads, count, *cells])
     print(f"{len(recordings)} languages, masr text normalisation {VERSION}; loading the models is not counted")
+    if not with_peer:
+        return
     ours, theirs = results["masr, file by file"], results[PEER]
     print(ratio_line("recognition", PEER, ours[0], theirs[0]))
     print(ratio_line("recognition-batched", PEER, results["masr, a language at once"][0], theirs[0]))

@@ -3,8 +3,9 @@
     python benchmarks/run.py [name ...]
 
 A peer's environment is made from its requirements file when it is missing, and brought up to date when the file has
-changed. Packages that must be built there stand in a file of their own, ``requirements-<peers>-source.txt``. Output is
-passed on as it comes; the ``ratio`` lines of all benchmarks follow at the end.
+changed. Packages that must be built there stand in a file of their own, ``requirements-<peers>-source.txt``. Where the
+benchmark itself runs there, masr is installed there too, with all that it needs. Where it cannot be made, masr is
+measured alone. Output is passed on as it comes; the ``ratio`` lines of all benchmarks follow at the end.
 """
 
 import argparse
@@ -36,48 +37,57 @@ BENCHMARKS = {
     "recognition": Benchmark("peers"),
     "selective_scan": Benchmark("mamba", runs_there=True),
     "soup": Benchmark(),
-    "training": Benchmark("transformers", runs_there=True),
+    "training": Benchmark(),
+    "whisper": Benchmark(),
 }
 WITHOUT_KERNELS = {"MAMBA_SKIP_CUDA_BUILD": "TRUE", "MAMBA_FORCE_BUILD": "TRUE"}
 """Environment in which mamba-ssm is built as Python alone, on any machine."""
 
 
-def requirements(peers: str) -> dict[Path, list[str]]:
-    """The requirements files of an environment, in the order in which pip takes them, and its options for each."""
-    files: dict[Path, list[str]] = {HERE / f"requirements-{peers}.txt": []}
-    source = HERE / f"requirements-{peers}-source.txt"
+Install = tuple[list[str], list[Path]]
+"""Arguments of one ``pip install``, and the files on which its result depends."""
+
+
+def installs(benchmark: Benchmark) -> list[Install]:
+    """What pip is asked for in the environment of a benchmark's peers, one call after another."""
+    listed = HERE / f"requirements-{benchmark.peers}.txt"
+    wanted, files = ["--requirement", str(listed)], [listed]
+    if benchmark.runs_there:
+        constraints = ROOT / "constraints.txt"
+        wanted = ["--constraint", str(constraints), "--editable", str(ROOT), *wanted]
+        files = [constraints, ROOT / "pyproject.toml", *files]
+    calls = [(wanted, files)]
+    source = HERE / f"requirements-{benchmark.peers}-source.txt"
     if source.exists():  # built with the torch that is there by then, not with one of its own
         # pip must not keep what it builds: it would give it to whoever asks for the package with its kernels.
-        files[source] = ["--no-cache-dir", "--no-deps", "--no-build-isolation"]
-    return files
+        options = ["--no-cache-dir", "--no-deps", "--no-build-isolation", "--requirement", str(source)]
+        calls.append((options, [source]))
+    return calls
 
 
-def set_up(peers: str) -> Path:
-    """The Python of ``.venv-<peers>``, with the packages of its requirements files."""
-    folder, files = ROOT / f".venv-{peers}", requirements(peers)
+def set_up(benchmark: Benchmark) -> Path:
+    """The Python of ``.venv-<peers>``, with all that is wanted there; CalledProcessError where it cannot be had."""
+    folder, calls = ROOT / f".venv-{benchmark.peers}", installs(benchmark)
     python, installed = folder / "bin" / "python", folder / "installed.txt"
-    wanted = "".join(file.read_text() for file in files)
+    wanted = "".join(file.read_text() for _, files in calls for file in files)
     if installed.exists() and installed.read_text() == wanted:
         return python
-    print(f"installing {', '.join(file.name for file in files)} into {folder.name} ...", flush=True)
+    print(f"installing the peers of {benchmark.peers} into {folder.name} ...", flush=True)
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    for file, options in files.items():
-        command = [*pip, *options, "--requirement", str(file)]
+    for arguments, _ in calls:
+        command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
         subprocess.run(command, check=True, env=os.environ | WITHOUT_KERNELS)
     installed.write_text(wanted)
     return python
 
 
-def run(name: str) -> list[str]:
-    """The ``ratio`` lines of one benchmark; CalledProcessError when it or its set-up fails."""
-    benchmark = BENCHMARKS[name]
-    peers_python = set_up(benchmark.peers) if benchmark.peers else None
-    python = str(peers_python) if peers_python and benchmark.runs_there else sys.executable
+def run(name: str, peers_python: Path | None) -> list[str]:
+    """The ``ratio`` lines of one benchmark; CalledProcessError when it fails."""
+    there = peers_python is not None and BENCHMARKS[name].runs_there
     print(f"\n== {name}", flush=True)
     environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    ratios, command = [], [python, str(HERE / f"{name}.py")]
+    ratios, command = [], [str(peers_python) if there else sys.executable, str(HERE / f"{name}.py")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment) as process:
         assert process.stdout
         for line in process.stdout:
@@ -89,18 +99,29 @@ def run(name: str) -> list[str]:
     return ratios
 
 
+def describe(error: subprocess.CalledProcessError) -> str:
+    return f"{' '.join(map(str, error.cmd))} ended with status {error.returncode}"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help=f"of {', '.join(BENCHMARKS)}; all by default")
     names = parser.parse_args().names or list(BENCHMARKS)
     if unknown := [name for name in names if name not in BENCHMARKS]:
         parser.error(f"no benchmark {', '.join(unknown)}; there are {', '.join(BENCHMARKS)}")
-    ratios, failed = [], []
+    ratios: list[str] = []
+    failed: list[str] = []
     for name in names:
+        peers_python = None
         try:
-            ratios += run(name)
+            if BENCHMARKS[name].peers:
+                peers_python = set_up(BENCHMARKS[name])
         except subprocess.CalledProcessError as error:
-            failed.append(f"{name}: {' '.join(map(str, error.cmd))} ended with status {error.returncode}")
+            failed.append(f"{name}: without its peers: {describe(error)}")
+        try:
+            ratios += run(name, peers_python)
+        except subprocess.CalledProcessError as error:
+            failed.append(f"{name}: {describe(error)}")
     print(f"\n== ratios (above 1: masr is better)\n{''.join(ratios)}", end="")
     if failed:
         sys.exit("\n".join(failed))

@@ -1,10 +1,10 @@
 """masr's scans of Mamba-1 and Mamba-2 beside mambapy's parallel scan and mamba-ssm's reference, on a CPU.
 
     python3.11 -m venv .venv-mamba
-    .venv-mamba/bin/pip install -r benchmarks/requirements-mamba.txt
+    .venv-mamba/bin/pip install -c constraints.txt -e . -r benchmarks/requirements-mamba.txt
     MAMBA_SKIP_CUDA_BUILD=TRUE MAMBA_FORCE_BUILD=TRUE .venv-mamba/bin/pip install --no-cache-dir --no-deps \\
         --no-build-isolation -r benchmarks/requirements-mamba-source.txt
-    PYTHONPATH=. .venv-mamba/bin/python benchmarks/selective_scan.py [--threads 1]
+    .venv-mamba/bin/python benchmarks/selective_scan.py [--threads 1]
 
 A pass is forward and backward of one scan, with gradients of all its inputs, from the same numbers; each gets them laid
 out as its own model lays them out. All scans at all lengths take turns. That those of Mamba-1 agree in y and in every
@@ -18,14 +18,13 @@ keep it.
 L frames, D channels, N numbers of state for each channel, P channels of a Mamba-2 head.
 """
 
-import argparse
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec, module_from_spec
 from types import ModuleType
 
 import torch
-from measure import print_head, print_row, ratio_line, seconds_in_turn
+from measure import common_options, print_head, print_row, ratio_line, say_absent, seconds_in_turn
 from torch import Tensor
 
 from masr.nn.selective_scan import chunked_scan, selective_scan, state_space_duality
@@ -33,10 +32,10 @@ from masr.nn.selective_scan import chunked_scan, selective_scan, state_space_dua
 try:
     from mambapy.pscan import pscan
 except ImportError:
-    sys.exit(f"mambapy is missing; it has an environment of its own:\n{__doc__.split('A pass')[0]}")
+    pscan = None
 
 BATCH, CHANNELS, STATE, HEAD = 2, 512, 16, 64
-LENGTHS, REFERENCE_LENGTH = (75, 250, 500, 1000, 2000), 500
+LENGTHS, REFERENCE_LENGTH, SHORTEST = (75, 250, 500, 1000, 2000), 500, (75,)
 MASR, PSCAN, REFERENCE = "masr, Mamba-1, N=16", "mambapy pscan, N=16", "mamba-ssm selective_scan_ref, N=16"
 DUALITY = {16: "masr, Mamba-2, N=16", 64: "masr, Mamba-2, N=64"}
 CHUNKED = {size: f"{name}, as products of matrices" for size, name in DUALITY.items()}  # masr's form for GPUs
@@ -86,17 +85,16 @@ def a_pass(scan: Callable[..., Tensor], inputs: list[Tensor], y_gradient: Tensor
     return run
 
 
-def mamba1(length: int) -> dict[str, Pass]:
+def mamba1(length: int, with_peers: bool) -> dict[str, Pass]:
     """The scans of Mamba-1 on one set of inputs, with steps and rates as a model has them at its beginning."""
     x, y_gradient = torch.randn(2, BATCH, length, CHANNELS).unbind()
     dt = torch.empty(BATCH, length, CHANNELS).uniform_(1e-3, 0.1)
     A = -torch.arange(1.0, STATE + 1).expand(CHANNELS, STATE)
     inputs = [x, dt, A, *torch.randn(2, BATCH, length, STATE).unbind()]
-    passes = {
-        MASR: a_pass(lambda *values: selective_scan(*values)[0], inputs, y_gradient),
-        PSCAN: a_pass(mambapy_scan, inputs, y_gradient),
-    }
-    if length == REFERENCE_LENGTH:  # time last
+    passes = {MASR: a_pass(lambda *values: selective_scan(*values)[0], inputs, y_gradient)}
+    if with_peers:
+        passes[PSCAN] = a_pass(mambapy_scan, inputs, y_gradient)
+    if with_peers and length == REFERENCE_LENGTH:  # time last
         channels_first = [value.mT if value.dim() == 3 else value for value in inputs]
         passes[REFERENCE] = a_pass(load_reference(), channels_first, y_gradient.mT)
     return passes
@@ -131,9 +129,10 @@ def check(passes: dict[str, Pass], length: int) -> None:
 def print_growth(taken: dict[tuple[int, str], float]) -> None:
     """How many times longer twice the frames take."""
     steps = [(500, 1000), (1000, 2000)]
+    names = [name for name in (MASR, PSCAN, *DUALITY.values()) if (steps[-1][1], name) in taken]
     print()
     print_head(["time grows", *(f"L {before} -> {after}" for before, after in steps)])
-    for name in (MASR, PSCAN, *DUALITY.values()):
+    for name in names:
         print_row([name, *(f"{taken[after, name] / taken[before, name]:.2f} x" for before, after in steps)])
     print()
 
@@ -151,15 +150,17 @@ def ratio_lines(taken: dict[tuple[int, str], float]) -> list[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=9)
-    arguments = parser.parse_args()
+    arguments = common_options(__doc__, repeats=9).parse_args()
+    lengths, with_peers = LENGTHS, pscan is not None
+    if arguments.shortest:
+        lengths, with_peers, arguments.repeats = SHORTEST, False, 1
+    if not with_peers:
+        say_absent("mambapy and mamba-ssm", "selective_scan")
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     contenders = {}
-    for length in LENGTHS:
-        passes = mamba1(length)
+    for length in lengths:
+        passes = mamba1(length, with_peers)
         check(passes, length)
         for state in DUALITY:
             passes |= mamba2(length, state)

@@ -17,7 +17,16 @@ from collections.abc import Callable
 
 import torch
 from accelerate import Accelerator
-from measure import ROOT, peak_memory, print_head, print_row, ratio_line, seconds_in_turn, thread_environment
+from measure import (
+    ROOT,
+    common_options,
+    peak_memory,
+    print_head,
+    print_row,
+    ratio_line,
+    seconds_in_turn,
+    thread_environment,
+)
 
 from masr.config import Vocab
 from masr.config_files import load_config
@@ -69,9 +78,11 @@ def batch_of(rows: range, seconds: float = 2.0) -> Batch:
 
 
 def update_of(seconds: float, samples: int) -> Update:
+    """Utterances of two seconds of all languages; of less where that is too much."""
     number = max(2 * len(LANGUAGES), round(seconds / 2))
+    each = min(2.0, seconds / number)
     bounds = [number * part // samples for part in range(samples + 1)]
-    batches = [batch_of(range(a, b)) for a, b in itertools.pairwise(bounds)]
+    batches = [batch_of(range(a, b), each) for a, b in itertools.pairwise(bounds)]
     counts: dict[str, Counts] = {}
     for batch in batches:
         for code, count in batch.counts().items():
@@ -154,21 +165,29 @@ def print_memory_of(kind: str, seconds: float) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = common_options(__doc__, repeats=5)
     parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--memory-of")
+    parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.memory_of:
         print_memory_of(options.memory_of, options.seconds)
         return
     kinds = ["plain", *LEVELS, "torchjd"]
+    if options.shortest:
+        kinds, options.repeats, options.seconds = ["plain", "VM"], 1, 8.0
     steps = {kind: a_step(kind, options.seconds) for kind in kinds}
     # Two updates, as weights move in every second one.
-    twice = seconds_in_turn({kind: lambda run=run: (run(), run()) for kind, run in steps.items()}, options.repeats)
+    warm_up = 0 if options.shortest else 1
+    twice = seconds_in_turn(
+        {kind: lambda run=run: (run(), run()) for kind, run in steps.items()}, options.repeats, warm_up
+    )
     taken = {kind: seconds / 2 for kind, seconds in twice.items()}
+    if options.shortest:  # a process for the memory of each takes longer than all this
+        print_head(["a step", "s"])
+        for kind in kinds:
+            print_row([kind, f"{taken[kind]:.3f}"])
+        return
     peaks = {kind: memory(kind, options.seconds, options.threads) for kind in kinds}
     print_head(["a step", "s", "x plain", "MiB", "x plain"])
     for kind in kinds:

@@ -1,8 +1,6 @@
 """Training steps of masr's Conformer beside transformers' Wav2Vec2ConformerEncoder of the same size.
 
-    python3.11 -m venv .venv-transformers
-    .venv-transformers/bin/pip install -r benchmarks/requirements-transformers.txt
-    PYTHONPATH=. .venv-transformers/bin/python benchmarks/training.py [--threads 1]
+    .venv/bin/python benchmarks/training.py [--threads 1]
 
 A step is forward, CTC loss, backward, AdamW. Both encoders get the same frames (B, T, D), the same padding, the same
 CTC head and the same optimiser, in one process. They have the same width, depth, heads, feed-forward, kernel and
@@ -14,13 +12,11 @@ features; the ratio ``training-with-our-subsampling`` sets it against the peer t
 B batch, T encoder frames of 40 ms, D width, F mel bins.
 """
 
-import argparse
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from measure import print_head, print_row, ratio_line, seconds_in_turn
+from measure import common_options, print_head, print_row, ratio_line, say_absent, seconds_in_turn
 from torch import Tensor, nn
 
 from masr.config import Encoder as Options
@@ -34,10 +30,12 @@ try:
     from transformers import Wav2Vec2ConformerConfig
     from transformers.models.wav2vec2_conformer.modeling_wav2vec2_conformer import Wav2Vec2ConformerEncoder
 except ImportError:
-    sys.exit(f"transformers is missing; it has an environment of its own:\n{__doc__.split('A step')[0]}")
+    Wav2Vec2ConformerConfig = None
 
 MEL_BINS, VOCABULARY, FRAMES_PER_SECOND, CHARACTERS_PER_SECOND = 80, 160, 25, 12
 BATCHES = {"12x2.5s": (12, 2.5), "2x15s": (2, 15.0)}
+SHORTEST = {"2x1s": (2, 1.0)}
+POSITIONS = ("relative", "rotary")
 
 
 @dataclass
@@ -104,8 +102,8 @@ def training_step(
     return step
 
 
-def contenders(options: Options, inputs: Inputs) -> dict[str, Callable[[], None]]:
-    """A training step of every row of the table."""
+def contenders(options: Options, inputs: Inputs, positions: Sequence[str]) -> dict[str, Callable[[], None]]:
+    """A training step of every row of the table; the peer's with each of ``positions``."""
     given, whole = Encoder(MEL_BINS, options), Encoder(MEL_BINS, options)
     given.subsampling = GivenFrames()  # type: ignore[assignment]
     steps = {
@@ -114,33 +112,36 @@ def contenders(options: Options, inputs: Inputs) -> dict[str, Callable[[], None]
             lambda x: whole(x.features, 4 * x.lengths).frames, whole, options.width, inputs
         ),
     }
-    for positions in ("relative", "rotary"):
-        peer = Peer(options, positions)
-        steps[positions] = training_step(lambda x, peer=peer: peer(x.frames, x.lengths), peer, options.width, inputs)
+    for kind in positions:
+        peer = Peer(options, kind)
+        steps[kind] = training_step(lambda x, peer=peer: peer(x.frames, x.lengths), peer, options.width, inputs)
     return steps
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=15)
-    arguments = parser.parse_args()
+    arguments = common_options(__doc__, repeats=15).parse_args()
+    batches, warm_up, positions = BATCHES, 3, POSITIONS
+    if arguments.shortest:
+        batches, warm_up, arguments.repeats = SHORTEST, 0, 1
+    if arguments.shortest or Wav2Vec2ConformerConfig is None:
+        say_absent("transformers", "training")
+        positions = ()
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     options = Options(layers=6, width=144, heads=4, feedforward=576, kernel=15, subsampling_channels=32, dropout=0.1)
 
     print_head(["batch", "threads", "encoder", "ms a step", "audio seconds a second"])
     ratios = []
-    for batch, (size, seconds) in BATCHES.items():
+    for batch, (size, seconds) in batches.items():
         inputs = Inputs.random(size, seconds, options.width)
-        taken = seconds_in_turn(contenders(options, inputs), arguments.repeats, warm_up=3)
+        taken = seconds_in_turn(contenders(options, inputs, positions), arguments.repeats, warm_up)
         audio = float(inputs.lengths.sum()) / FRAMES_PER_SECOND
         for name, median in taken.items():
             label = name if name.startswith("masr") else f"Wav2Vec2ConformerEncoder, {name} positions"
             print_row([batch, arguments.threads, label, f"{1000 * median:.1f}", f"{audio / median:.0f}"])
         for ours, what in (("masr", "training"), ("masr, with subsampling", "training-with-our-subsampling")):
-            for positions in ("relative", "rotary"):
-                ratios.append(ratio_line(f"{what}-{batch}", f"transformers-{positions}", taken[ours], taken[positions]))
+            for kind in positions:
+                ratios.append(ratio_line(f"{what}-{batch}", f"transformers-{kind}", taken[ours], taken[kind]))
     print("\n".join(ratios))
 
 

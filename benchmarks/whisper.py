@@ -11,14 +11,13 @@ language: one batch of four languages beside a batch of each of them, in masr.
 B recordings, T frames, F mel bins, U tokens.
 """
 
-import argparse
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from measure import ROOT, print_head, print_row, ratio_line, seconds_in_turn
+from measure import ROOT, common_options, print_head, print_row, ratio_line, seconds_in_turn
 from peft import LoraConfig, get_peft_model
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
@@ -203,6 +202,16 @@ def peer_search(tokenizer: WhisperTokenizer, chosen: Sequence[Recording], beam: 
 # --- the comparisons -------------------------------------------------------------------------------------------------
 
 
+def alone(tokenizer: WhisperTokenizer) -> None:
+    """Rows of masr's half, once and without warming up."""
+    batch = batch_of(recordings(1, LANGUAGES[:1]), tokenizer)
+    model = masr_model(tokenizer, "clip", lora=True)
+    runs: Runs = {"training": masr_step(model, [batch]), "greedy": masr_search(model, [batch], 1)}
+    for what, run in runs.items():
+        [taken] = seconds_in_turn({"masr, clip": run}, repeats=1, warm_up=0).values()
+        print_row([what, "masr, clip", f"{taken:.2f}"])
+
+
 def beside_peer(tokenizer: WhisperTokenizer, repeats: int) -> list[str]:
     """Rows of training and decoding, and their ratios."""
     chosen = recordings(1, LANGUAGES[:2])
@@ -257,14 +266,14 @@ def compare(what: str, runs: Runs, repeats: int) -> tuple[list[str], dict[str, A
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--repeats", type=int, default=3)
-    options = parser.parse_args()
+    options = common_options(__doc__, repeats=3).parse_args()
     torch.set_num_threads(options.threads)
     logging.set_verbosity_error()
     tokenizer = tokenizer_of_base_size()
     print_head(["what", "who", "s"])
+    if options.shortest:
+        alone(tokenizer)
+        return
     ratios = beside_peer(tokenizer, options.repeats)
     ratios += of_experts(tokenizer, options.repeats)
     print("\n".join(ratios))

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from masr.processes import end_with_recipe, run_as_rank
+
 app = typer.Typer(
     help="Multilingual speech recognition in recipes: prepare, features, vocab, train, decode, score; then transcribe.",
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
@@ -41,7 +43,29 @@ _stage("prepare", "Stage 0: the corpus as published -> validated manifests.")
 _stage("features", "Stage 1: log-mel features and their statistics.")
 _stage("vocab", "Stage 2: the token vocabulary.")
 _stage("lm", "Language models of the training text; stage 4 makes those that it needs itself.")
-_stage("train", "Stage 3: train, or go on from the newest checkpoint.")
+
+
+@app.command("train", help="Stage 3: train, or go on from the newest checkpoint.")
+def train(
+    conf: Conf,
+    overrides: Overrides = None,
+    force: Force = False,
+    nproc: Annotated[int, typer.Option(help="Processes, one a GPU or CPU core.", min=1)] = 1,
+) -> None:
+    """Trains in this process, or starts ``nproc`` of them and waits; a rank that a launcher started is one of them."""
+    from masr import processes
+    from masr.config_files import load_config
+
+    config = load_config(conf, overrides or [])
+    if nproc > 1 and not processes.is_rank():
+        options = ["--force"] if force else []
+        processes.run_ranks(["train", str(conf), *(overrides or []), *options, "--nproc", str(nproc)], nproc)
+        return
+    if processes.is_rank():
+        processes.end_with_parent()
+    from masr.stages import train as stage
+
+    stage.run(config, force)
 
 
 @app.command("decode", help="Stage 4: recognise the test splits with every method of the config.")
@@ -260,6 +284,7 @@ def _codes(languages: str | None) -> list[str] | None:
 
 def main() -> None:
     """Entry point; what a user can put right is one clear message, not a traceback."""
+    end_with_recipe()
     try:
         app()
     except ModuleNotFoundError as error:
@@ -280,5 +305,5 @@ def _is_for_the_user(error: BaseException) -> bool:
     return frame is not None and str(frame.tb_frame.f_globals.get("__name__", "")).startswith("masr")
 
 
-if __name__ == "__main__":  # for torchrun -m masr.cli
-    main()
+if __name__ == "__main__":  # a process of `masr train --nproc N`, or torchrun -m masr.cli
+    run_as_rank(main)

@@ -158,7 +158,8 @@ class Prompts(Section):
 
 class Data(Section):
     batch_seconds: PositiveFloat = 60.0
-    """Audio in one update, summed over all processes and micro-batches: the run does not depend on their number."""
+    """Audio in one update, summed over all processes and micro-batches: updates do not depend on their number, and
+    without dropout neither do losses."""
     device_seconds: PositiveFloat = 600.0
     """Most audio that one process takes at once; larger shares become accumulated micro-batches."""
     buckets: Positive = 10
@@ -424,7 +425,7 @@ class Adapt(Section):
 class Model(Section):
     pretrained: str | None = None
     """A Whisper (Radford et al. 2022, arXiv 2212.04356) in the format of Hugging Face: a folder, or the name of one on
-    its hub. It takes the place of encoder and attention decoder, whose sizes then count for nothing."""
+    its hub. It takes the place of encoder and attention decoder, whose options are then refused."""
     whisper: Whisper = Whisper()
     adapt: Adapt = Adapt()
     normalization: Literal["utterance", "corpus"] = "utterance"

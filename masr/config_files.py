@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from yaml import YAMLError
 
 from masr.config import Config
+from masr.config_effects import options_without_effect
 from masr.files import write_whole
 
 COMMAND_LINE = "command line"
@@ -33,9 +34,14 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
     assert isinstance(merged, dict)
     merged.setdefault("name", path.stem)
     try:
-        return Config.model_validate(merged)
+        config = Config.model_validate(merged)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(detail, sources) for detail in error.errors())) from None
+    one_by_one = [(COMMAND_LINE, _parse_overrides([override])) for override in overrides]
+    trees = [(name, OmegaConf.to_container(tree)) for name, tree in [*sources[:-1], *one_by_one]]
+    if idle := options_without_effect(config, trees):
+        raise ConfigError("\n".join(idle))
+    return config
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -53,7 +59,8 @@ def read_chain(path: Path, seen: tuple[Path, ...] = ()) -> list[tuple[str, Any]]
     if path.resolve() in seen:
         raise ConfigError(f"{path}: extends itself through {' -> '.join(p.name for p in seen)}")
     if not path.is_file():
-        raise ConfigError(f"{path}: no such file{_nearest_file(path)}")
+        looked_in = "" if path.is_absolute() else f" in {path.parent.resolve()}"
+        raise ConfigError(f"{path}: no such file{looked_in}{_nearest_file(path)}")
     try:
         tree = OmegaConf.load(path)
     except (YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:

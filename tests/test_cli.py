@@ -74,9 +74,9 @@ def test_a_user_error_is_one_message_and_exit_code_1(tmp_path):
 
 
 @pytest.mark.parametrize("verb", ["prepare", "features", "vocab", "train", "decode", "score", "config"])
-def test_every_verb_explains_a_missing_config(verb, monkeypatch):
+def test_every_verb_explains_a_missing_config(verb, monkeypatch, workdir):
     message = call(monkeypatch, verb, "conf/none.yaml")
-    assert str(message).startswith("masr: conf/none.yaml: no such file")
+    assert str(message).startswith(f"masr: conf/none.yaml: no such file in {workdir.resolve()}/conf ")
 
 
 @pytest.mark.parametrize(

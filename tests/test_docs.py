@@ -35,3 +35,19 @@ def test_the_shipped_model_recognises_its_languages():
     references = [normalize(cut.supervisions[0].text, "ro") for cut in cuts]
     pairs = [p for r, t in zip(references, transcripts, strict=True) for p in align(list(r), list(t.text))]
     assert sum(one != other for one, other in pairs) < 0.5 * sum(map(len, references))
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        ("README.md", "any number of processes"),
+        ("docs/soups.md", "two processes give what one gives"),
+        ("masr/config.py", "summed over all processes"),
+        ("masr/train/trainer.py", "whatever the number of processes"),
+    ],
+)
+def test_what_holds_only_without_dropout_says_so(file, words):
+    """Dropout's random numbers belong to a process, so losses are equal on any number of processes only without it."""
+    text = " ".join((ROOT / file).read_text(encoding="utf-8").split())
+    at = text.index(words)
+    assert "without dropout" in text[at - 100 : at + 200].lower()

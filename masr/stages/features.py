@@ -26,6 +26,7 @@ from masr.data.features import (
 from masr.data.rejected import Rejected
 from masr.data.sampling import recording_name
 from masr.data.stored_features import add_checksums
+from masr.processes import end_with_parent
 from masr.progress import say, track
 from masr.stages import prepare
 from masr.stages.output import SEAL, StageOutput, content_of, digest
@@ -57,7 +58,7 @@ def run(config: Config, force: bool = False, verify: bool = False) -> None:
         return
     _forget_first_layout(feature_folder(config))
     total = sum(int(prepare.require(config, split)["recordings"]) for split in splits)
-    with ProcessPoolExecutor(config.features.jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
+    with ProcessPoolExecutor(config.features.jobs, multiprocessing.get_context("spawn"), _start_worker) as pool:
         for split, output in todo.items():
             with output.writing(force, verify=verify) as needed:
                 if needed:
@@ -180,7 +181,8 @@ def _seconds_of(result: Result) -> float:
     return sum(cut.duration for cut in result[0])
 
 
-def _one_thread() -> None:
+def _start_worker() -> None:
+    end_with_parent()
     torch.set_num_threads(1)
 
 

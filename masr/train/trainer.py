@@ -1,7 +1,8 @@
 """The training loop: updates, running average, evaluation, checkpoints, exact resume.
 
-An update is the same whatever the number of processes and micro-batches: its recordings are fixed by
-`masr.data.sampling.EpochPlan`, each process takes its share, and losses are divided by the tokens of the whole update.
+Without dropout, an update is the same whatever the number of processes and micro-batches: its recordings are fixed by
+`masr.data.sampling.EpochPlan`, each process takes its share, losses are divided by the tokens of the whole update, and
+what SpecAugment masks belongs to the utterance. Dropout draws from each process's own stream of random numbers.
 """
 
 import copy
@@ -28,6 +29,7 @@ from masr.data.sampling import EpochPlan
 from masr.models.folder import WEIGHTS, save_model
 from masr.models.recognizer import Recognizer
 from masr.nn.contrastive import SELF_SUPERVISED
+from masr.processes import end_with_parent
 from masr.progress import clock, say, track
 from masr.soup.levels import Soup
 from masr.tensor_files import is_intact
@@ -137,7 +139,7 @@ class Trainer:
         )  # fmt: skip
         return DataLoader(
             dataset, batch_size=None, sampler=range(self.progress["position"], len(updates)), num_workers=data.workers,
-            prefetch_factor=4 if data.workers else None, generator=torch.Generator(), worker_init_fn=_one_thread,
+            prefetch_factor=4 if data.workers else None, generator=torch.Generator(), worker_init_fn=_start_loader,
         )  # fmt: skip
 
     def _epochs(self) -> float:
@@ -390,5 +392,6 @@ class Trainer:
         save_model(self.folder, self.recognizer, checkpoints.load_weights(source, "averaged"))
 
 
-def _one_thread(worker: int) -> None:
+def _start_loader(worker: int) -> None:
+    end_with_parent()
     torch.set_num_threads(1)

@@ -23,11 +23,11 @@ class Copy:
     path: str
     """The PATH that run.sh sees."""
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, cwd: Path | str = "/") -> subprocess.CompletedProcess[str]:
         """``./run.sh <arguments>``, called from another folder."""
         environment = os.environ | {"PATH": self.path, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
         command = [str(self.folder / "run.sh"), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd="/", env=environment)
+        return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
 
 
 @pytest.fixture

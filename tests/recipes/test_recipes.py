@@ -19,13 +19,13 @@ echo "{name} $*" >>"{log}"
 
 @pytest.fixture(params=RECIPES)
 def recipe(request, copy_recipe, tmp_path):
-    """A copy of a recipe whose ``masr`` and ``torchrun`` only note how they are called."""
+    """A copy of a recipe whose ``masr`` only notes how it is called; it has a ``conf/x.yaml``, too."""
     copy = copy_recipe(request.param)
+    (copy.folder / "conf/x.yaml").write_text("")
     tools = tmp_path / "bin"
     tools.mkdir()
-    for name in ("masr", "torchrun"):
-        (tools / name).write_text(FAKE.format(name=name, log=tmp_path / "calls"))
-        (tools / name).chmod(stat.S_IRWXU)
+    (tools / "masr").write_text(FAKE.format(name="masr", log=tmp_path / "calls"))
+    (tools / "masr").chmod(stat.S_IRWXU)
     copy.path = f"{tools}:{os.environ['PATH']}"
     return copy
 
@@ -51,17 +51,53 @@ def test_stages_config_force_and_overrides_are_passed_on(recipe, calls):
     assert calls() == [f"masr {verb} conf/x.yaml a.b=c name=two words --force" for verb in ("features", "vocab")]
 
 
+def test_values_may_follow_an_equals_sign(recipe, calls):
+    assert recipe.run("--stage=3", "--stop-stage=4", "--conf=conf/x.yaml", "--nproc=2", "a.b=--c=d").returncode == 0
+    assert calls() == ["masr train conf/x.yaml a.b=--c=d --nproc 2", "masr decode conf/x.yaml a.b=--c=d"]
+
+
 def test_both_spellings_of_stop_stage_are_taken(recipe, calls):
     assert recipe.run("--stop_stage", "0").returncode == 0
     assert len(calls()) == 1
 
 
-def test_several_processes_train_through_torchrun_and_only_train(recipe, calls):
+def test_only_training_is_told_the_number_of_processes(recipe, calls):
     assert recipe.run("--stage", "2", "--stop-stage", "4", "--nproc", "2", "seed=7").returncode == 0
-    called = calls()
-    assert [line.split()[0] for line in called] == ["masr", "torchrun", "masr"]
-    assert called[1].startswith("torchrun --standalone --nproc_per_node 2 -m masr.cli train ")
-    assert called[1].endswith(" seed=7")
+    assert [line.split()[1] for line in calls()] == ["vocab", "train", "decode"]
+    assert ["--nproc 2" in line for line in calls()] == [False, True, False]
+
+
+def test_a_config_may_be_relative_to_the_folder_of_the_caller(recipe, calls, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/own.yaml").write_text("")
+    for conf in ("mine/own.yaml", f"{tmp_path}/mine/own.yaml"):
+        assert recipe.run("--stop-stage", "0", "--conf", conf, cwd=tmp_path).returncode == 0
+    assert recipe.run("--stop-stage", "0", "--conf", "conf/x.yaml", cwd=tmp_path).returncode == 0
+    own = f"masr prepare {tmp_path}/mine/own.yaml"
+    assert calls() == [own, own, "masr prepare conf/x.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("conf", "message"),
+    [
+        ("conf/y.yaml", "no such file in {folder}, nor in {caller}; the recipe has conf/"),
+        ("x", "no such file in {folder}, nor in {caller}; did you mean conf/x.yaml?"),
+        ("x.yaml", "no such file in {folder}, nor in {caller}; did you mean conf/x.yaml?"),
+        ("/none/x.yaml", "no such file\n"),
+    ],
+)
+def test_a_config_that_is_not_there_says_where_it_was_looked_for(recipe, calls, tmp_path, conf, message):
+    result = recipe.run("--conf", conf, cwd=tmp_path)
+    assert result.returncode == 2 and calls() == []
+    assert f"run.sh: --conf {conf}: {message.format(folder=recipe.folder, caller=tmp_path)}" in result.stderr
+
+
+def test_an_error_in_two_processes_is_one_line(copy_recipe, prepared):
+    recipe = copy_recipe("freevoices")
+    options = ["--stage=3", "--stop-stage=3", "--nproc=2", f"--conf={prepared.conf}", "train.frozen=[translator]"]
+    result = recipe.run(*options)
+    assert result.returncode == 1
+    assert result.stderr == "masr: train.frozen: this model has no translator\n"
 
 
 def test_a_stage_that_fails_stops_the_recipe(recipe, calls, monkeypatch):
@@ -71,11 +107,23 @@ def test_a_stage_that_fails_stops_the_recipe(recipe, calls, monkeypatch):
     assert [line.split()[1] for line in calls()] == ["prepare", "features", "vocab"]
 
 
-@pytest.mark.parametrize("option", ["--stagee", "-x", "conf/demo.yaml"])
-def test_an_unknown_option_shows_the_usage_and_exits_with_2(recipe, calls, option):
+@pytest.mark.parametrize(
+    ("option", "hint"),
+    [
+        ("--stagee", ""),
+        ("--stagee=3", ""),
+        ("-x", ""),
+        ("-x=3", ""),
+        ("--force=true", ""),
+        ("=3", ""),
+        ("conf/demo.yaml", " (a config is named by --conf conf/demo.yaml)"),
+        ("--model.encoder.layers=4", " (options of the config are written without --: model.encoder.layers=4)"),
+    ],
+)
+def test_an_unknown_option_shows_the_usage_and_exits_with_2(recipe, calls, option, hint):
     result = recipe.run(option)
     assert result.returncode == 2
-    assert f"unknown option: {option}" in result.stderr
+    assert f"unknown option: {option}{hint}\n" in result.stderr
     assert "usage: ./run.sh" in result.stderr
     assert calls() == []
 
@@ -92,6 +140,9 @@ def test_help_shows_the_usage(recipe, calls):
     [
         (["--stage"], "--stage wants a value"),
         (["--force", "--conf"], "--conf wants a value"),
+        (["--stage="], "--stage wants a value"),
+        (["--stage=six"], "stages are 0 to 5"),
+        (["--nproc=0"], "--nproc wants a number of processes, found 0"),
         (["--stage", "six"], "stages are 0 to 5"),
         (["--stage", "6", "--stop-stage", "6"], "stages are 0 to 5"),
         (["--stop-stage", "9"], "stages are 0 to 5"),

@@ -1,4 +1,4 @@
-"""The number of processes and micro-batches changes nothing: an update is the same, and so are its losses."""
+"""Without dropout the number of processes and micro-batches changes nothing: updates are the same, and their losses."""
 
 import json
 import os
