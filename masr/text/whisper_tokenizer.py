@@ -11,7 +11,7 @@ from masr.files import from_hugging_face
 from masr.progress import say
 from masr.text.languages import WRITTEN_WITHOUT_SPACES
 from masr.text.normalize import VERSION
-from masr.text.tokenizer import TRANSLATION, WORD_START, Tokenizer
+from masr.text.tokenizer import TRANSLATION, WORD_START, Tokenizer, check_normalization
 
 FILE = "tokenizer.json"
 FIRST = "Ġt"
@@ -28,7 +28,7 @@ class WhisperTokenizer(Tokenizer):
 
     def __init__(self, languages: list[str], codes: dict[str, str], backend: tokenizers.Tokenizer):
         self.languages, self.codes, self.backend = languages, codes, backend
-        self.language_token, self.translation = False, None
+        self.language_token, self.translation, self.normalization = False, None, VERSION
         self.end, self.start = self.special("endoftext"), self.special("startoftranscript")
         self.task = [self.special("transcribe"), self.special("notimestamps")]
         self.previous = self.special("startofprev")
@@ -115,7 +115,12 @@ class WhisperTokenizer(Tokenizer):
         """Writes ``tokenizer.json`` and ``languages.json``."""
         folder.mkdir(parents=True, exist_ok=True)
         self.backend.save(str(folder / FILE))
-        description = {"languages": self.languages, "codes": self.codes, "normalization": VERSION, "hash": self.hash()}
+        description = {
+            "languages": self.languages,
+            "codes": self.codes,
+            "normalization": self.normalization,
+            "hash": self.hash(),
+        }
         (folder / "languages.json").write_text(json.dumps(description))
         if self.translation is not None:
             self.translation.save(folder / TRANSLATION)
@@ -127,10 +132,10 @@ class WhisperTokenizer(Tokenizer):
             description = json.loads((folder / "languages.json").read_text())
             backend = tokenizers.Tokenizer.from_file(str(folder / FILE))
             found = cls(description["languages"], description["codes"], backend)
+            found.normalization = description["normalization"]
+            check_normalization(found.normalization)
         except Exception as error:  # tokenizers raises nothing more special
             raise ValueError(f"{folder}: damaged vocabulary: {error}") from error
-        if (version := description["normalization"]) != VERSION:
-            raise ValueError(f"{folder}: made with text normalisation version {version}, this is {VERSION}")
         if found.hash() != description["hash"]:
             raise ValueError(f"{folder}: damaged vocabulary: its hash is {found.hash()}, not {description['hash']}")
         return found
