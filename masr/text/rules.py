@@ -112,7 +112,7 @@ COMMON: dict[str, str] = {
     **_each(GROUP_SPACES, GROUP_SPACE),
     **_each(DELETED, ""),
     **_each(SEPARATORS, " "),
-    **_kept(WORDS + ZWNJ + ZWJ + ".,"),
+    **_kept(WORDS + ZWNJ + ZWJ + ".,Σ"),
     "\u066b": ".", "\u066c": ",",  # CLDR: decimal and thousands of the digits that become ASCII
     "İ": "i",  # UCD, SpecialCasing: i with a dot that it has anyway
     "\u17a3": "\u17a2", "\u17a4": "\u17a2\u17b6",  # TUS 16.4: deprecated Khmer letters
@@ -155,9 +155,9 @@ SEQUENCES: tuple[Sequence, ...] = (
     ("\u0e33", "\u0e33([\u0e48-\u0e4b]+)", "\\1\u0e33"),
     ("\u0ecd", "\u0ecd([\u0ec8-\u0ecb]*)\u0eb2", "\\1\u0eb3"),
     ("\u0eb3", "\u0eb3([\u0ec8-\u0ecb]+)", "\\1\u0eb3"),
-    # TUS 7.2: sigma is final at the end of a word, whatever its case was.
-    ("ς", "ς(?=[\\w\u0300-\u036f])", "σ"),
-    ("σ", "(?<=[^\\W\\d_])σ(?![\\w\u0300-\u036f])", "ς"),
+    # UCD, SpecialCasing (Final_Sigma): a capital at the end of a word. Small letters stay as they were written.
+    ("Σ", "(?<=[^\\W\\d_])Σ(?![\\w\u0300-\u036f])", "ς"),
+    ("Σ", "Σ", "σ"),
 )
 
 # The same where a joiner is part of it.
@@ -205,7 +205,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "nan",
         letters={**_kept("ⁿ"), "ᴺ": "ⁿ"},
-        sequences=((DOT, "(?<=[oòóôōŏőǒ\u030d])·", "\u0358"), (DOT, DOT, "")),
+        sequences=((DOT, "(?<=[oòóôōŏőǒ\u030d])·", "\u0358"), (DOT, "·(?=[\u3400-\u9fff\U00020000-\U0003ffff])", "")),
     ),
 
     # Cyrillic. TUS 7.4, CLDR exemplars: Latin letters that stand for Cyrillic ones of the same look.

@@ -69,24 +69,24 @@ def random_texts(generator: random.Random, count: int) -> list[str]:
 def test_twice_is_once_on_any_text_in_any_language():
     generator = random.Random(1)
     for language in CODES:
-        for text in random_texts(generator, 60):
+        for text in random_texts(generator, 30):
             once = normalize(text, language)
             assert normalize(once, language) == once, (language, ascii(text))
             assert len(once) <= 20 * len(text), "the longest letter stands for 18"
 
 
 def test_twice_is_once_on_any_character_between_letters():
-    characters = [chr(code) for code in range(0x110000) if unicodedata.category(chr(code)) not in ("Cn", "Co", "Cs")]
-    for language in ("xx", "fa"):
-        for character in characters:
-            once = normalize(f"a{character}b", language)
-            assert normalize(once, language) == once, (language, ascii(character))
+    for code in range(0x110000):
+        if unicodedata.category(chr(code)) in ("Cn", "Co", "Cs"):
+            continue
+        once = normalize(f"a{chr(code)}b", "xx")
+        assert normalize(once, "xx") == once, hex(code)
 
 
 def test_composed_and_decomposed_text_are_the_same_in_any_language():
     generator = random.Random(2)
     for language in CODES:
-        for text in random_texts(generator, 30):
+        for text in random_texts(generator, 15):
             forms = {normalize(unicodedata.normalize(form, text), language) for form in ("NFC", "NFD")}
             assert forms == {normalize(text, language)}, (language, ascii(text))
 
