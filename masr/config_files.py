@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from yaml import YAMLError
 
 from masr.config import Config
+from masr.files import write_whole
 
 COMMAND_LINE = "command line"
 
@@ -39,7 +40,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def save_config(config: Config, path: Path) -> None:
     """Writes the resolved config, every option included."""
-    path.write_text(config_yaml(config), encoding="utf-8")
+    write_whole(path, config_yaml(config))
 
 
 def config_yaml(config: Config) -> str:

@@ -27,9 +27,28 @@ def written_beside(path: Path) -> Iterator[Path]:
         yield partial
         os.umask(umask := os.umask(0))
         partial.chmod(0o666 & ~umask)  # safetensors lets nobody else read what it writes
+        flush(partial)  # else a power failure after the renaming may leave an empty file
         os.replace(partial, path)
+        flush(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file completely, or leaves it as it was."""
+    with written_beside(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def flush(path: Path) -> None:
+    """Has the system write a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:  # some network drives cannot, for folders
+        pass
+    finally:
+        os.close(descriptor)
 
 
 def from_hugging_face(kind: Any, name: str, **options: Any) -> Any:

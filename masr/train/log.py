@@ -1,6 +1,7 @@
 """What a run leaves to look at: ``log.jsonl`` and TensorBoard, losses averaged over languages and processes."""
 
 import json
+import shutil
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from accelerate import Accelerator
 from torch.utils.tensorboard import SummaryWriter
 
 from masr.data.batches import Batch, Counts
+from masr.files import write_whole
 
 
 def counted(objective: str, counts: Counts) -> int:
@@ -61,13 +63,16 @@ class RunLog:
     def __init__(self, folder: Path, resumed_from: int):
         self.path = folder / "log.jsonl"
         if self.path.exists():
-            lines = [line for line in self.path.read_text().splitlines() if _update_of(line) <= resumed_from]
-            self.path.write_text("".join(f"{line}\n" for line in lines))
+            with self.path.open(encoding="utf-8", errors="replace") as lines:
+                kept = [line for line in lines if _update_of(line) <= resumed_from]
+            write_whole(self.path, "".join(kept))
+        if not resumed_from:
+            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_from + 1 if resumed_from else None)
 
     def write(self, kind: str, update: int, values: dict[str, Any]) -> None:
         """One line, and every number of it as a TensorBoard scalar ``<kind>/<name>``."""
-        with self.path.open("a") as file:
+        with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, "update": update, **values}) + "\n")
         for name, value in values.items():
             if isinstance(value, int | float):
