@@ -140,6 +140,7 @@ def _of_languages(model: WhisperRecognizer, owners: dict[str, WhisperRecognizer]
     config.model.adapt.only, config.model.adapt.near, config.model.adapt.classifier = [], {}, False
     tokenizer = WhisperTokenizer(list(owners), codes, model.tokenizer.backend)
     tokenizer.text = model.tokenizer.text
+    tokenizer.normalization = model.tokenizer.normalization
     assert config.model.pretrained is not None
     one = WhisperRecognizer(config, tokenizer, None, pretrained_whisper(config.model.pretrained))
     states = {code: owner.state_dict() for code, owner in owners.items()}

@@ -73,6 +73,7 @@ def _output(config: Config, transcripts: str) -> StageOutput:
         "heard": _heard_only(config),
         "transcripts": transcripts,
         "limits": limits,
+        "normalization": VERSION,
     }
     return StageOutput("prepare", manifests(config), _options(config), inputs)
 
@@ -80,7 +81,7 @@ def _output(config: Config, transcripts: str) -> StageOutput:
 def _options(config: Config) -> dict[str, Any]:
     """What of a config decides the manifests, beside which splits there are."""
     corpus = config.corpus.model_dump(include={"name", "languages", "train", "minutes", "disjoint"})
-    return {"corpus": corpus, "normalization": VERSION}
+    return {"corpus": corpus}
 
 
 def _splits_to_keep(config: Config) -> list[str]:
@@ -176,6 +177,12 @@ def require(config: Config, split: str) -> dict[str, Any]:
     FileNotFoundError when it is missing; ValueError when it was made with other options.
     """
     content = content_of(manifests(config), "prepare", _options(config))
+    inputs = (read_seal(manifests(config)) or {"inputs": {}})["inputs"]
+    if inputs.get("normalization") != VERSION:
+        raise ValueError(
+            f"{manifests(config)} has texts of normalisation {inputs.get('normalization')}, this masr has {VERSION}: "
+            "run `masr prepare` (or ./run.sh from stage 0)"
+        )
     if split not in content:
         raise FileNotFoundError(
             f"{manifests(config)} has no split {split} (it has {', '.join(content)}): run `masr prepare` with these "

@@ -17,7 +17,7 @@ import numpy as np
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from masr.config import Vocab
-from masr.text.normalize import VERSION
+from masr.text.normalize import READABLE, VERSION
 
 BLANK, UNKNOWN, START_END = 0, 1, 2
 SPECIAL = ("<blank>", "<unk>", "<sos/eos>")
@@ -41,6 +41,8 @@ class Tokenizer:
     """Tokens of the one language into which speech is translated."""
     text: str = "normalized"
     """Form of the text that is encoded and decoded (vocab.text): normalized or published."""
+    normalization: str = VERSION
+    """Version of the text normalisation of its training text."""
     pieces: list[str] = field(init=False)
     names: list[str] = field(init=False)
     """The pieces, told apart where several languages have their own of the same letters, e.g. ``cs/a``."""
@@ -153,7 +155,7 @@ class Tokenizer:
         for name, model in self.models.items():
             (folder / _model_file(name)).write_bytes(model.serialized_model_proto())
         description = {
-            "languages": self.languages, "language_token": self.language_token, "normalization": VERSION,
+            "languages": self.languages, "language_token": self.language_token, "normalization": self.normalization,
             "used": self.used, "hash": self.hash(), "text": self.text,
         }  # fmt: skip
         (folder / "languages.json").write_text(json.dumps(description))
@@ -180,11 +182,11 @@ class Tokenizer:
         try:
             description = json.loads((folder / "languages.json").read_text())
             names = [SHARED] if (folder / _model_file(SHARED)).exists() else description["languages"]
-            if description["normalization"] != VERSION:
-                raise ValueError(f"its text normalisation is {description['normalization']}, this masr has {VERSION}")
+            check_normalization(description["normalization"])
             models = {n: SentencePieceProcessor(model_proto=(folder / _model_file(n)).read_bytes()) for n in names}
             tokenizer = cls(description["languages"], description["language_token"], models, description["used"])
             tokenizer.text = description.get("text", "normalized")  # as all vocabularies were before there was a choice
+            tokenizer.normalization = description["normalization"]
             if tokenizer.hash() != description["hash"]:
                 raise ValueError("the token models are not those that languages.json describes")
         except (OSError, ValueError, KeyError, RuntimeError) as error:  # SentencePiece raises RuntimeError
@@ -196,6 +198,15 @@ class Tokenizer:
     def hash(self) -> str:
         """Stands for the whole mapping between text and ids."""
         return hashlib.sha256("\n".join(self.pieces).encode()).hexdigest()[:16]
+
+
+def check_normalization(version: str) -> None:
+    """ValueError for a version of text normalisation that this masr does not know."""
+    if version not in READABLE:
+        raise ValueError(
+            f"made with text normalisation version {version}, this masr has {VERSION} and reads "
+            f"{', '.join(READABLE)}; use the masr that made it, or a newer one"
+        )
 
 
 def train_tokenizer(texts: dict[str, list[str]], options: Vocab) -> Tokenizer:

@@ -11,7 +11,7 @@ from masr.files import from_hugging_face
 from masr.progress import say
 from masr.text.languages import written_without_spaces
 from masr.text.normalize import VERSION
-from masr.text.tokenizer import TRANSLATION, WORD_START, Tokenizer
+from masr.text.tokenizer import TRANSLATION, WORD_START, Tokenizer, check_normalization
 
 FILE = "tokenizer.json"
 FIRST = "Ġt"
@@ -28,7 +28,8 @@ class WhisperTokenizer(Tokenizer):
 
     def __init__(self, languages: list[str], codes: dict[str, str], backend: tokenizers.Tokenizer):
         self.languages, self.codes, self.backend = languages, codes, backend
-        self.language_token, self.translation, self.text = False, None, "normalized"
+        self.language_token, self.translation = False, None
+        self.text, self.normalization = "normalized", VERSION
         self.end, self.start = self.special("endoftext"), self.special("startoftranscript")
         self.task = [self.special("transcribe"), self.special("notimestamps")]
         self.previous = self.special("startofprev")
@@ -120,9 +121,12 @@ class WhisperTokenizer(Tokenizer):
         folder.mkdir(parents=True, exist_ok=True)
         self.backend.save(str(folder / FILE))
         description = {
-            "languages": self.languages, "codes": self.codes, "normalization": VERSION, "hash": self.hash(),
+            "languages": self.languages,
+            "codes": self.codes,
+            "normalization": self.normalization,
+            "hash": self.hash(),
             "text": self.text,
-        }  # fmt: skip
+        }
         (folder / "languages.json").write_text(json.dumps(description))
         if self.translation is not None:
             self.translation.save(folder / TRANSLATION)
@@ -135,10 +139,10 @@ class WhisperTokenizer(Tokenizer):
             backend = tokenizers.Tokenizer.from_file(str(folder / FILE))
             found = cls(description["languages"], description["codes"], backend)
             found.text = description.get("text", "normalized")  # as all were before there was a choice
+            found.normalization = description["normalization"]
+            check_normalization(found.normalization)
         except Exception as error:  # tokenizers raises nothing more special
             raise ValueError(f"{folder}: damaged vocabulary: {error}") from error
-        if (version := description["normalization"]) != VERSION:
-            raise ValueError(f"{folder}: made with text normalisation version {version}, this is {VERSION}")
         if found.hash() != description["hash"]:
             raise ValueError(f"{folder}: damaged vocabulary: its hash is {found.hash()}, not {description['hash']}")
         return found

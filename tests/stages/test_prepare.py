@@ -1,5 +1,6 @@
 """Stage 0: the manifests, when they are redone, and what is rejected or refused."""
 
+import json
 import os
 import shutil
 
@@ -13,6 +14,7 @@ from masr.config_files import ConfigError
 from masr.data.rejected import TooManyRejected
 from masr.stages import prepare
 from masr.stages.output import seal_of
+from masr.text.normalize import VERSION
 
 
 @pytest.fixture
@@ -66,6 +68,19 @@ def test_it_is_redone_when_something_changed(small, cuts_of, reason, half_writte
     prepare.run(small.config(*(["data.min_seconds=0.2"] if reason == "limits" else [])), force=reason == "force")
     assert not stray.exists()
     assert len(cuts_of(small, "train")) == 3 + (reason == "another line")
+
+
+def test_data_of_normalisation_version_1_are_made_again(small, cuts_of, capsys):
+    """Its seal names the version, in the layout of that time."""
+    prepare.run(small.config())
+    (small.folder / "data/manifests/complete.json").write_text('{"inputs": {"normalization": "1"}, "files": {}}')
+    with pytest.raises(FileNotFoundError, match="data/manifests is not complete: run `masr prepare`"):
+        prepare.require(small.config(), "train")
+    capsys.readouterr()
+    prepare.run(small.config())
+    assert "prepare: makes data/manifests again (an older masr made it, or it is damaged)" in capsys.readouterr().out
+    seal = json.loads((small.folder / "data/manifests/complete.json").read_text())
+    assert seal["inputs"]["normalization"] == VERSION and len(cuts_of(small, "train")) == 3
 
 
 @pytest.mark.parametrize(

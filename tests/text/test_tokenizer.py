@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from masr.config import Vocab
-from masr.text.normalize import normalize
+from masr.text.normalize import VERSION, normalize
 from masr.text.tokenizer import BLANK, SPECIAL, START_END, UNKNOWN, Tokenizer, least_size, train_tokenizer
 
 MANIFEST = Path(__file__).parents[2] / "egs/freevoices/corpus/manifest.jsonl"
@@ -105,11 +105,31 @@ def test_languages_share_pieces_only_when_they_share_a_model(tokenizer, options,
             tokenizer.encode("a", "xx")
 
 
-def test_another_text_normalisation_is_refused(tokenizer, tmp_path, monkeypatch):
+def test_an_older_text_normalisation_is_read_and_keeps_its_name(tokenizer, texts, tmp_path):
     tokenizer.save(tmp_path)
-    monkeypatch.setattr("masr.text.tokenizer.VERSION", "next")
-    with pytest.raises(ValueError, match="its text normalisation is .*, this masr has next"):
+    _set_normalization(tmp_path, "1")
+    loaded = Tokenizer.load(tmp_path)
+    for language, sentences in texts.items():
+        assert [loaded.encode(s, language) for s in sentences] == [tokenizer.encode(s, language) for s in sentences]
+    loaded.save(tmp_path / "again")
+    described = json.loads((tmp_path / "again/languages.json").read_text())
+    assert described["normalization"] == "1", "its letters are still those of its training text"
+
+
+@pytest.mark.parametrize("version", ["0", "3", 2])
+def test_an_unknown_text_normalisation_is_refused(tokenizer, tmp_path, version):
+    tokenizer.save(tmp_path)
+    assert json.loads((tmp_path / "languages.json").read_text())["normalization"] == VERSION
+    _set_normalization(tmp_path, version)
+    with pytest.raises(
+        ValueError, match=f"text normalisation version {version}, this masr has {VERSION} and reads 1, 2"
+    ):
         Tokenizer.load(tmp_path)
+
+
+def _set_normalization(folder: Path, version: str | int) -> None:
+    described = json.loads((folder / "languages.json").read_text())
+    (folder / "languages.json").write_text(json.dumps(described | {"normalization": version}))
 
 
 def test_saved_is_loaded_as_it_was(tokenizer, texts, tmp_path):

@@ -47,9 +47,12 @@ def test_files_come_back(tokenizer, tmp_path):
     (tmp_path / "languages.json").write_text(written.replace('"languages": ["el"', '"languages": ["ro"'))
     with pytest.raises(ValueError, match="damaged vocabulary: its hash is"):
         Tokenizer.load(tmp_path)
-    (tmp_path / "languages.json").write_text(written.replace('"normalization": "1"', '"normalization": "0"'))
+    (tmp_path / "languages.json").write_text(written.replace('"normalization": "2"', '"normalization": "0"'))
     with pytest.raises(ValueError, match="made with text normalisation version 0"):
         Tokenizer.load(tmp_path)
+    (tmp_path / "languages.json").write_text(written.replace('"normalization": "2"', '"normalization": "1"'))
+    older = Tokenizer.load(tmp_path)
+    assert older.normalization == "1" and older.hash() == tokenizer.hash()
     (tmp_path / "languages.json").write_text(written)
     (tmp_path / "tokenizer.json").write_text("{")
     with pytest.raises(ValueError, match="damaged vocabulary"):
