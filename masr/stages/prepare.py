@@ -11,6 +11,7 @@ from lhotse.cut import Cut
 
 from masr.config import Config
 from masr.corpora import Split, corpus_module
+from masr.data.leaks import refuse_leaks
 from masr.data.recordings import AudioHashes, RecordingList, same_audio, split_content
 from masr.data.rejected import Rejected
 from masr.progress import say
@@ -70,6 +71,7 @@ def _output(config: Config, transcripts: str) -> StageOutput:
     limits = {"min_seconds": config.data.min_seconds, "max_bad_fraction": config.data.max_bad_fraction}
     inputs = {
         "splits": _splits_to_keep(config),
+        "compared": _compared(config),
         "heard": _heard_only(config),
         "transcripts": transcripts,
         "limits": limits,
@@ -87,6 +89,19 @@ def _splits_to_keep(config: Config) -> list[str]:
     """Those of this config and those that others of the same corpus have prepared."""
     seal = read_seal(manifests(config)) or {"content": {}}
     return sorted({*all_splits(config), *seal["content"]})
+
+
+def _training(config: Config) -> list[str]:
+    """Splits that are trained on, with their text or without."""
+    return [config.corpus.train, *_heard(config)]
+
+
+def _compared(config: Config) -> list[list[str]]:
+    """Splits between which leaks were looked for: those of this config and those of each that prepared the corpus."""
+    seal = read_seal(manifests(config)) or {"inputs": {}}
+    others = [split for split in all_splits(config) if split not in _training(config)]
+    ours = [*_training(config), "|", *sorted(others)]
+    return sorted([ours, *(group for group in seal["inputs"].get("compared", []) if group != ours)])
 
 
 def _heard_only(config: Config) -> list[str]:
@@ -131,6 +146,8 @@ def _write(folder: Path, published: dict[str, Split], config: Config, keep: Sequ
     recordings.write(folder / RECORDINGS)
     rejected.finish("prepare", sum(len(published[split]) for split in wanted), config.data.max_bad_fraction)
     _check(usable, config, rejected.path)
+    in_use = {split: usable[split] for split in all_splits(config)}
+    refuse_leaks(in_use, _training(config), config.corpus.disjoint)
     for split in wanted:
         say(f"prepare: {split}: {describe(usable[split])}")
     return {split: split_content(cuts) for split, cuts in usable.items()}
