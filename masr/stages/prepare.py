@@ -10,7 +10,8 @@ from lhotse import CutSet
 from lhotse.cut import Cut
 
 from masr.config import Config
-from masr.corpora import Split, corpus_module
+from masr.corpora import Split, corpus_module, unreadable
+from masr.data.contract import contract_problem
 from masr.data.leaks import refuse_leaks
 from masr.data.recordings import AudioHashes, RecordingList, same_audio, split_content
 from masr.data.rejected import Rejected
@@ -207,6 +208,9 @@ def _usable(cuts: Iterable[Cut], config: Config, rejected: Rejected, heard_only:
     seen: set[str] = set()
     hashes = AudioHashes()
     for cut in cuts:
+        if problem := contract_problem(cut):
+            rejected.add(cut.id, problem)
+            continue
         supervision = cut.supervisions[0]
         text = normalize(supervision.text or "", supervision.language)
         if problem := _problem(cut, text, seen, config, heard_only):
@@ -223,11 +227,9 @@ def _problem(cut: Cut, text: str, seen: set[str], config: Config, heard_only: bo
     if not text and not heard_only:
         return f"empty transcript (as published: {cut.supervisions[0].text!r})"
     if not cut.recording.num_samples:
-        return f"{cut.recording.sources[0].source} cannot be read, or is empty"
+        return unreadable(cut.recording)
     if cut.id in seen:
         return "a second recording with this id"
     if cut.duration < config.data.min_seconds:
         return f"{cut.duration:.3f} s is shorter than data.min_seconds={config.data.min_seconds:g}"
-    if cut.end > cut.recording.duration + 0.05:
-        return f"ends at {cut.end:.2f} s, but its recording has {cut.recording.duration:.2f} s"
     return None
