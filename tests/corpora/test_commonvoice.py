@@ -24,7 +24,7 @@ SENTENCES = {"train": ["Un.", "«Dos», diu."], "dev": ["Tres!"], "test": ['Ell 
 def add_clip(folder: Path, name: str, rate: int = 32000) -> None:
     """Writes half a second of noise."""
     (folder / "clips").mkdir(parents=True, exist_ok=True)
-    samples = np.random.default_rng(len(name)).normal(0, 0.1, rate // 2)
+    samples = np.random.default_rng(list(name.encode())).normal(0, 0.1, rate // 2)
     soundfile.write(folder / "clips" / f"{name}.mp3", samples, rate, format="MP3")
 
 
