@@ -1,4 +1,4 @@
-"""Bounds on audio that strangers send, before anything is allocated for it, and channels -> one. S samples, C channels."""
+"""Bounds on audio that strangers send, before anything is allocated, and channels made one. S samples, C channels."""
 
 import math
 import os
@@ -25,7 +25,9 @@ CANCELLED = 0.01
 LARGEST_KERNEL = 2**24
 """Numbers of lhotse's resampling kernel, which has one for each pair of samples of the shortest common period."""
 EDGE = 64
-"""Samples at either end that resampling may change though all others are equal."""
+"""Samples at either end of constant audio that resampling changes."""
+RIPPLE = 0.02
+"""Part by which it changes the others."""
 
 
 class UnusableAudio(ValueError):
@@ -93,19 +95,21 @@ def check_samples(samples: np.ndarray) -> None:
         raise UnusableAudio(f"samples reach {peak:.3g}; expected audio between -1 and 1")
 
 
-def refuse_constant(samples: np.ndarray, resampled: bool = False) -> None:
-    """UnusableAudio when (S,) samples are all the same, as of a microphone that was off.
-
-    Resampling leaves ripples at the ends of such audio, which are not looked at.
-    """
-    middle = samples[EDGE:-EDGE] if resampled and len(samples) > 3 * EDGE else samples
-    if not middle.size:
+def refuse_constant(samples: np.ndarray) -> None:
+    """UnusableAudio when (S,) samples are all the same, as of a microphone that was off."""
+    if not samples.size:
         return
-    low, high = float(middle.min()), float(middle.max())
+    low, high = float(samples.min()), float(samples.max())
     if high - low >= SILENCE:
         return
     what = "digital silence" if abs(high) < SILENCE else f"{high:.4g}"
     raise UnusableAudio(f"all {len(samples)} samples are the same: {what}")
+
+
+def may_have_been_constant(resampled: np.ndarray) -> bool:
+    """Whether (S,) samples vary so little that they may be constant ones with the ripples of resampling."""
+    middle = resampled[EDGE:-EDGE] if len(resampled) > 3 * EDGE else resampled
+    return bool(middle.size) and float(np.ptp(middle)) <= RIPPLE * float(np.abs(middle).max()) + SILENCE
 
 
 def mix(channels: np.ndarray) -> np.ndarray:
@@ -128,11 +132,11 @@ def _power(samples: np.ndarray) -> float:
 @lru_cache(maxsize=1)
 def _note_opposite_phase() -> None:
     """Says so once in a process."""
-    say("audio: the channels of a recording are in opposite phase, so that their mean is silent: the louder one is used")
+    say("audio: the channels of a recording are in opposite phase and their mean is silent: the loudest is used")
 
 
 def has_common_period(rate: int, into: int) -> bool:
-    """Whether lhotse's kernel for these rates fits into memory: 44100 Hz has a short period with 16000, 44101 has not."""
+    """Whether lhotse's kernel for two rates fits into memory: 44100 and 16000 have a short period, 44101 has not."""
     return rate * into // math.gcd(rate, into) ** 2 <= LARGEST_KERNEL
 
 

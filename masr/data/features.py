@@ -18,6 +18,7 @@ from masr.data.audio_checks import (
     check_recording,
     check_samples,
     has_common_period,
+    may_have_been_constant,
     mix,
     refuse_constant,
     resample,
@@ -121,7 +122,6 @@ def load_audio(cut: Cut) -> np.ndarray:
 
     UnusableAudio when it cannot be read, claims more than its file can hold, or holds nothing.
     """
-    resampled = cut.sampling_rate != SAMPLING_RATE
     try:
         _check_header(cut)
         audio = _load_channels(cut)
@@ -131,7 +131,10 @@ def load_audio(cut: Cut) -> np.ndarray:
         raise UnusableAudio(f"cannot be read: {type(error).__name__}: {error}"[:300]) from error
     check_samples(audio)
     mixed = mix(audio)
-    refuse_constant(mixed, resampled)
+    if cut.sampling_rate == SAMPLING_RATE:
+        refuse_constant(mixed)
+    elif may_have_been_constant(mixed):
+        refuse_constant(mix(cut.load_audio()))
     return mixed
 
 
