@@ -15,11 +15,11 @@ from masr.config import Features
 from masr.data.audio_checks import (
     UnusableAudio,
     check_file,
-    check_recording,
     check_samples,
     has_common_period,
     may_have_been_constant,
     mix,
+    rate_problem,
     refuse_constant,
     resample,
 )
@@ -139,8 +139,9 @@ def load_audio(cut: Cut) -> np.ndarray:
 
 
 def _check_header(cut: Cut) -> None:
-    """Before anything is allocated: what the manifest says, and what the files say by now."""
-    check_recording(cut.recording)
+    """Before anything is allocated: the rate that the manifest gives, and what the files claim by now."""
+    if problem := rate_problem(cut.sampling_rate):
+        raise UnusableAudio(problem)
     for source in cut.recording.sources:
         if source.type == "file":
             check_file(str(source.source))
