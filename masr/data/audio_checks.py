@@ -23,7 +23,8 @@ SILENCE = 2.0**-22
 CANCELLED = 0.01
 """Channels whose mean has less than this part of their power are in opposite phase."""
 LARGEST_KERNEL = 2**24
-"""Numbers of lhotse's resampling kernel, which has one for each pair of samples of the shortest common period."""
+"""Numbers of lhotse's resampling kernel where torchaudio is installed: one for each pair of samples of the shortest
+period that two rates have in common."""
 EDGE = 64
 """Samples at either end of constant audio that resampling changes."""
 RIPPLE = 0.02
@@ -141,7 +142,10 @@ def has_common_period(rate: int, into: int) -> bool:
 
 
 def resample(samples: np.ndarray, rate: int, into: int) -> np.ndarray:
-    """(..., S) samples at another rate, by lhotse, or by scipy's polyphase filter, which any pair of rates suits."""
+    """(..., S) samples at another rate, by lhotse, or by scipy's polyphase filter, which any pair of rates suits.
+
+    Without torchaudio lhotse uses that filter, too.
+    """
     if rate == into:
         return samples
     if has_common_period(rate, into):

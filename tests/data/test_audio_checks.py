@@ -97,7 +97,7 @@ def test_a_file_that_became_a_bomb_after_stage_0_is_refused_too(tmp_path):
 
 
 def test_a_rate_that_has_no_short_period_with_16_khz_takes_no_gigabytes(tmp_path):
-    """The kernel of lhotse's resampling from 44101 Hz has 7 * 10^8 numbers."""
+    """The kernel of torchaudio's resampling from 44101 Hz would have 7 * 10^8 numbers."""
     tone = np.sin(np.arange(44101) / 44101 * 2 * np.pi * 440).astype(np.float32) / 2
     path = tmp_path / "a.wav"
     soundfile.write(path, tone, 44101, subtype="FLOAT")
