@@ -46,6 +46,8 @@ class Corpus(Section):
     """Split that early stopping and the choice of the best weights look at."""
     test: Annotated[list[str], Field(min_length=1)] = ["test"]
     """Splits that stages 4 and 5 decode and score."""
+    disjoint: list[Literal["text", "speaker"]] = []
+    """What no recording of dev and test may share with one that is trained on, besides its id and its audio."""
 
 
 class Features(Section):

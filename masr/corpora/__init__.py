@@ -16,8 +16,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from lhotse import AudioSource, MonoCut, Recording, SupervisionSegment
+from lhotse import AudioSource, MonoCut, MultiCut, Recording, SupervisionSegment
 
+from masr.data.audio_checks import UnusableAudio, check_file, check_recording
 from masr.progress import track
 
 
@@ -31,6 +32,8 @@ class Utterance(NamedTuple):
     speaker: str
     translation: dict[str, str] | None = None
     """By language."""
+    channel: int | None = None
+    """Where the speaker is heard, of a recording of several channels; None is all of them, mixed."""
 
 
 @dataclass
@@ -48,7 +51,7 @@ class Split:
     def __len__(self) -> int:
         return len(self.utterances)
 
-    def __iter__(self) -> Iterator[MonoCut]:
+    def __iter__(self) -> Iterator[MonoCut | MultiCut]:
         yield from map(cut_of, track(self.utterances, f"prepare: {self.name}", len(self), unit="recordings"))
 
 
@@ -57,23 +60,57 @@ def join(name: str, splits: list[Split]) -> Split:
     return Split(name, lambda: [utterance for split in splits for utterance in split.utterances])
 
 
-def cut_of(utterance: Utterance) -> MonoCut:
+def cut_of(utterance: Utterance) -> MonoCut | MultiCut:
     """The whole recording with its text."""
-    name, audio, text, language, speaker, translation = utterance
-    return whole_cut(recording_of(audio), name, text, language, speaker, translation)
+    name, audio, text, language, speaker, translation, channel = utterance
+    return whole_cut(recording_of(audio), name, text, language, speaker, translation, channel)
 
 
 def whole_cut(
-    recording: Recording, name: str, text: str, language: str, speaker: str, translation: dict[str, str] | None = None
-) -> MonoCut:
-    """All of a recording, and what is said in it."""
+    recording: Recording,
+    name: str,
+    text: str,
+    language: str,
+    speaker: str,
+    translation: dict[str, str] | None = None,
+    channel: int | None = None,
+) -> MonoCut | MultiCut:
+    """All of a recording, and what is said in it (in one ``channel``, or in all)."""
     supervision = SupervisionSegment(
-        id=name, recording_id=recording.id, start=0.0, duration=recording.duration, channel=0, text=text,
-        language=language, speaker=speaker, custom={"translation": translation} if translation else None,
-    )  # fmt: skip
-    return MonoCut(
-        id=name, start=0.0, duration=recording.duration, channel=0, recording=recording, supervisions=[supervision]
+        id=name,
+        recording_id=recording.id,
+        start=0.0,
+        duration=recording.duration,
+        text=text,
+        language=language,
+        speaker=speaker,
+        custom={"translation": translation} if translation else None,
     )
+    return cut_with(recording, 0.0, recording.duration, supervision, channel)
+
+
+def cut_with(
+    recording: Recording, start: float, duration: float, supervision: SupervisionSegment, channel: int | None = None
+) -> MonoCut | MultiCut:
+    """Part of a recording, named as its supervision: a cut of one channel, or of all, which `load_audio` mixes."""
+    supervision.channel = heard = _channels_of(recording, channel)
+    kind = MultiCut if isinstance(heard, list) else MonoCut
+    return kind(
+        id=supervision.id,
+        start=start,
+        duration=duration,
+        channel=heard,
+        recording=recording,
+        supervisions=[supervision],
+    )
+
+
+def _channels_of(recording: Recording, channel: int | None) -> int | list[int]:
+    """As lhotse has it: a number for one channel, a list for several."""
+    if channel is not None:
+        return channel
+    channels = list(recording.channel_ids)
+    return channels if len(channels) > 1 else channels[0]
 
 
 def read_transcripts(file: Path, name: str) -> list[tuple[str, str]]:
@@ -113,9 +150,22 @@ def corpus_module(name: str) -> ModuleType:
 
 
 def recording_of(path: Path) -> Recording:
-    """What an audio file holds; one that cannot be read has no samples, so that stage 0 rejects its cuts."""
+    """What an audio file holds; one that cannot be read, or claims what cannot be, has no samples, so that stage 0
+    rejects its cuts (and says why: `unreadable`)."""
     try:
-        return Recording.from_file(path)
+        recording = Recording.from_file(path)
+        check_recording(recording)
+        return recording
     except Exception:  # lhotse's backends raise many kinds; all mean that the file is not readable
         source = AudioSource("file", [0], str(path))
         return Recording(path.stem, [source], sampling_rate=16000, num_samples=0, duration=0)
+
+
+def unreadable(recording: Recording) -> str:
+    """Why a recording of `recording_of` has no samples."""
+    path = str(recording.sources[0].source)
+    try:
+        check_file(path)
+    except UnusableAudio as error:
+        return f"{path}: {error}"
+    return f"{path} cannot be read, or is empty"

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from masr.corpora import Split, Utterance, there
+from masr.progress import say
 
 SPLITS = ("train", "dev", "test", "validated")
+HELD_OUT = ("dev", "test")
 # The folder of clips instead of a million of them: its time changes when a clip comes or goes.
 SOURCES = (*(f"*/{split}.tsv" for split in SPLITS), "*/clips")
 COLUMNS = ("path", "sentence", "client_id")
@@ -23,12 +25,26 @@ COLUMNS = ("path", "sentence", "client_id")
 def read(path: Path, languages: Sequence[str] = ()) -> dict[str, Split]:
     """Cuts by split; ``languages`` empty means all whose folder is there.
 
-    ``validated`` holds all clips that listeners agreed on, those of dev and test among them, and several of a sentence:
-    for ``corpus.train=validated`` there have to be other recordings to test on. Clips that are missing or cannot be
-    read become cuts that stage 0 rejects.
+    ``validated`` holds all clips that listeners agreed on, several of a sentence, without those of dev and test, which
+    are left out here. Their speakers and sentences may be among the rest. Clips that are missing or cannot be read
+    become cuts that stage 0 rejects.
     """
     folders = _folders(path, languages)
-    return {name: Split(name, partial(_read_split, folders, name)) for name in SPLITS}
+    splits = {name: Split(name, partial(_read_split, folders, name)) for name in SPLITS}
+    return splits | {"validated": Split("validated", partial(_read_validated, folders))}
+
+
+def _read_validated(folders: Sequence[Path]) -> list[Utterance]:
+    """All validated clips but those of dev and test, of which a table may lack where nobody asked for its split."""
+    held_out: set[Path] = set()
+    for split in HELD_OUT:
+        published = [folder for folder in folders if (folder / f"{split}.tsv").is_file()]
+        held_out.update(utterance.audio for utterance in _read_split(published, split))
+    validated = _read_split(folders, "validated")
+    kept = [utterance for utterance in validated if utterance.audio not in held_out]
+    if len(kept) < len(validated):
+        say(f"prepare: validated: {len(validated) - len(kept)} of {len(validated)} clips are in dev or test: left out")
+    return kept
 
 
 def _read_split(folders: Sequence[Path], split: str) -> list[Utterance]:

@@ -9,18 +9,19 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from lhotse import MonoCut, Recording, SupervisionSegment
+from lhotse import Recording, SupervisionSegment
+from lhotse.cut import Cut
 
-from masr.corpora import recording_of
+from masr.corpora import cut_with, recording_of
 
 SOURCES = ("manifest.jsonl", "*.opus")
 TEXTS = ("id", "audio", "language", "split", "speaker")
 FIELDS = (*TEXTS, "start", "duration", "text", "translation")
 
 
-def read(path: Path, languages: Sequence[str] = ()) -> dict[str, list[MonoCut]]:
+def read(path: Path, languages: Sequence[str] = ()) -> dict[str, list[Cut]]:
     """Cuts by split; ``languages`` empty means all. ValueError names the manifest line that is wrong."""
-    splits: dict[str, list[MonoCut]] = defaultdict(list)
+    splits: dict[str, list[Cut]] = defaultdict(list)
     recordings: dict[str, Recording] = {}
     for number, line in enumerate(_lines(path / "manifest.jsonl"), 1):
         try:
@@ -60,12 +61,9 @@ def _check(row: object) -> None:
             raise ValueError(f"{name}: expected seconds, found {row[name]!r}")
 
 
-def _cut(row: dict, recording: Recording) -> MonoCut:
+def _cut(row: dict, recording: Recording) -> Cut:
     supervision = SupervisionSegment(
-        id=row["id"], recording_id=recording.id, start=0.0, duration=row["duration"], channel=0, text=row["text"],
+        id=row["id"], recording_id=recording.id, start=0.0, duration=row["duration"], text=row["text"],
         language=row["language"], speaker=row["speaker"], custom={"translation": row["translation"]},
     )  # fmt: skip
-    return MonoCut(
-        id=row["id"], start=row["start"], duration=row["duration"], channel=0, recording=recording,
-        supervisions=[supervision],
-    )  # fmt: skip
+    return cut_with(recording, row["start"], row["duration"], supervision)

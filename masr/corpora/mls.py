@@ -9,7 +9,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from lhotse import MonoCut, Recording
+from lhotse import Recording
+from lhotse.cut import Cut
 
 from masr.corpora import recording_of, there, whole_cut
 from masr.progress import track
@@ -24,12 +25,12 @@ LIMITED = {"train_10hr": "**/handles.txt", "train_9hr": "9hr/handles.txt", "trai
 """Published parts of the training set, as patterns below ``limited_supervision``."""
 
 
-def read(path: Path, languages: Sequence[str] = ()) -> dict[str, list[MonoCut]]:
+def read(path: Path, languages: Sequence[str] = ()) -> dict[str, list[Cut]]:
     """Cuts by split: train, dev, test and those of ``LIMITED``; ``languages`` empty means all whose folder is there.
 
     Audio without a transcript, and transcripts and handles without audio, become cuts that stage 0 rejects.
     """
-    splits: dict[str, list[MonoCut]] = defaultdict(list)
+    splits: dict[str, list[Cut]] = defaultdict(list)
     for code, folder in _folders(path, languages).items():
         for name in ("train", "dev", "test"):
             splits[name] += (cuts := _read_split(folder / name, code))
@@ -54,7 +55,7 @@ def _folders(path: Path, languages: Sequence[str]) -> dict[str, Path]:
     return {code: found[code] for code in wanted}
 
 
-def _read_split(folder: Path, language: str) -> list[MonoCut]:
+def _read_split(folder: Path, language: str) -> list[Cut]:
     """Cuts of all transcripts in their order, then of audio that has none."""
     texts = _read_transcripts(folder / "transcripts.txt")
     audio = {file.stem: file for file in (folder / "audio").glob(f"*/*/*{_suffix(folder)}")}
@@ -66,7 +67,7 @@ def _read_split(folder: Path, language: str) -> list[MonoCut]:
     ]
 
 
-def _read_limited(train: Path, language: str, cuts: list[MonoCut]) -> dict[str, list[MonoCut]]:
+def _read_limited(train: Path, language: str, cuts: list[Cut]) -> dict[str, list[Cut]]:
     """The recordings of ``train`` that each part of ``LIMITED`` names; no part whose handles are not there."""
     known = {cut.id: (cut.supervisions[0].text or "", cut.recording) for cut in cuts}
     splits = defaultdict(list)
@@ -104,5 +105,5 @@ def _audio_of(name: str, split: Path) -> Path:
     return split.joinpath("audio", *name.split("_")[:2], name + _suffix(split))
 
 
-def _cut(name: str, text: str, language: str, recording: Recording) -> MonoCut:
+def _cut(name: str, text: str, language: str, recording: Recording) -> Cut:
     return whole_cut(recording, name, text, language, name.split("_")[0])

@@ -12,16 +12,23 @@ from lhotse.augmentation import Speed
 from lhotse.cut import Cut
 
 from masr.config import Features
+from masr.data.audio_checks import (
+    UnusableAudio,
+    check_file,
+    check_samples,
+    has_common_period,
+    may_have_been_constant,
+    mix,
+    rate_problem,
+    refuse_constant,
+    resample,
+)
 
 SAMPLING_RATE = 16000
 FRAME_SHIFT = 0.01  # seconds
 WINDOW = 0.025  # seconds
 SHIFT, WINDOW_SAMPLES = 160, 400  # samples
 SEEN_AFTER = 280  # samples of a frame's window from the frame's own place on
-
-
-class UnusableAudio(ValueError):
-    """Audio that cannot be turned into features; the message says why."""
 
 
 class LogMel(ABC):
@@ -111,14 +118,42 @@ class LogMelPieces:
 
 
 def load_audio(cut: Cut) -> np.ndarray:
-    """(S,) samples of a cut at 16 kHz, channels averaged; UnusableAudio when it cannot be read."""
-    if cut.sampling_rate != SAMPLING_RATE:
-        cut = cut.resample(SAMPLING_RATE)
+    """(S,) samples of a cut at 16 kHz, the mean of its channels.
+
+    UnusableAudio when it cannot be read, claims more than its file can hold, or holds nothing.
+    """
     try:
-        audio = cut.load_audio()
+        _check_header(cut)
+        audio = _load_channels(cut)
+    except UnusableAudio:
+        raise
     except Exception as error:  # lhotse's backends raise many kinds; all mean that the file is not readable
         raise UnusableAudio(f"cannot be read: {type(error).__name__}: {error}"[:300]) from error
-    return audio.mean(axis=0)
+    check_samples(audio)
+    mixed = mix(audio)
+    if cut.sampling_rate == SAMPLING_RATE:
+        refuse_constant(mixed)
+    elif may_have_been_constant(mixed):
+        refuse_constant(mix(cut.load_audio()))
+    return mixed
+
+
+def _check_header(cut: Cut) -> None:
+    """Before anything is allocated: the rate that the manifest gives, and what the files claim by now."""
+    if problem := rate_problem(cut.sampling_rate):
+        raise UnusableAudio(problem)
+    for source in cut.recording.sources:
+        if source.type == "file":
+            check_file(str(source.source))
+
+
+def _load_channels(cut: Cut) -> np.ndarray:
+    """(C, S) at 16 kHz of the channels that a cut names."""
+    if cut.sampling_rate == SAMPLING_RATE:
+        return cut.load_audio()
+    if has_common_period(cut.sampling_rate, SAMPLING_RATE):
+        return cut.resample(SAMPLING_RATE).load_audio()
+    return resample(cut.load_audio(), cut.sampling_rate, SAMPLING_RATE)
 
 
 def change_speed(audio: np.ndarray, speed: float) -> np.ndarray:

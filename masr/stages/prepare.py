@@ -10,7 +10,9 @@ from lhotse import CutSet
 from lhotse.cut import Cut
 
 from masr.config import Config
-from masr.corpora import Split, corpus_module
+from masr.corpora import Split, corpus_module, unreadable
+from masr.data.contract import contract_problem
+from masr.data.leaks import refuse_leaks
 from masr.data.recordings import AudioHashes, RecordingList, same_audio, split_content
 from masr.data.rejected import Rejected
 from masr.progress import say
@@ -70,6 +72,7 @@ def _output(config: Config, transcripts: str) -> StageOutput:
     limits = {"min_seconds": config.data.min_seconds, "max_bad_fraction": config.data.max_bad_fraction}
     inputs = {
         "splits": _splits_to_keep(config),
+        "compared": _compared(config),
         "heard": _heard_only(config),
         "transcripts": transcripts,
         "limits": limits,
@@ -88,6 +91,19 @@ def _splits_to_keep(config: Config) -> list[str]:
     """Those of this config and those that others of the same corpus have prepared."""
     seal = read_seal(manifests(config)) or {"content": {}}
     return sorted({*all_splits(config), *seal["content"]})
+
+
+def _training(config: Config) -> list[str]:
+    """Splits that are trained on, with their text or without."""
+    return [config.corpus.train, *_heard(config)]
+
+
+def _compared(config: Config) -> list[list[str]]:
+    """Splits between which leaks were looked for: those of this config and those of each that prepared the corpus."""
+    seal = read_seal(manifests(config)) or {"inputs": {}}
+    others = [split for split in all_splits(config) if split not in _training(config)]
+    ours = [*_training(config), "|", *sorted(others)]
+    return sorted([ours, *(group for group in seal["inputs"].get("compared", []) if group != ours)])
 
 
 def _heard_only(config: Config) -> list[str]:
@@ -132,6 +148,8 @@ def _write(folder: Path, published: dict[str, Split], config: Config, keep: Sequ
     recordings.write(folder / RECORDINGS)
     rejected.finish("prepare", sum(len(published[split]) for split in wanted), config.data.max_bad_fraction)
     _check(usable, config, rejected.path)
+    in_use = {split: usable[split] for split in all_splits(config)}
+    refuse_leaks(in_use, _training(config), config.corpus.disjoint)
     for split in wanted:
         say(f"prepare: {split}: {describe(usable[split])}")
     return {split: split_content(cuts) for split, cuts in usable.items()}
@@ -197,6 +215,9 @@ def _usable(cuts: Iterable[Cut], config: Config, rejected: Rejected, heard_only:
     seen: set[str] = set()
     hashes = AudioHashes()
     for cut in cuts:
+        if problem := contract_problem(cut):
+            rejected.add(cut.id, problem)
+            continue
         supervision = cut.supervisions[0]
         text = normalize(supervision.text or "", supervision.language)
         if problem := _problem(cut, text, seen, config, heard_only):
@@ -213,11 +234,9 @@ def _problem(cut: Cut, text: str, seen: set[str], config: Config, heard_only: bo
     if not text and not heard_only:
         return f"empty transcript (as published: {cut.supervisions[0].text!r})"
     if not cut.recording.num_samples:
-        return f"{cut.recording.sources[0].source} cannot be read, or is empty"
+        return unreadable(cut.recording)
     if cut.id in seen:
         return "a second recording with this id"
     if cut.duration < config.data.min_seconds:
         return f"{cut.duration:.3f} s is shorter than data.min_seconds={config.data.min_seconds:g}"
-    if cut.end > cut.recording.duration + 0.05:
-        return f"ends at {cut.end:.2f} s, but its recording has {cut.recording.duration:.2f} s"
     return None

@@ -24,7 +24,7 @@ SENTENCES = {"train": ["Un.", "«Dos», diu."], "dev": ["Tres!"], "test": ['Ell 
 def add_clip(folder: Path, name: str, rate: int = 32000) -> None:
     """Writes half a second of noise."""
     (folder / "clips").mkdir(parents=True, exist_ok=True)
-    samples = np.random.default_rng(len(name)).normal(0, 0.1, rate // 2)
+    samples = np.random.default_rng(list(name.encode())).normal(0, 0.1, rate // 2)
     soundfile.write(folder / "clips" / f"{name}.mp3", samples, rate, format="MP3")
 
 
@@ -87,13 +87,25 @@ def test_quotation_marks_and_rare_separators_belong_to_the_sentence(publish):
     assert texts(splits["test"]) == SENTENCES["test"]
 
 
-def test_the_splits_are_apart_and_validated_holds_them_all(publish):
+def test_the_splits_are_apart_and_validated_leaves_out_dev_and_test(publish, capsys):
     splits = commonvoice.read(publish("ca").parent)
-    assert {split: texts(cuts) for split, cuts in splits.items()} == {
-        **SENTENCES,
-        "validated": [*chain.from_iterable(SENTENCES.values())],
-    }
-    assert [len(cuts) for cuts in splits.values()] == [2, 1, 1, 4]
+    assert {split: texts(cuts) for split, cuts in splits.items()} == {**SENTENCES, "validated": SENTENCES["train"]}
+    assert [len(cuts) for cuts in splits.values()] == [2, 1, 1, 2]
+    assert "prepare: validated: 2 of 4 clips are in dev or test: left out\n" in capsys.readouterr().out
+
+
+def test_who_trains_on_validated_trains_on_no_clip_of_test(publish, tmp_path):
+    config = config_of(publish("ca"), tmp_path, train="validated")
+    prepare.run(config)
+    trained, tested = (prepare.read_cuts(prepare.manifests(config), split) for split in ("validated", "test"))
+    assert len(trained) == 2 and len(tested) == 1
+    assert {cut.id for cut in trained}.isdisjoint(cut.id for cut in tested)
+
+
+def test_validated_needs_no_tables_of_dev_and_test(publish):
+    folder = publish("ca")
+    (folder / "dev.tsv").unlink()
+    assert texts(commonvoice.read(folder.parent)["validated"]) == [*SENTENCES["train"], *SENTENCES["dev"]]
 
 
 def test_a_table_is_read_only_when_its_split_is_asked_for(publish):
@@ -141,7 +153,7 @@ def test_stage_0_sees_that_a_clip_or_a_line_has_come(publish, tmp_path, capsys):
     missing.rename(tmp_path / "later.mp3")
     config = config_of(folder, tmp_path, train="validated")
     prepare.run(config)
-    assert "1 of 6 recordings skipped (first: common_voice_ca_train0:" in capsys.readouterr().out
+    assert "1 of 4 recordings skipped (first: common_voice_ca_train0:" in capsys.readouterr().out
     (tmp_path / "later.mp3").rename(missing)
     prepare.run(config)
     assert "skipped" not in capsys.readouterr().out
@@ -150,7 +162,7 @@ def test_stage_0_sees_that_a_clip_or_a_line_has_come(publish, tmp_path, capsys):
     with (folder / "validated.tsv").open("a", encoding="utf-8") as table:
         table.write("\t".join(["s", "none.mp3", "", "Cinc", *[""] * 9]) + "\n")
     prepare.run(config)
-    assert "1 of 7 recordings skipped (first: none:" in capsys.readouterr().out
+    assert "1 of 5 recordings skipped (first: none:" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("line", "found"), [("", 1), ("a b", 1), ("s\tx.mp3\tUn.", 3), ("\t" * 13, 14)])

@@ -33,7 +33,7 @@ def publish(tmp_path: Path):
         for split, texts in ROWS.items():
             names = [f"common_voice_{language}_{split}{number}.mp3" for number in range(len(texts))]
             for name in names:
-                noise = np.random.default_rng(len(name)).normal(0, 0.1, 24000)
+                noise = np.random.default_rng(list(name.encode())).normal(0, 0.1, 24000)
                 soundfile.write(corpus / language / "clips" / name, noise, 48000, format="MP3")
             lines = [[name, *text, f"{split} speaker"] for name, text in zip(names, texts, strict=True)]
             write_table((corpus if beside else corpus / language) / f"covost_v2.{pair}.{split}.tsv", lines)

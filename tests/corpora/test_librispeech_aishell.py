@@ -18,7 +18,7 @@ SPEAKERS = {"train": ["S0002", "S0003"], "dev": ["S0724"], "test": ["S0764"]}
 def add_recording(file: Path) -> str:
     """Half a second of noise; returns its id."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(file, np.random.default_rng(len(file.stem)).normal(0, 0.1, 8000), 16000)
+    soundfile.write(file, np.random.default_rng(list(file.stem.encode())).normal(0, 0.1, 8000), 16000)
     return file.stem
 
 

@@ -28,7 +28,7 @@ def audio_file(language: Path, split: str, name: str) -> Path:
 def add_audio(file: Path, rate: int = 16000) -> None:
     """Writes half a second of noise."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    samples = np.random.default_rng(len(file.name)).normal(0, 0.1, rate // 2)
+    samples = np.random.default_rng(list(file.name.encode())).normal(0, 0.1, rate // 2)
     soundfile.write(file, samples, rate, format="OGG" if file.suffix == ".opus" else None,
                     subtype="OPUS" if file.suffix == ".opus" else None)  # fmt: skip
 

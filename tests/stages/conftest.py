@@ -63,8 +63,10 @@ class Small:
         miniatures.write_manifest(self.corpus, [*self.rows, *more])
 
     def bad_row(self, **fields: object) -> dict:
-        """A line for the training split, like the first one but for ``fields``."""
-        return self.rows[0] | {"id": "bad", "split": "train"} | fields
+        """A line like the first one of its split, for training unless ``fields`` say otherwise, but for these."""
+        fields = {"id": "bad", "split": "train"} | fields
+        alike = [row for row in self.rows if row["split"] == fields["split"]]
+        return (alike or self.rows)[0] | fields
 
     def rejected(self, folder: str = "manifests") -> dict[str, str]:
         """Reasons by utterance in ``data/<folder>/rejected.tsv``; empty when there is no such file."""

@@ -229,7 +229,8 @@ def test_what_leaves_a_split_as_it_is_extracts_nothing_again(small, extract, cha
     before = times_of(small.folder / "data/fbank/train")
     match change:
         case "another test split":
-            small.rows += [small.bad_row(id="more", split="test-other")]
+            other = small.bad_row(id="more", split="test-other", audio="other.wav")
+            small.rows += [miniatures.add_recording(small.corpus, other, miniatures.samples_of(small.rows[1])[::-1])]
             small.publish()
             config = small.config("corpus.test=[test,test-other]")
         case "moved":
@@ -314,3 +315,24 @@ def test_another_recording_in_the_same_place_is_extracted_again(small, extract):
         stage.run(config)
     after = {cut.id: cut.load_features() for cut in load_cuts(config, "train")}["bad"]
     assert after.shape == before.shape and not np.allclose(after, before)
+
+
+def test_a_recording_of_silence_is_rejected_with_this_reason_and_one_of_the_right_channel_is_used(small, extract):
+    """Stored, and while training."""
+    speech = miniatures.samples_of(small.rows[0])
+    right = np.stack([0 * speech, speech], axis=1)
+    small.publish(
+        miniatures.add_recording(small.corpus, small.bad_row(id="off", audio="off.wav"), 0 * speech),
+        miniatures.add_recording(small.corpus, small.bad_row(id="right", audio="right.wav"), right),
+    )
+    config = extract(SPEEDS)
+    reason = f"all {len(speech)} samples are the same: digital silence"
+    assert small.rejected("fbank/train") == {"off": reason}
+    cuts = {cut.id: cut for cut in load_cuts(config, "train")}
+    assert {"right", "right_sp0.9", "right_sp1.1"} <= cuts.keys()
+    assert np.ptp(cuts["right"].load_features()) > 5
+    load = CutFeatures(Features())
+    prepared = {cut.id: cut for cut in prepare.read_cuts(prepare.manifests(config), "train")}
+    np.testing.assert_allclose(load(prepared["right"]), load(cuts["right"]), atol=0.02)
+    with pytest.raises(UnusableAudio, match=reason):
+        load(prepared["off"])

@@ -230,3 +230,28 @@ def test_splits_that_another_config_prepared_stay(small, cuts_of, capsys):
     capsys.readouterr()
     prepare.run(small.config("corpus.test=[test-other]"))
     assert "prepare: complete in" in capsys.readouterr().out
+
+
+def test_a_leak_between_the_splits_in_use_stops_the_stage(small):
+    tested = next(row for row in small.rows if row["split"] == "test")
+    small.publish(tested | {"id": "again", "split": "train"})
+    with pytest.raises(ValueError, match=r"1 recording has audio that another split has, too \(first: again in train"):
+        prepare.run(small.config())
+    with pytest.raises(FileNotFoundError, match="run `masr prepare`"):
+        prepare.require(small.config(), "train")
+
+
+def test_texts_that_splits_share_are_a_leak_on_request(small):
+    tested = next(row for row in small.rows if row["split"] == "test")
+    small.publish(small.bad_row(text=tested["text"].upper() + "!"))
+    prepare.run(small.config())
+    with pytest.raises(ValueError, match="1 recording has a text that another split has"):
+        prepare.run(small.config("corpus.disjoint=[text]"), force=True)
+
+
+def test_splits_of_other_configs_are_compared_when_a_config_uses_both(small):
+    small.publish(small.bad_row(id="more", split="test-other"))
+    prepare.run(small.config("corpus.test=[test-other]"))
+    prepare.run(small.config())
+    with pytest.raises(ValueError, match="1 recording has audio .* test and test-other overlap"):
+        prepare.run(small.config("corpus.test=[test,test-other]"))
