@@ -1,7 +1,8 @@
 """Published tables and manifests, read as they come: a row that cannot be used is a ``BadRow`` and stops nothing.
 
-LF ends a row, and nothing else does: CR before it goes, and so do byte order marks (BOM) and empty lines; a CR alone,
-U+2028 or U+0085 belong to the text in which they stand. Only a file that is no such table stops the reader.
+LF ends a row, and nothing else does (but CR in a file without LF): CR before it goes, and so do byte order marks (BOM)
+and empty lines; a CR alone, U+2028 or U+0085 belong to the text in which they stand. Only a file that is no such table
+stops the reader.
 """
 
 import codecs
@@ -47,16 +48,25 @@ class Line(NamedTuple):
 
 def read_lines(file: Path) -> Iterator[Line]:
     """All lines but empty ones; ValueError if the file is UTF-16 or UTF-32."""
-    with file.open("rb") as raw_lines:
-        for number, raw in enumerate(raw_lines, 1):
-            if number == 1 and raw.startswith(OTHER_BOMS):
-                raise ValueError(
-                    f"{file}:1: not UTF-8 text: it begins with the byte order mark (BOM) of UTF-16 or UTF-32; convert "
-                    "it with iconv -t UTF-8"
-                )
-            line = _line(f"{file}:{number}", raw)
-            if line.text.strip(" \r"):
-                yield line
+    for number, raw in enumerate(_raw_lines(file), 1):
+        if number == 1 and raw.startswith(OTHER_BOMS):
+            raise ValueError(
+                f"{file}:1: not UTF-8 text: it begins with the byte order mark (BOM) of UTF-16 or UTF-32; convert it "
+                "with iconv -t UTF-8"
+            )
+        line = _line(f"{file}:{number}", raw)
+        if line.text.strip(" \r"):
+            yield line
+
+
+def _raw_lines(file: Path) -> Iterator[bytes]:
+    with file.open("rb") as lines:
+        first = next(lines, b"")
+        if first.endswith(b"\n"):
+            yield first
+            yield from lines
+        else:  # all of the file: where there is no LF, CR ends the rows, as it did on a Macintosh
+            yield from first.split(b"\r")
 
 
 def _line(where: str, raw: bytes) -> Line:
@@ -100,8 +110,6 @@ def _why(header: str) -> str:
     """What may have spoilt the first line of a table."""
     if header.startswith(BOM_ENCODED_TWICE):
         return ": it begins with a byte order mark (BOM) that was encoded twice; save the file as UTF-8 again"
-    if "\r" in header:
-        return ": its lines end with CR alone; end them with LF"
     return ""
 
 

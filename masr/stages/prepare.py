@@ -157,20 +157,23 @@ def _check(usable: dict[str, list[Cut]], config: Config, reasons: Path) -> None:
         raise ValueError(f"corpus.languages: {config.corpus.path} has no recordings in {', '.join(sorted(missing))}")
     train = languages[config.corpus.train]
     for split in dict.fromkeys([config.corpus.dev, *config.corpus.test]):
-        if unknown := ", ".join(sorted(languages[split] - train)):
-            raise ValueError(_unknown_language(split, unknown, train & languages[split], train, config))
+        if languages[split] - train:
+            raise ValueError(_only_there(split, languages[split], train, config))
 
 
-def _unknown_language(split: str, unknown: str, common: set[str], train: set[str], config: Config) -> str:
-    """What to do about a split with languages that the model would not know."""
-    found = f"prepare: {split} has recordings in {unknown}, {config.corpus.train} has none"
-    if split == config.corpus.dev:
-        return f"{found}; set corpus.languages=[{','.join(sorted(train))}]"
-    others = ",".join(other for other in config.corpus.test if other != split)
-    without = f"corpus.test=[{others}]"
-    if not common:
-        return f"{found}, so that no model trained here can decode it; set {without}"
-    return f"{found}; set corpus.languages=[{','.join(sorted(train))}], or {without}"
+def _only_there(split: str, languages: set[str], train: set[str], config: Config) -> str:
+    """What to do about a split that has languages which training has not."""
+    ways = []
+    if languages & train:
+        ways.append(f"corpus.languages=[{','.join(sorted(train))}]")
+    if split != config.corpus.dev:
+        others = ",".join(other for other in config.corpus.test if other != split)
+        ways.append(f"corpus.test=[{others}] without {split}")
+    unknown = ", ".join(sorted(languages - train))
+    return (
+        f"prepare: {split} has recordings in {unknown}, {config.corpus.train} has none: no model trained on it can "
+        f"decode them; set {', or '.join(ways or ['another corpus.dev'])}"
+    )
 
 
 def _draw(cuts: list[Cut], minutes: float) -> list[Cut]:

@@ -23,7 +23,7 @@ from masr.data.features import FRAME_SHIFT
 from masr.data.random import Purpose, seed_of
 from masr.data.rejected import Rejected
 from masr.data.sampling import EpochPlan, language_of
-from masr.files import file_hash, write_whole
+from masr.files import file_hash, text_lines, write_whole
 from masr.models.folder import WEIGHTS, build_model, load_model
 from masr.models.recognizer import Recognizer, parameter_count, parameter_count_for_one_language
 from masr.progress import clock, say
@@ -338,6 +338,7 @@ def _commit() -> str | None:
 def _processor() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    processors = Path("/proc/cpuinfo")
+    lines = text_lines(processors) if processors.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return f"{len(names)} x {names[0]}" if names else platform.processor()
