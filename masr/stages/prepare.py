@@ -167,8 +167,8 @@ def _only_there(split: str, languages: set[str], train: set[str], config: Config
     if languages & train:
         ways.append(f"corpus.languages=[{','.join(sorted(train))}]")
     if split != config.corpus.dev:
-        others = ",".join(other for other in config.corpus.test if other != split)
-        ways.append(f"corpus.test=[{others}] without {split}")
+        others = [other for other in config.corpus.test if other != split]
+        ways.append(f"corpus.test=[{','.join(others or [config.corpus.dev])}] without {split}")
     unknown = ", ".join(sorted(languages - train))
     return (
         f"prepare: {split} has recordings in {unknown}, {config.corpus.train} has none: no model trained on it can "

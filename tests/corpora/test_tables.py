@@ -1,5 +1,6 @@
 """Every reader takes tables as they come: what is no end of a row belongs to the text, and a bad row stops nothing."""
 
+import ast
 import codecs
 import json
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from masr.config import Config, Corpus, Data
 from masr.corpora import corpus_module
 from masr.corpora.tables import BadRow, read_rows, read_table, read_transcripts
 from masr.data.rejected import TooManyRejected
+from masr.files import text_lines
 from masr.stages import prepare
 
 SPLITS = {"train": 4, "dev": 1, "test": 1}
@@ -290,3 +292,22 @@ def test_objects_that_are_no_text_are_bad_rows(tmp_path):
     published.write(*(published.row(number) for number in range(4)), *spoilt)
     bad = [row.where for row in published.read() if isinstance(row, BadRow)]
     assert bad == [f"{published.file}:{number}" for number in (5, 6, 7, 8, 9, 10, 11)]
+
+
+def test_lines_end_with_lf_only(tmp_path):
+    file = tmp_path / "words.txt"
+    file.write_bytes("\ufeffa\u2028b\u0085c\rd\r\n\r\ne".encode())
+    assert text_lines(file) == ["a\u2028b\u0085c\rd", "", "e"]
+    file.write_bytes(b"a\n")
+    assert text_lines(file) == ["a"]
+    file.write_bytes(b"")
+    assert text_lines(file) == []
+
+
+def test_nothing_in_masr_splits_at_rare_separators():
+    splits = []
+    for file in sorted(Path(prepare.__file__).parents[1].rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Attribute) and node.attr == "splitlines":
+                splits.append(f"{file.name}:{node.lineno}")
+    assert not splits

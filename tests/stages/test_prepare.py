@@ -204,13 +204,11 @@ def test_a_language_that_only_test_has_is_named_with_the_ways_out(small, cuts_of
         prepare.run(small.config())
     assert str(caught.value) == (
         "prepare: test has recordings in el, train has none: no model trained on it can decode them; set "
-        "corpus.languages=[es], or corpus.test=[] without test"
+        "corpus.languages=[es], or corpus.test=[dev] without test"
     )
-    prepare.run(small.config("corpus.test=[]"))
+    prepare.run(small.config("corpus.test=[dev]"))
     prepare.run(small.config("corpus.languages=[es]", "data_dir=other"))
-    with pytest.raises(
-        ValueError, match=r"other has recordings in el, .* them; set corpus\.test=\[dev\] without other"
-    ):
+    with pytest.raises(ValueError, match=r"other has recordings in el, .*; set corpus\.test=\[dev\] without other"):
         prepare.run(small.config("corpus.test=[dev,other]", "data_dir=third"))
 
 
