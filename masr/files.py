@@ -40,6 +40,19 @@ def write_whole(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
+def text_lines(path: Path) -> list[str]:
+    """Lines of a UTF-8 file, without a byte order mark; ValueError names a file that is not UTF-8.
+
+    Only LF ends a line: ``splitlines()`` splits at U+2028 and U+0085 too, which may stand in a text.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
+    return lines if lines[-1] else lines[:-1]
+
+
 def flush(path: Path) -> None:
     """Has the system write a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

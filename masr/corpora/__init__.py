@@ -3,12 +3,12 @@
 A corpus module has
 - ``SOURCES``: file patterns under the corpus folder whose change means that the corpus changed;
 - ``read(path, languages) -> {split: iterable of cuts}``: every cut has one supervision with ``text`` as published,
-  ``language`` (BCP-47), ``speaker`` and, where known, ``custom["translation"][language]``.
+  ``language`` (BCP-47), ``speaker`` and, where known, ``custom["translation"][language]``. A row that cannot be read is
+  a ``BadRow`` in place of a cut.
 """
 
 import importlib
 import pkgutil
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,8 +18,12 @@ from typing import NamedTuple
 
 from lhotse import AudioSource, MonoCut, MultiCut, Recording, SupervisionSegment
 
+from masr.corpora.tables import BadRow
 from masr.data.audio_checks import UnusableAudio, check_file, check_recording
 from masr.progress import track
+
+NO_CORPORA = ("tables",)
+"""Modules of this room that serve the readers."""
 
 
 class Utterance(NamedTuple):
@@ -38,21 +42,25 @@ class Utterance(NamedTuple):
 
 @dataclass
 class Split:
-    """Cuts of a split, one an utterance: transcripts are read when asked for, recordings opened one by one."""
+    """Cuts of a split, one an utterance: transcripts are read when asked for, recordings opened one by one.
+
+    A row of a table that cannot be read stands among them as it is.
+    """
 
     name: str
-    read: Callable[[], list[Utterance]]
+    read: Callable[[], list[Utterance | BadRow]]
 
     @cached_property
-    def utterances(self) -> list[Utterance]:
+    def utterances(self) -> list[Utterance | BadRow]:
         """In the order of the cuts."""
         return self.read()
 
     def __len__(self) -> int:
         return len(self.utterances)
 
-    def __iter__(self) -> Iterator[MonoCut | MultiCut]:
-        yield from map(cut_of, track(self.utterances, f"prepare: {self.name}", len(self), unit="recordings"))
+    def __iter__(self) -> Iterator[MonoCut | MultiCut | BadRow]:
+        for utterance in track(self.utterances, f"prepare: {self.name}", len(self), unit="recordings"):
+            yield utterance if isinstance(utterance, BadRow) else cut_of(utterance)
 
 
 def join(name: str, splits: list[Split]) -> Split:
@@ -113,28 +121,6 @@ def _channels_of(recording: Recording, channel: int | None) -> int | list[int]:
     return channels if len(channels) > 1 else channels[0]
 
 
-def read_transcripts(file: Path, name: str) -> list[tuple[str, str]]:
-    """(id, text) of every line ``<id> <text>``; ValueError names a line whose id does not match ``name``.
-
-    The name is a pattern; text ends with the line and only there.
-    """
-    pattern = re.compile(rf"({name}) (.*)")
-    rows = []
-    try:
-        with file.open(encoding="utf-8") as lines:  # not splitlines(), which also splits at rare separators in a text
-            for number, line in enumerate(lines, 1):
-                found = pattern.fullmatch(line.rstrip("\n"))
-                if not found:
-                    raise ValueError(
-                        f"{file}:{number}: expected {name}, a space and the text, found {line!r}; correct or delete "
-                        "the line"
-                    )
-                rows.append((found[1], found[2]))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not UTF-8 text: {error}") from error
-    return rows
-
-
 def there(folder: Path) -> str:
     """What a folder holds, for an error about what it lacks."""
     names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
@@ -143,7 +129,7 @@ def there(folder: Path) -> str:
 
 def corpus_module(name: str) -> ModuleType:
     """The module that reads corpus ``name``; ValueError lists the known ones."""
-    known = sorted(module.name for module in pkgutil.iter_modules(__path__))
+    known = sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in NO_CORPORA)
     if name not in known:
         raise ValueError(f"corpus.name: no module masr/corpora/{name}.py; known corpora: {', '.join(known)}")
     return importlib.import_module(f"masr.corpora.{name}")

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from masr.corpora import Split, Utterance, read_transcripts, there
+from masr.corpora import Split, Utterance, there
+from masr.corpora.tables import BadRow, made_of, names_of, read_transcripts
 
 FOLDER = "data_aishell"
 TRANSCRIPTS = "transcript/aishell_transcript_v0.8.txt"
@@ -21,6 +22,8 @@ SPLITS = ("train", "dev", "test")
 LANGUAGE = "zh"
 NAME = r"BAC009S\d{4}W\d{4}"
 """Of an utterance; S and four digits are its speaker."""
+
+Rows = list[tuple[str, str] | BadRow]
 
 
 def read(path: Path, languages: Sequence[str] = ()) -> dict[str, Split]:
@@ -36,12 +39,19 @@ def read(path: Path, languages: Sequence[str] = ()) -> dict[str, Split]:
         raise FileNotFoundError(
             f"corpus.path: no {FOLDER}/{TRANSCRIPTS} in {path}; there is: {there(path)}. Unpack {FOLDER}.tgz there"
         )
-    texts: dict[str, list[tuple[str, str]]] = defaultdict(list)
-    for name, text in read_transcripts(folder / TRANSCRIPTS, NAME):
-        texts[_speaker(name)].append((name, "".join(text.split())))
+    texts: dict[str, Rows] = defaultdict(list)
+    nobodys: list[BadRow] = []
+    for row in read_transcripts(folder / TRANSCRIPTS, NAME):
+        if not isinstance(row, BadRow):
+            name, text = row
+            texts[_speaker(name)].append((name, "".join(text.split())))
+        elif row.name:
+            texts[_speaker(row.name)].append(row)
+        else:
+            nobodys.append(row)
     speakers = {split: sorted(f for f in (folder / "wav" / split).glob("S*") if f.is_dir()) for split in SPLITS}
     _check(texts, speakers, folder / "wav")
-    return {split: Split(split, partial(_read_speakers, speakers[split], texts)) for split in SPLITS}
+    return {split: Split(split, partial(_read_speakers, speakers[split], texts, nobodys)) for split in SPLITS}
 
 
 def _speaker(name: str) -> str:
@@ -58,12 +68,21 @@ def _check(texts: Mapping[str, object], speakers: Mapping[str, Sequence[Path]], 
         )
 
 
-def _read_speakers(folders: Sequence[Path], texts: Mapping[str, list[tuple[str, str]]]) -> list[Utterance]:
-    """Of each speaker utterances of all transcripts in their order, then of recordings that have none."""
-    utterances = []
+def _read_speakers(
+    folders: Sequence[Path], texts: Mapping[str, Rows], nobodys: Sequence[BadRow]
+) -> list[Utterance | BadRow]:
+    """Of each speaker utterances of all transcripts in their order, then of recordings that have none.
+
+    Before them rows of nobody knows whom, which may be of any split.
+    """
+    utterances: list[Utterance | BadRow] = [*nobodys]
     for folder in folders:
-        said = list(texts.get(folder.name, []))
+        rows = list(texts.get(folder.name, []))
         heard = {recording.stem for recording in folder.glob("*.wav")}
-        said += [(name, "") for name in sorted(heard - {name for name, _ in said})]
-        utterances += [Utterance(name, folder / f"{name}.wav", text, LANGUAGE, folder.name) for name, text in said]
+        rows += [(name, "") for name in sorted(heard - names_of(rows))]
+        utterances += made_of(rows, partial(_utterance, folder))
     return utterances
+
+
+def _utterance(folder: Path, name: str, text: str) -> Utterance:
+    return Utterance(name, folder / f"{name}.wav", text, LANGUAGE, folder.name)

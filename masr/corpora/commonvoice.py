@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from masr.corpora import Split, Utterance, there
+from masr.corpora.tables import BadRow, made_of, read_table
 from masr.progress import say
 
 SPLITS = ("train", "dev", "test", "validated")
@@ -19,7 +20,8 @@ HELD_OUT = ("dev", "test")
 # The folder of clips instead of a million of them: its time changes when a clip comes or goes.
 SOURCES = (*(f"*/{split}.tsv" for split in SPLITS), "*/clips")
 COLUMNS = ("path", "sentence", "client_id")
-"""What is used of a table. A release adds, drops and moves columns, so that they are found by name."""
+"""What is used of a table. A release adds, drops and moves columns, so that they are found by name. Quotation marks
+belong to the sentence; only the first releases put them around fields, and only around those that needed it."""
 
 
 def read(path: Path, languages: Sequence[str] = ()) -> dict[str, Split]:
@@ -34,26 +36,30 @@ def read(path: Path, languages: Sequence[str] = ()) -> dict[str, Split]:
     return splits | {"validated": Split("validated", partial(_read_validated, folders))}
 
 
-def _read_validated(folders: Sequence[Path]) -> list[Utterance]:
+def _read_validated(folders: Sequence[Path]) -> list[Utterance | BadRow]:
     """All validated clips but those of dev and test, of which a table may lack where nobody asked for its split."""
     held_out: set[Path] = set()
     for split in HELD_OUT:
         published = [folder for folder in folders if (folder / f"{split}.tsv").is_file()]
-        held_out.update(utterance.audio for utterance in _read_split(published, split))
+        held_out.update(row.audio for row in _read_split(published, split) if isinstance(row, Utterance))
     validated = _read_split(folders, "validated")
-    kept = [utterance for utterance in validated if utterance.audio not in held_out]
+    kept = [row for row in validated if isinstance(row, BadRow) or row.audio not in held_out]
     if len(kept) < len(validated):
         say(f"prepare: validated: {len(validated) - len(kept)} of {len(validated)} clips are in dev or test: left out")
     return kept
 
 
-def _read_split(folders: Sequence[Path], split: str) -> list[Utterance]:
+def _read_split(folders: Sequence[Path], split: str) -> list[Utterance | BadRow]:
     """In the order of the tables of all languages."""
-    return [
-        utterance_of(folder / "clips", clip, text, folder.name, speaker)
-        for folder in folders
-        for clip, text, speaker in _read_table(folder / f"{split}.tsv")
-    ]
+    utterances: list[Utterance | BadRow] = []
+    for folder in folders:
+        rows = _read_table(folder / f"{split}.tsv")
+        utterances += made_of(rows, partial(_utterance, folder))
+    return utterances
+
+
+def _utterance(folder: Path, clip: str, text: str, speaker: str) -> Utterance:
+    return utterance_of(folder / "clips", clip, text, folder.name, speaker)
 
 
 def utterance_of(clips: Path, clip: str, *said: Any) -> Utterance:
@@ -74,31 +80,8 @@ def _folders(path: Path, languages: Sequence[str]) -> list[Path]:
     return [found[code] for code in languages or found]
 
 
-def _read_table(file: Path) -> list[list[str]]:
-    """``COLUMNS`` of every line; ValueError names what is wrong in which line."""
+def _read_table(file: Path) -> Iterator[list[str] | BadRow]:
+    """``COLUMNS`` of every row."""
     if not file.is_file():
         raise FileNotFoundError(f"corpus.path: {file} is missing: unpack {file.parent.name} again")
-    try:
-        with file.open(encoding="utf-8") as lines:  # not splitlines(), which also splits at rare separators in a text
-            header = _fields(next(lines, ""))
-            if missing := [name for name in COLUMNS if name not in header]:
-                raise ValueError(f"{file}:1: expected columns {', '.join(COLUMNS)}, found no {', '.join(missing)}")
-            places = [header.index(name) for name in COLUMNS]
-            return [[fields[place] for place in places] for fields in _rows(file, lines, len(header))]
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not UTF-8 text: {error}") from error
-
-
-def _rows(file: Path, lines: Iterator[str], columns: int) -> Iterator[list[str]]:
-    for number, line in enumerate(lines, 2):
-        if len(fields := _fields(line)) != columns:
-            raise ValueError(
-                f"{file}:{number}: expected {columns} columns with TABs between them, found {len(fields)}: {line!r}; "
-                "correct or delete the line"
-            )
-        yield fields
-
-
-def _fields(line: str) -> list[str]:
-    """Quotation marks belong to the sentence: these tables have no quoted fields."""
-    return line.rstrip("\n").split("\t")
+    return read_table(file, COLUMNS)

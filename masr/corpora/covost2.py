@@ -6,13 +6,13 @@ Voice's ``validated.tsv`` and writes ``covost_v2.<language>_en.<split>.tsv``. ``
 into German, has transcripts only.
 """
 
-import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from masr.corpora import Split, Utterance
 from masr.corpora.commonvoice import utterance_of
+from masr.corpora.tables import BadRow, made_of, read_table
 
 SPLITS = ("train", "dev", "test")
 # The folder of clips instead of a million of them: its time changes when a clip comes or goes.
@@ -46,14 +46,17 @@ def read(path: Path, languages: Sequence[str] = ()) -> dict[str, Split]:
     return {name: Split(name, partial(_read_split, path, chosen, name)) for name in SPLITS}
 
 
-def _read_split(path: Path, languages: Sequence[str], split: str) -> list[Utterance]:
+def _read_split(path: Path, languages: Sequence[str], split: str) -> list[Utterance | BadRow]:
     """In the order of the tables of all languages."""
-    tables = {code: _read_table(_table(path, code, split)) for code in languages}
-    return [
-        utterance_of(path / code / "clips", clip, text, code, speaker, _translation(code, translation))
-        for code, table in tables.items()
-        for clip, text, translation, speaker in table
-    ]
+    utterances: list[Utterance | BadRow] = []
+    for code in languages:
+        rows = _read_table(_table(path, code, split))
+        utterances += made_of(rows, partial(_utterance, path / code / "clips", code))
+    return utterances
+
+
+def _utterance(clips: Path, language: str, clip: str, text: str, translation: str, speaker: str) -> Utterance:
+    return utterance_of(clips, clip, text, language, speaker, _translation(language, translation))
 
 
 def _translation(language: str, text: str) -> dict[str, str] | None:
@@ -77,26 +80,9 @@ def _table(path: Path, language: str, split: str) -> Path:
     return path / language / name if (path / language / name).is_file() else path / name
 
 
-def _read_table(file: Path) -> list[list[str]]:
-    """``COLUMNS`` of every line; ValueError names what is wrong in which line."""
+def _read_table(file: Path) -> Iterator[list[str] | BadRow]:
+    """``COLUMNS`` of every row."""
     if not file.is_file():
         raise FileNotFoundError(f"corpus.path: {file} is missing: get_covost_splits.py writes it beside that of train")
-    try:
-        with file.open(encoding="utf-8", newline="\n") as lines:
-            # as get_covost_splits.py writes: quotation marks are text, and so is whatever follows a backslash
-            table = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE, escapechar="\\", strict=True)
-            header = next(table, [])
-            if missing := [name for name in COLUMNS if name not in header]:
-                raise ValueError(f"{file}:1: expected columns {', '.join(COLUMNS)}, found no {', '.join(missing)}")
-            places = [header.index(name) for name in COLUMNS]
-            rows = []
-            for fields in table:
-                if len(fields) != len(header):
-                    raise ValueError(
-                        f"{file}:{table.line_num}: expected {len(header)} columns with TABs between them, found "
-                        f"{len(fields)}: {fields!r}; correct or delete the line"
-                    )
-                rows.append([fields[place] for place in places])
-            return rows
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{file}: not a table of UTF-8 text: {error}") from error
+    # as get_covost_splits.py writes: quotation marks are text, and so is whatever follows a backslash
+    return read_table(file, COLUMNS, escaped=True)

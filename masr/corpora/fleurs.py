@@ -8,11 +8,12 @@ who are not named, and stands in one split only. Not read by lhotse's ``prepare_
 own download makes, takes the normalised text, and passes over languages that are not there.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from masr.corpora import Split, Utterance, there
+from masr.corpora.tables import BadRow, made_of, read_rows
 
 SPLITS = ("train", "dev", "test")
 # The folder of recordings instead of thousands of them: its time changes when a recording comes or goes.
@@ -57,38 +58,26 @@ def _folders(path: Path, languages: Sequence[str]) -> dict[str, Path]:
     return {code: found[code] for code in languages or found}
 
 
-def _read_split(folders: dict[str, Path], split: str) -> list[Utterance]:
+def _read_split(folders: dict[str, Path], split: str) -> list[Utterance | BadRow]:
     """In the order of the tables of all languages."""
-    return [
-        _utterance(folder / "audio" / split / file, sentence, text, code)
-        for code, folder in folders.items()
-        for sentence, file, text in _read_table(folder, split)
-    ]
+    utterances: list[Utterance | BadRow] = []
+    for code, folder in folders.items():
+        utterances += made_of(_read_table(folder, split), partial(_utterance, folder / "audio" / split, code))
+    return utterances
 
 
-def _utterance(audio: Path, sentence: str, text: str, language: str) -> Utterance:
+def _utterance(folder: Path, language: str, sentence: str, file: str, text: str, *_: str) -> Utterance:
     """As nobody is named, every recording has a speaker of its own."""
+    audio = folder / file
     name = f"{language}-{sentence}-{audio.stem}"
     return Utterance(name, audio, text, language, name)
 
 
-def _read_table(folder: Path, split: str) -> list[list[str]]:
-    """Number, file and text of every line; ValueError names what is wrong in which line."""
+def _read_table(folder: Path, split: str) -> Iterator[list[str] | BadRow]:
+    """All fields of every row."""
     file = folder / f"{split}.tsv"
     if not file.is_file():
         raise FileNotFoundError(f"corpus.path: {file} is missing: download it again")
     if not (audio := folder / "audio" / split).is_dir():
         raise FileNotFoundError(f"corpus.path: no folder {audio}: unpack {split}.tar.gz in {audio.parent}")
-    rows = []
-    try:
-        with file.open(encoding="utf-8") as lines:  # not splitlines(), which also splits at rare separators in a text
-            for number, line in enumerate(lines, 1):
-                if len(fields := line.rstrip("\n").split("\t")) != COLUMNS:  # quotation marks belong to the text
-                    raise ValueError(
-                        f"{file}:{number}: expected {COLUMNS} columns with TABs between them, found {len(fields)}: "
-                        f"{line!r}; correct or delete the line"
-                    )
-                rows.append(fields[:3])
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not UTF-8 text: {error}") from error
-    return rows
+    return read_rows(file, COLUMNS)

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from masr.corpora import Split, Utterance, join, read_transcripts, there
+from masr.corpora import Split, Utterance, join, there
+from masr.corpora.tables import BadRow, made_of, names_of, read_transcripts
 
 FOLDER = "LibriSpeech"
 # Folders of chapters instead of 292,000 recordings: their time changes when a recording comes or goes.
@@ -37,7 +38,7 @@ def read(path: Path, languages: Sequence[str] = ()) -> dict[str, Split]:
     return parts | {"train-960": join("train-960", [parts[part] for part in TRAIN])}
 
 
-def _read_part(part: Path) -> list[Utterance]:
+def _read_part(part: Path) -> list[Utterance | BadRow]:
     chapters = sorted(chapter for chapter in part.glob("*/*") if chapter.is_dir())
     if not chapters:
         raise FileNotFoundError(
@@ -47,14 +48,18 @@ def _read_part(part: Path) -> list[Utterance]:
     return [utterance for chapter in chapters for utterance in _read_chapter(chapter)]
 
 
-def _read_chapter(chapter: Path) -> list[Utterance]:
+def _read_chapter(chapter: Path) -> list[Utterance | BadRow]:
     """Utterances of all transcripts in their order, then of recordings that have none."""
     speaker = chapter.parent.name
     name = f"{speaker}-{chapter.name}"
     file = chapter / f"{name}.trans.txt"
     if not file.is_file():
         raise FileNotFoundError(f"corpus.path: {file} is missing: unpack {chapter.parents[1].name}.tar.gz again")
-    texts = read_transcripts(file, rf"{name}-\d+")
+    rows = read_transcripts(file, rf"{name}-\d+")
     heard = {recording.stem for recording in chapter.glob("*.flac")}
-    texts += [(other, "") for other in sorted(heard - {utterance for utterance, _ in texts})]
-    return [Utterance(utterance, chapter / f"{utterance}.flac", text, LANGUAGE, speaker) for utterance, text in texts]
+    rows += [(other, "") for other in sorted(heard - names_of(rows))]
+
+    def utterance(name: str, text: str) -> Utterance:
+        return Utterance(name, chapter / f"{name}.flac", text, LANGUAGE, speaker)
+
+    return made_of(rows, utterance)

@@ -6,13 +6,14 @@ together, passes over audio without a transcript, and stops at a transcript with
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from lhotse import Recording
 from lhotse.cut import Cut
 
 from masr.corpora import recording_of, there, whole_cut
+from masr.corpora.tables import BadRow, made_of, names_of, read_lines, read_transcripts
 from masr.progress import track
 
 # Folders of chapters instead of a million recordings: their time changes when a recording comes or goes.
@@ -21,16 +22,18 @@ LANGUAGES = {
     "de": "german", "en": "english", "es": "spanish", "fr": "french", "it": "italian", "nl": "dutch", "pl": "polish",
     "pt": "portuguese",
 }  # fmt: skip
+NAME = r"[^_\s]+_[^_\s]+_[^_\s]+"
+"""Of an utterance: ``<speaker>_<book>_<number>``."""
 LIMITED = {"train_10hr": "**/handles.txt", "train_9hr": "9hr/handles.txt", "train_1hr": "1hr/*/handles.txt"}
 """Published parts of the training set, as patterns below ``limited_supervision``."""
 
 
-def read(path: Path, languages: Sequence[str] = ()) -> dict[str, list[Cut]]:
+def read(path: Path, languages: Sequence[str] = ()) -> dict[str, list[Cut | BadRow]]:
     """Cuts by split: train, dev, test and those of ``LIMITED``; ``languages`` empty means all whose folder is there.
 
     Audio without a transcript, and transcripts and handles without audio, become cuts that stage 0 rejects.
     """
-    splits: dict[str, list[Cut]] = defaultdict(list)
+    splits: dict[str, list[Cut | BadRow]] = defaultdict(list)
     for code, folder in _folders(path, languages).items():
         for name in ("train", "dev", "test"):
             splits[name] += (cuts := _read_split(folder / name, code))
@@ -55,45 +58,54 @@ def _folders(path: Path, languages: Sequence[str]) -> dict[str, Path]:
     return {code: found[code] for code in wanted}
 
 
-def _read_split(folder: Path, language: str) -> list[Cut]:
+def _read_split(folder: Path, language: str) -> list[Cut | BadRow]:
     """Cuts of all transcripts in their order, then of audio that has none."""
-    texts = _read_transcripts(folder / "transcripts.txt")
+    rows = _read_transcripts(folder / "transcripts.txt")
     audio = {file.stem: file for file in (folder / "audio").glob(f"*/*/*{_suffix(folder)}")}
-    texts += [(name, "") for name in sorted(audio.keys() - {name for name, _ in texts})]
+    rows += [(name, "") for name in sorted(audio.keys() - names_of(rows))]
+
+    def cut(name: str, text: str) -> Cut:
+        return _cut(name, text, language, recording_of(audio.get(name) or _audio_of(name, folder)))
+
     what = f"prepare: {folder.parent.name}/{folder.name}"
-    return [
-        _cut(name, text, language, recording_of(audio.get(name) or _audio_of(name, folder)))
-        for name, text in track(texts, what, len(texts), unit="recordings")
-    ]
+    return made_of(track(rows, what, len(rows), unit="recordings"), cut)
 
 
-def _read_limited(train: Path, language: str, cuts: list[Cut]) -> dict[str, list[Cut]]:
+def _read_limited(train: Path, language: str, cuts: list[Cut | BadRow]) -> dict[str, list[Cut | BadRow]]:
     """The recordings of ``train`` that each part of ``LIMITED`` names; no part whose handles are not there."""
-    known = {cut.id: (cut.supervisions[0].text or "", cut.recording) for cut in cuts}
+    known: dict[str, Cut] = {}
+    unreadable: dict[str, BadRow] = {}
+    for cut in cuts:
+        if isinstance(cut, BadRow):
+            unreadable[cut.name] = cut
+        else:
+            known[cut.id] = cut
     splits = defaultdict(list)
     for split, pattern in LIMITED.items():
         for file in sorted((train / "limited_supervision").glob(pattern)):
-            for name in file.read_text(encoding="utf-8").split():
-                text, recording = known.get(name) or ("", recording_of(_audio_of(name, train)))
-                splits[split].append(_cut(name, text, language, recording))
+            for name in _read_handles(file):
+                if isinstance(name, BadRow) or name in unreadable:
+                    splits[split].append(name if isinstance(name, BadRow) else unreadable[name])
+                    continue
+                splits[split].append(_cut_of_part(name, known.get(name), language, train))
     return splits
 
 
-def _read_transcripts(file: Path) -> list[tuple[str, str]]:
-    """(id, text) of every line; ValueError names a line that has not both, or that is not UTF-8."""
+def _cut_of_part(name: str, known: Cut | None, language: str, train: Path) -> Cut:
+    if known is None:
+        return _cut(name, "", language, recording_of(_audio_of(name, train)))
+    return _cut(name, known.supervisions[0].text or "", language, known.recording)
+
+
+def _read_handles(file: Path) -> Iterator[str | BadRow]:
+    for line in read_lines(file):
+        yield BadRow(line.where, line.problem) if line.problem else line.text.strip()
+
+
+def _read_transcripts(file: Path) -> list[tuple[str, str] | BadRow]:
     if not file.is_file():
         raise FileNotFoundError(f"corpus.path: {file} is missing: {file.parent} is not a split of MLS")
-    rows = []
-    try:
-        with file.open(encoding="utf-8") as lines:  # not splitlines(), which also splits at rare separators in a text
-            for number, line in enumerate(lines, 1):
-                name, tab, text = line.rstrip("\n").partition("\t")
-                if not tab or name.count("_") != 2:
-                    raise ValueError(f"{file}:{number}: expected <speaker>_<book>_<number> TAB text, found {line!r}")
-                rows.append((name, text))
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not UTF-8 text: {error}") from error
-    return rows
+    return read_transcripts(file, NAME, "\t")
 
 
 def _suffix(split: Path) -> str:

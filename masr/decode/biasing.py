@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kaldifst import StdArc, StdVectorFst
 
+from masr.files import text_lines
 from masr.text.characters import tidied
 from masr.text.normalize import normalize
 from masr.text.tokenizer import UNKNOWN, Tokenizer
@@ -104,11 +105,7 @@ def read_biasing(path: Path, tokenizer: Tokenizer, boost: float) -> Biasing:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file of words to expect")
     phrases, beginnings = set(), set()
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error}") from error
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(text_lines(path), 1):
         text = " ".join(line.split())
         if text and not text.startswith("#"):
             spellings = _spellings(text, tokenizer)

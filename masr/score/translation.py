@@ -7,6 +7,7 @@ from typing import Any
 
 from sacrebleu.metrics import BLEU, CHRF
 
+from masr.files import text_lines
 from masr.score.errors import CONFIDENCE, RESAMPLES
 from masr.score.report import title_of
 from masr.text.languages import language_name
@@ -39,7 +40,7 @@ def write_translation_report(decode_file: Path, output: Path, *, details: Mappin
 
     ValueError when the decode file has no lines.
     """
-    rows = [json.loads(line) for line in decode_file.read_text(encoding="utf-8").splitlines()]
+    rows = [json.loads(line) for line in text_lines(decode_file)]
     if not rows:
         raise ValueError(f"{decode_file}: no utterances; none of this split has a translation")
     metrics = compute_metrics(rows, title_of(decode_file), details)

@@ -1,7 +1,7 @@
 """Stage 0: the corpus as published -> validated, normalised CutSets in ``data/manifests``."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from lhotse.cut import Cut
 
 from masr.config import Config
 from masr.corpora import Split, corpus_module, unreadable
+from masr.corpora.tables import BadRow
 from masr.data.contract import contract_problem
 from masr.data.leaks import refuse_leaks
 from masr.data.recordings import AudioHashes, RecordingList, same_audio, split_content
@@ -137,16 +138,18 @@ def _write(folder: Path, published: dict[str, Split], config: Config, keep: Sequ
         raise ValueError(f"{config.corpus.path}: no recordings for {', '.join(missing)}; splits found: {found}")
     wanted += [split for split in keep if split not in wanted and published.get(split)]
     rejected, recordings = Rejected(folder / "rejected.tsv"), RecordingList()
+    bad_rows: set[str] = set()
     usable: dict[str, list[Cut]] = {}
     for split in wanted:
         heard_only = split in _heard_only(config)
-        usable[split] = list(_usable(recordings.watch(published[split]), config, rejected, heard_only))
+        usable[split] = list(_usable(recordings.watch(published[split]), config, rejected, heard_only, bad_rows))
+    total = sum(map(len, usable.values())) + len(rejected)
     if config.corpus.minutes:
         usable[config.corpus.train] = _draw(usable[config.corpus.train], config.corpus.minutes)
     for split, cuts in usable.items():
         CutSet.from_cuts(cuts).to_file(folder / f"{split}.jsonl.gz")
     recordings.write(folder / RECORDINGS)
-    rejected.finish("prepare", sum(len(published[split]) for split in wanted), config.data.max_bad_fraction)
+    rejected.finish("prepare", total, config.data.max_bad_fraction)
     _check(usable, config, rejected.path)
     in_use = {split: usable[split] for split in all_splits(config)}
     refuse_leaks(in_use, _training(config), config.corpus.disjoint)
@@ -164,18 +167,32 @@ def describe(cuts: Iterable[Cut]) -> str:
 
 
 def _check(usable: dict[str, list[Cut]], config: Config, reasons: Path) -> None:
-    """ValueError when a split or a language of the config has no recordings, or only dev has some of a language."""
+    """ValueError when a split or a language of the config has no recordings, or training has none of a language that
+    dev or a split to decode has: no model could be asked for it."""
     if empty := [split for split, cuts in usable.items() if not cuts]:
         raise ValueError(f"prepare: no recording of {', '.join(empty)} can be used; reasons in {reasons}")
     languages = {split: {cut.supervisions[0].language for cut in cuts} for split, cuts in usable.items()}
     if missing := set(config.corpus.languages).difference(*languages.values()):
         raise ValueError(f"corpus.languages: {config.corpus.path} has no recordings in {', '.join(sorted(missing))}")
-    train, dev = languages[config.corpus.train], languages[config.corpus.dev]
-    if unknown := ", ".join(sorted(dev - train)):
-        raise ValueError(
-            f"prepare: {config.corpus.dev} has recordings in {unknown}, {config.corpus.train} has none; "
-            f"set corpus.languages=[{','.join(sorted(train))}]"
-        )
+    train = languages[config.corpus.train]
+    for split in dict.fromkeys([config.corpus.dev, *config.corpus.test]):
+        if languages[split] - train:
+            raise ValueError(_only_there(split, languages[split], train, config))
+
+
+def _only_there(split: str, languages: set[str], train: set[str], config: Config) -> str:
+    """What to do about a split that has languages which training has not."""
+    ways = []
+    if languages & train:
+        ways.append(f"corpus.languages=[{','.join(sorted(train))}]")
+    if split != config.corpus.dev:
+        others = [other for other in config.corpus.test if other != split]
+        ways.append(f"corpus.test=[{','.join(others or [config.corpus.dev])}] without {split}")
+    unknown = ", ".join(sorted(languages - train))
+    return (
+        f"prepare: {split} has recordings in {unknown}, {config.corpus.train} has none: no model trained on it can "
+        f"decode them; set {', or '.join(ways or ['another corpus.dev'])}"
+    )
 
 
 def _draw(cuts: list[Cut], minutes: float) -> list[Cut]:
@@ -209,12 +226,22 @@ def require(config: Config, split: str) -> dict[str, Any]:
     return content[split]
 
 
-def _usable(cuts: Iterable[Cut], config: Config, rejected: Rejected, heard_only: bool):
+def _usable(
+    cuts: Iterable[Cut | BadRow], config: Config, rejected: Rejected, heard_only: bool, bad_rows: set[str]
+) -> Iterator[Cut]:
     """Cuts with normalised text, which only speech that is ``heard_only`` may lack; others are rejected with a
-    reason."""
+    reason.
+
+    ``bad_rows`` are those of other splits, for one of which nobody knows the split is in all of them.
+    """
     seen: set[str] = set()
     hashes = AudioHashes()
     for cut in cuts:
+        if isinstance(cut, BadRow):
+            if cut.where not in bad_rows:
+                rejected.add(cut.where, cut.reason)
+                bad_rows.add(cut.where)
+            continue
         if problem := contract_problem(cut):
             rejected.add(cut.id, problem)
             continue
@@ -222,6 +249,9 @@ def _usable(cuts: Iterable[Cut], config: Config, rejected: Rejected, heard_only:
         text = normalize(supervision.text or "", supervision.language)
         if problem := _problem(cut, text, seen, config, heard_only):
             rejected.add(cut.id, problem)
+            continue
+        if limit := _outside(cut, config):
+            rejected.leave_out(cut.id, limit)
             continue
         seen.add(cut.id)
         cut.custom = (cut.custom or {}) | {"audio_hash": hashes.of(cut)}
@@ -237,6 +267,11 @@ def _problem(cut: Cut, text: str, seen: set[str], config: Config, heard_only: bo
         return unreadable(cut.recording)
     if cut.id in seen:
         return "a second recording with this id"
+    return None
+
+
+def _outside(cut: Cut, config: Config) -> str | None:
+    """The limit that leaves out a cut in which nothing is wrong."""
     if cut.duration < config.data.min_seconds:
         return f"{cut.duration:.3f} s is shorter than data.min_seconds={config.data.min_seconds:g}"
     return None

@@ -24,7 +24,7 @@ from masr.data.features import FRAME_SHIFT
 from masr.data.random import Purpose, seed_of
 from masr.data.rejected import Rejected
 from masr.data.sampling import EpochPlan, language_of
-from masr.files import file_hash, write_whole
+from masr.files import file_hash, text_lines, write_whole
 from masr.models.folder import WEIGHTS, build_model, load_model
 from masr.models.recognizer import Recognizer, parameter_count, parameter_count_for_one_language
 from masr.progress import clock, say
@@ -33,7 +33,6 @@ from masr.stages.features import load_cuts, load_statistics
 from masr.stages.output import SEAL, StageOutput, plain, read_seal
 from masr.stages.resume import DATA, changes_on_the_way, decisive, newest_update
 from masr.stages.vocab import load_tokenizer, load_tree
-from masr.text.tokenizer import Tokenizer
 from masr.train.trainer import Trainer
 from masr.vocab.tree import same_tree
 
@@ -276,11 +275,14 @@ def start_from(folder: Path, model: Recognizer, quiet: bool = False) -> None:
 
 
 def _trainable(cuts: list[Cut], model: Recognizer, config: Config, folder: Path, quiet: bool) -> list[Cut]:
-    """Cuts within the duration limits that leave CTC enough frames; the others are listed in ``rejected.tsv``."""
+    """Cuts within the limits that leave CTC enough frames; the others are listed in ``rejected.tsv``."""
     rejected = Rejected(folder / "rejected.tsv")
     good = []
     for cut in cuts:
-        if problem := _problem(cut, model, model.tokenizer, config):
+        tokens = np.array(transcript_tokens(cut, model.tokenizer))
+        if limit := _outside(cut, len(tokens), model, config):
+            rejected.leave_out(cut.id, limit)
+        elif problem := _problem(cut, tokens, model, config):
             rejected.add(cut.id, problem)
         else:
             good.append(cut)
@@ -291,14 +293,19 @@ def _trainable(cuts: list[Cut], model: Recognizer, config: Config, folder: Path,
     return good
 
 
-def _problem(cut: Cut, model: Recognizer, tokenizer: Tokenizer, config: Config) -> str | None:
+def _outside(cut: Cut, tokens: int, model: Recognizer, config: Config) -> str | None:
+    """The limit that leaves out a cut, in which nothing need be wrong."""
     if not config.data.min_seconds <= cut.duration <= config.data.max_seconds:
         limits = f"data.min_seconds={config.data.min_seconds:g} to data.max_seconds={config.data.max_seconds:g}"
         return f"{cut.duration:.2f} s is outside {limits}"
-    tokens = np.array(transcript_tokens(cut, tokenizer))
-    limit = None if model.attention_decoder is None else model.attention_decoder.longest
-    if limit is not None and len(tokens) > limit:
-        return f"{len(tokens)} tokens, but the decoder writes {limit} at most"
+    longest = None if model.attention_decoder is None else model.attention_decoder.longest
+    if longest is not None and tokens > longest:
+        return f"{tokens} tokens, but the decoder writes {longest} at most"
+    return None
+
+
+def _problem(cut: Cut, tokens: np.ndarray, model: Recognizer, config: Config) -> str | None:
+    """What is wrong with a cut within the limits."""
     if not config.model.ctc.weight:
         return None
     frames = (
@@ -332,6 +339,7 @@ def _commit() -> str | None:
 def _processor() -> str:
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    processors = Path("/proc/cpuinfo")
+    lines = text_lines(processors) if processors.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return f"{len(names)} x {names[0]}" if names else platform.processor()

@@ -13,6 +13,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from masr.config import Vocab
+from masr.files import text_lines
 from masr.text.tokenizer import SPECIAL, WORD_START, Tokenizer
 
 WINDOW = 2
@@ -151,7 +152,7 @@ def read_lexicon(path: Path, tokenizer: Tokenizer) -> list[tuple[int, int]]:
     for token, piece in enumerate(tokenizer.pieces):
         ids.setdefault(piece, []).append(token)
     pairs: list[tuple[int, int]] = []
-    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+    for number, line in enumerate(text_lines(path), 1):
         words = line.split("#")[0].split()
         if words and len(words) != 2:
             raise ValueError(f"{path}:{number}: expected two tokens, found {line!r}")

@@ -9,6 +9,7 @@ import soundfile
 
 from masr.config import Config, Corpus, Data
 from masr.corpora import corpus_module, fleurs
+from masr.corpora.tables import BadRow
 from masr.data.features import load_audio
 from masr.stages import prepare
 from masr.text.languages import NAMES
@@ -125,17 +126,14 @@ def test_stage_0_sees_that_a_recording_or_a_line_has_come(publish, tmp_path, cap
     assert "1 of 6 recordings skipped (first: ca-99-none:" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("line", "found"), [("", 1), ("7 1001.wav Un", 1), ("7\t1001.wav\tUn", 3), ("\t" * 7, 8)])
+@pytest.mark.parametrize(("line", "found"), [("7 1001.wav Un", 1), ("7\t1001.wav\tUn", 3), ("\t" * 7, 8)])
 def test_a_malformed_line_is_named_with_what_was_found_and_expected(publish, line, found):
     file = publish("ca_es") / "train.tsv"
     first, *others = file.read_text(encoding="utf-8").splitlines(keepends=True)
     file.write_text("".join([first, f"{line}\n", *others]), encoding="utf-8")
-    with pytest.raises(ValueError) as caught:
-        len(fleurs.read(file.parents[1])["train"])
-    assert str(caught.value) == (
-        f"{file}:2: expected 7 columns with TABs between them, found {found}: {line + chr(10)!r}; "
-        "correct or delete the line"
-    )
+    rows = list(fleurs.read(file.parents[1])["train"])
+    assert rows.pop(1) == BadRow(f"{file}:2", f"expected 7 columns with TABs between them, found {found}: {line!r}")
+    assert [cut.supervisions[0].text for cut in rows] == [text for _, _, text in ROWS["train"]]
 
 
 def test_only_the_end_of_a_line_ends_a_text(publish):
@@ -143,9 +141,6 @@ def test_only_the_end_of_a_line_ends_a_text(publish):
     file.write_text(line_of("1", "1004.wav", "a\u2028b\u0085c"), encoding="utf-8")
     (cut,) = fleurs.read(file.parents[1])["dev"]
     assert cut.supervisions[0].text == "a\u2028b\u0085c"
-    file.write_bytes(b"1\t\xff\n")
-    with pytest.raises(ValueError, match=r"ca_es/dev\.tsv: not UTF-8 text"):
-        len(fleurs.read(file.parents[1])["dev"])
 
 
 def test_an_archive_that_has_not_been_unpacked_is_named(publish):

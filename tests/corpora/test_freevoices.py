@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from masr.corpora import corpus_module, freevoices
+from masr.corpora.tables import BadRow
 
 CORPUS = Path(__file__).parents[2] / "egs/freevoices/corpus"
 
@@ -69,7 +70,6 @@ def test_a_recording_is_opened_once(publish, monkeypatch):
     ("line", "found"),
     [
         ('{"id": ', "Expecting value"),
-        ("", "Expecting value"),
         ("5", "expected a JSON object, found 5"),
         ('{"id": "x", "language": "ca"}', "no audio, split, speaker, start, duration, text, translation; expected id,"),
         (row(language=None), "language: expected text, found None"),
@@ -81,9 +81,26 @@ def test_a_recording_is_opened_once(publish, monkeypatch):
 )
 def test_a_malformed_line_is_named_with_what_was_found_and_expected(publish, line, found):
     folder = publish(row(), line, row(id="c"))
-    with pytest.raises(ValueError) as caught:
+    rows = freevoices.read(folder)["train"]
+    (bad,) = (row for row in rows if isinstance(row, BadRow))
+    assert bad.where == f"{folder}/manifest.jsonl:2" and bad.reason.startswith(found)
+    assert [cut.id for cut in rows if cut is not bad] == ["tuxpaint/ca/ànec", "c"]
+
+
+def test_a_bad_row_is_in_its_split_or_else_in_all(publish):
+    folder = publish(row(), row(id="b", split="dev"), row(start=-1, split="dev"), "{", row(text=5, split="test"))
+    splits = freevoices.read(folder)
+
+    def lines(split: str) -> list[int]:
+        return [int(bad.where.split(":")[-1]) for bad in splits[split] if isinstance(bad, BadRow)]
+
+    assert {split: lines(split) for split in splits} == {"train": [4], "dev": [4, 3], "test": [4, 5]}
+
+
+def test_a_manifest_without_a_good_row_is_named_with_its_first(publish):
+    folder = publish("{", "}")
+    with pytest.raises(ValueError, match=f"no row can be read; the first, {folder}/manifest.jsonl:1: Expecting prop"):
         freevoices.read(folder)
-    assert str(caught.value).startswith(f"{folder}/manifest.jsonl:2: {found}")
 
 
 def test_audio_that_cannot_be_read_has_no_samples(publish):
@@ -98,7 +115,7 @@ def test_a_folder_without_a_manifest_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="corpus.path: .*manifest.jsonl is missing: .* is not a freevoices"):
         freevoices.read(tmp_path)
     (tmp_path / "manifest.jsonl").write_bytes(b"\xff\xfe")
-    with pytest.raises(ValueError, match=r"manifest\.jsonl: not UTF-8 text"):
+    with pytest.raises(ValueError, match=r"manifest\.jsonl:1: not UTF-8 text"):
         freevoices.read(tmp_path)
 
 

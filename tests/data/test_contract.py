@@ -54,7 +54,7 @@ BAD = {
 def test_a_cut_that_breaks_the_contract_is_rejected_with_its_reason(wrong, reason, tmp_path):
     rejected = Rejected(tmp_path / "rejected.tsv")
     config = Config(name="x", data=Data(max_bad_fraction=1.0))
-    assert list(_usable([wrong], config, rejected, heard_only=False)) == []
+    assert list(_usable([wrong], config, rejected, heard_only=False, bad_rows=set())) == []
     with pytest.raises(AssertionError, match=reason):
         raise AssertionError(rejected.reasons["x"])
 

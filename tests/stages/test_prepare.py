@@ -109,7 +109,6 @@ BAD = {
     "empty text": ({"text": ""}, "empty transcript (as published: '')"),
     "no text": ({"text": None}, "empty transcript (as published: None)"),
     "only punctuation": ({"text": "¿…?"}, "empty transcript (as published: '¿…?')"),
-    "0.05 s": ({"duration": 0.05}, "0.050 s is shorter than data.min_seconds=0.1"),
     "beyond the end": ({"start": 100.0, "duration": 1.0}, "ends at 101.00 s, but its recording has"),
 }
 
@@ -132,6 +131,31 @@ def test_a_second_recording_with_the_same_id_is_rejected(small, cuts_of):
     prepare.run(small.config())
     assert small.rejected() == {small.rows[0]["id"]: "a second recording with this id"}
     assert len(cuts_of(small, "train")) == 3
+
+
+def test_what_the_shortest_duration_leaves_out_is_counted_apart(small, cuts_of, capsys):
+    small.publish(*(small.bad_row(id=f"short {number}", duration=0.05) for number in range(9)), small.bad_row(text=""))
+    prepare.run(small.config("data.max_bad_fraction=0.2"))
+    assert small.rejected()["short 0"] == "limit: 0.050 s is shorter than data.min_seconds=0.1"
+    assert len(cuts_of(small, "train")) == 3 and len(small.rejected()) == 10
+    printed = capsys.readouterr().out
+    assert "prepare: 9 of 15 recordings left out by a limit (first: short 0: 0.050 s" in printed
+    assert "prepare: 1 of 6 recordings skipped (first: bad: empty transcript" in printed
+    with pytest.raises(TooManyRejected, match=r"1 of 6 recordings skipped .* more than data\.max_bad_fraction=0\.1"):
+        prepare.run(small.config("data.max_bad_fraction=0.1"))
+
+
+def test_every_recording_of_an_id_that_is_there_already_counts(small):
+    small.publish(*[small.rows[0]] * 5)
+    with pytest.raises(TooManyRejected, match="prepare: 5 of 10 recordings skipped"):
+        prepare.run(small.config("data.max_bad_fraction=0.4"))
+    assert small.rejected() == {small.rows[0]["id"]: "a second recording with this id"}
+
+
+def test_an_id_cannot_break_the_list(small):
+    small.publish(small.bad_row(id="one\ttwo\nthree", text=""))
+    prepare.run(small.config())
+    assert list(small.rejected()) == ["one two three"]
 
 
 def test_too_many_unusable_recordings_stop_the_stage_with_their_number(small):
@@ -184,9 +208,23 @@ def test_a_language_without_recordings_is_named(small):
 
 def test_a_language_that_only_dev_has_is_named_with_the_way_out(small):
     small.publish(small.bad_row(split="dev", language="el"))
-    with pytest.raises(ValueError, match=r"dev has recordings in el, train has none; set corpus\.languages=\[es\]"):
+    with pytest.raises(ValueError, match=r"dev has recordings in el, train has none: .*; set corpus\.languages=\[es\]"):
         prepare.run(small.config())
     prepare.run(small.config("corpus.languages=[es]"))
+
+
+def test_a_language_that_only_test_has_is_named_with_the_ways_out(small, cuts_of):
+    small.publish(small.bad_row(split="test", language="el"), small.bad_row(id="b", split="other", language="el"))
+    with pytest.raises(ValueError) as caught:
+        prepare.run(small.config())
+    assert str(caught.value) == (
+        "prepare: test has recordings in el, train has none: no model trained on it can decode them; set "
+        "corpus.languages=[es], or corpus.test=[dev] without test"
+    )
+    prepare.run(small.config("corpus.test=[dev]"))
+    prepare.run(small.config("corpus.languages=[es]", "data_dir=other"))
+    with pytest.raises(ValueError, match=r"other has recordings in el, .*; set corpus\.test=\[dev\] without other"):
+        prepare.run(small.config("corpus.test=[dev,other]", "data_dir=third"))
 
 
 def test_minutes_cut_the_training_split_of_each_language(small, cuts_of):

@@ -50,21 +50,41 @@ def test_the_second_run_does_nothing(ready, snapshot, capsys):
     assert snapshot(ready.folder / "exp") == before
 
 
-def test_what_is_too_long_or_cannot_be_aligned_is_listed_and_left_out(with_bad, capsys):
+def test_what_is_too_long_and_what_cannot_be_aligned_are_listed_and_counted_apart(with_bad, capsys):
     train.run(with_bad.config())
     lines = (with_bad.folder / "exp/small/rejected.tsv").read_text().splitlines()
     reasons = dict(line.split("\t") for line in lines)
     assert reasons == {
-        "long": "600.00 s is outside data.min_seconds=0.1 to data.max_seconds=30",
+        "long": "limit: 600.00 s is outside data.min_seconds=0.1 to data.max_seconds=30",
         "hasty": "13 CTC frames for 54 tokens and blanks of CTC",
     }
-    assert "train: 2 of 5 recordings skipped (first: long: 600.00 s" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "train: 1 of 5 recordings left out by a limit (first: long: 600.00 s" in printed
+    assert "train: 1 of 4 recordings skipped (first: hasty: 13 CTC frames" in printed
 
 
 def test_too_much_that_cannot_be_trained_on_stops_the_stage(with_bad):
-    with pytest.raises(TooManyRejected, match=r"train: 2 of 5 recordings skipped .* data\.max_bad_fraction=0\.3"):
-        train.run(with_bad.config("data.max_bad_fraction=0.3"))
+    with pytest.raises(TooManyRejected, match=r"train: 1 of 4 recordings skipped .* data\.max_bad_fraction=0\.2"):
+        train.run(with_bad.config("data.max_bad_fraction=0.2"))
     assert not (with_bad.folder / "exp/small/averaged.safetensors").exists()
+
+
+def test_a_limit_chosen_on_purpose_leaves_out_any_number(ready, capsys):
+    durations = sorted(cut.duration for cut in features.load_cuts(ready.config(), "train"))
+    assert durations[0] < durations[1]
+    train.run(ready.config(f"data.max_seconds={durations[0] + 1e-3}", "data.max_bad_fraction=0"))
+    printed = capsys.readouterr().out
+    assert "train: 2 of 3 recordings left out by a limit (first: " in printed and "skipped" not in printed
+
+
+def test_the_longest_text_of_the_decoder_is_a_limit(ready, monkeypatch, capsys):
+    from masr.nn.attention_decoder import AttentionDecoder
+
+    monkeypatch.setattr(AttentionDecoder, "longest", 1, raising=False)
+    with pytest.raises(ValueError, match=r"train: no recording .* can be used; reasons in exp/small/rejected\.tsv"):
+        train.run(ready.config("data.max_bad_fraction=0"))
+    assert "train: 3 of 3 recordings left out by a limit" in capsys.readouterr().out
+    assert "limit: " in (ready.folder / "exp/small/rejected.tsv").read_text()
 
 
 def test_nothing_to_train_on_is_explained(ready):

@@ -71,7 +71,7 @@ def _acceptor(lattice: kaldifst.Lattice, frames: np.ndarray) -> StdVectorFst:
     fst = empty_fst(lattice.num_states)
     fst.start = lattice.start
     arcs: dict[int, list[tuple[int, int, int, float]]] = {}
-    for line in lattice.to_str().splitlines():
+    for line in lattice.to_str().split("\n"):
         fields = line.split()
         if len(fields) >= 4:
             source, target, read, written = map(int, fields[:4])
