@@ -58,7 +58,9 @@ def difference_table(common: Common, names: Sequence[str]) -> str:
     )
     remarks = []
     if FEW_SPEAKERS in overs:
-        remarks.append(f"{MARK} One or two speakers (or who say nearly all): of their recordings; it says nothing about others.")
+        remarks.append(
+            f"{MARK} One or two speakers (or who say nearly all): of their recordings; it says nothing about others."
+        )
     if UTTERANCES in overs:
         remarks.append(f"{UNKNOWN_MARK} Speakers unknown: recordings were drawn one by one, as if each had its own.")
     return "\n\n".join(["\n".join(lines), note, *remarks]) + "\n"

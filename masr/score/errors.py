@@ -195,7 +195,7 @@ def _parse(line: str, where: str) -> Utterance:
     for name in _SECONDS_FIELDS:
         if not _is_seconds(record.get(name)):
             raise ValueError(f"{where}: {name!r} must be seconds, 0 or more, found {record.get(name)!r}")
-    known = {name: record.get(name) for name in _OPTIONAL_FIELDS}
+    known: dict[str, Any] = {name: record.get(name) for name in _OPTIONAL_FIELDS}
     for name, value in known.items():
         if value is not None and not isinstance(value, str):
             raise ValueError(f"{where}: {name!r} must be a string or null, found {value!r}")

@@ -7,7 +7,7 @@ from typing import Any
 
 from sacrebleu.metrics import BLEU, CHRF
 
-from masr.score.errors import CONFIDENCE, RESAMPLES
+from masr.score.intervals import CONFIDENCE, RESAMPLES
 from masr.score.report import title_of
 from masr.text.languages import language_name
 
