@@ -192,7 +192,7 @@ def _tile(value: str, label: str) -> str:
 
 def _marks(metrics: Metrics) -> str:
     """Marks behind the intervals of averages: those of all languages."""
-    return mark_of(row["over"] for row in metrics["languages"].values())
+    return mark_of(metrics["languages"].values())
 
 
 def _rate(row: Metrics, mark: str) -> str:
@@ -209,7 +209,7 @@ def _main_table(metrics: Metrics) -> str:
             row,
             row,
             row["main_measure"],
-            mark_of([row["over"]]),
+            mark_of([row]),
         )
         for code, row in metrics["languages"].items()
     ]

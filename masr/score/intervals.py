@@ -227,35 +227,38 @@ def macro_interval(utterances: Sequence[Utterance], measure: str, *, seed: int =
     return interval(np.mean(rates, axis=0), 0.0) if rates else None
 
 
-def explained(samplings: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Sentences on what the intervals of a report are about.
-
-    ``samplings``: by language what was drawn (``over``) and the number of ``speakers``. None for old reports.
-    """
-    few = [f"{code} {row['speakers']}" for code, row in samplings.items() if row["over"] == FEW_SPEAKERS]
-    unknown = [code for code, row in samplings.items() if row["over"] == UTTERANCES]
-    known = len(samplings) - len(few) - len(unknown)
-    sentences = []
-    if known:
-        sentences.append("Intervals draw speakers with all that they said, so they are about speakers like these.")
-    if few:
-        sentences.append(
-            f"{MARK} Of these speakers; it says nothing about others: one or two of them say nearly all of the "
-            f"language ({', '.join(few)} speakers), so their utterances were drawn."
-        )
-    if unknown:
-        which = "all languages" if len(unknown) == len(samplings) else ", ".join(unknown)
-        sentences.append(
-            f"{UNKNOWN_MARK} The decode file does not name the speakers ({which}): utterances were drawn one by one, "
-            "and the interval does not know about speakers. For those who were not recorded it is too narrow."
-        )
-    return sentences
-
-
 MARK, UNKNOWN_MARK = "†", "‡"
+"""Behind a ± that says nothing about other speakers, and one that knows nothing about speakers."""
 _MARKS = {SPEAKERS: "", FEW_SPEAKERS: MARK, UTTERANCES: UNKNOWN_MARK}
 
 
-def mark_of(overs: Iterable[str]) -> str:
-    """Mark behind a ± that rests on these samplings; of several languages, of all that need one."""
-    return "".join(dict.fromkeys(_MARKS[over] for over in sorted(overs)))
+def mark_of(languages: Iterable[Mapping[str, Any]]) -> str:
+    """Marks behind a ± that is about these languages of a report; of several, all that one of them needs."""
+    overs = {_over(language) for language in languages}
+    return "".join(_MARKS[over] for over in sorted(overs))
+
+
+def _over(language: Mapping[str, Any]) -> str:
+    """What was drawn; reports from before masr knew speakers do not say."""
+    return str(language.get("over", UTTERANCES))
+
+
+def explained(languages: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Sentences on what the intervals of a report are about; ``languages`` as in metrics.json, by code."""
+    few = [f"{code} {row['speakers']}" for code, row in languages.items() if _over(row) == FEW_SPEAKERS]
+    unknown = [code for code, row in languages.items() if _over(row) == UTTERANCES]
+    sentences = []
+    if len(few) + len(unknown) < len(languages):
+        sentences.append("Intervals draw speakers with all that they said, so they are about speakers like these.")
+    if few:
+        sentences.append(
+            f"{MARK} Of these speakers; it says nothing about others: one or two say all of the language, or nearly all "
+            f"(speakers: {', '.join(few)}), so their utterances were drawn."
+        )
+    if unknown:
+        which = "any language" if len(unknown) == len(languages) else ", ".join(unknown)
+        sentences.append(
+            f"{UNKNOWN_MARK} The speakers of {which} are not known: utterances were drawn one by one, and the interval "
+            "does not know about speakers. For voices that were not recorded it is too narrow."
+        )
+    return sentences

@@ -76,7 +76,7 @@ class Difference:
     @property
     def mark(self) -> str:
         """Mark of an interval that is not about other speakers."""
-        return mark_of(self.overs)
+        return mark_of({"over": over} for over in self.overs)
 
 
 def difference(

@@ -246,7 +246,7 @@ def main_table(metrics: Metrics) -> str:
     lines.append("|---|--:|--:|--:|--:|--:|--:|")
     for code, row in metrics["languages"].items():
         label = f"{row['name']} ({code})"
-        lines.append(_main_line(label, row, row, row["main_measure"], intervals.mark_of([row["over"]])))
+        lines.append(_main_line(label, row, row, row["main_measure"], intervals.mark_of([row])))
     for name in ("macro", "micro"):
         lines.append(_main_line(f"*{name} average*", metrics, metrics[name], "main", marks_of(metrics)))
     return "\n".join(lines)
@@ -254,7 +254,7 @@ def main_table(metrics: Metrics) -> str:
 
 def marks_of(metrics: Metrics) -> str:
     """Marks behind the intervals of averages: those of all languages."""
-    return intervals.mark_of(row["over"] for row in metrics["languages"].values())
+    return intervals.mark_of(metrics["languages"].values())
 
 
 def _main_line(label: str, size: Metrics, row: Metrics, main: str, mark: str) -> str:
