@@ -199,7 +199,7 @@ def adapt_list(folder: Annotated[Path, typer.Argument(help="Folder of experiment
 
 @app.command("compare", help="Error rates of several decode files side by side; the first one is the baseline.")
 def compare(files: Annotated[list[Path], typer.Argument(help="exp/<name>/decode/<method>/<split>.jsonl ...")]) -> None:
-    from masr.score.compare import compare_files
+    from masr.score.report import compare_files
 
     print(compare_files(files))
 

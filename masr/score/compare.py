@@ -1,41 +1,16 @@
-"""`masr compare`: error rates of several systems side by side, and their differences on the same recordings."""
+"""What `masr compare` prints: error rates of several systems side by side, and their differences on the same recordings."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import Any
 
-from masr.score.errors import read_decode_file
 from masr.score.intervals import FEW_SPEAKERS, MARK, UNKNOWN_MARK, UTTERANCES
-from masr.score.paired import Common, Difference, counts_of, difference, in_common, named
+from masr.score.paired import Common, Difference, difference
 from masr.score.plots import percent
-from masr.score.report import Metrics, compute_metrics, title_of
 from masr.text.languages import language_name
 
+Metrics = dict[str, Any]
+
 MEASURE = "cer"
-
-
-def compare_files(files: Sequence[Path]) -> str:
-    """`compare_table` of the recordings that all decode files have, and `difference_table` of them.
-
-    Each file is named as its experiment, method and split, or by its path where two would have one name. Recordings
-    that a file lacks are named and left out. ValueError without a file, or where the files share no recording.
-    """
-    if not files:
-        raise ValueError("compare: no decode files given, expected at least one")
-    titles = [title_of(file) for file in files]
-    names = [str(file) if titles.count(title) > 1 else title for file, title in zip(files, titles, strict=True)]
-    systems = dict(zip(names, map(read_decode_file, files), strict=True))
-    common = in_common({name: [counts_of(u) for u in utterances] for name, utterances in systems.items()})
-    ids = {row.id for row in common.systems[0]}
-    metrics = {}
-    for name, utterances in systems.items():
-        kept = [utterance for utterance in utterances if utterance.id in ids]
-        metrics[name] = compute_metrics(kept, title=name, details={})
-    parts = [compare_table(metrics)]
-    if len(systems) > 1:
-        parts.append(difference_table(common, names))
-    if common.left_out:
-        parts.append(named(common.left_out) + "\n")
-    return "\n".join(parts)
 
 
 def difference_table(common: Common, names: Sequence[str]) -> str:

@@ -252,8 +252,8 @@ def explained(languages: Mapping[str, Mapping[str, Any]]) -> list[str]:
         sentences.append("Intervals draw speakers with all that they said, so they are about speakers like these.")
     if few:
         sentences.append(
-            f"{MARK} Of these speakers; it says nothing about others: one or two say all of the language, or nearly all "
-            f"(speakers: {', '.join(few)}), so their utterances were drawn."
+            f"{MARK} Of these speakers; it says nothing about others: one or two say all or nearly all of the "
+            f"language (speakers: {', '.join(few)}), so their utterances were drawn."
         )
     if unknown:
         which = "any language" if len(unknown) == len(languages) else ", ".join(unknown)

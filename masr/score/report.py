@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from masr.score import errors, intervals
-from masr.score.errors import ErrorCounts, Utterance
+from masr.score.compare import compare_table, difference_table
+from masr.score.errors import ErrorCounts, Utterance, read_decode_file
 from masr.score.html import html_report, pictures
+from masr.score.paired import counts_of, in_common, named
 from masr.score.plots import percent
 from masr.text.languages import language_name, main_error_rate
 from masr.text.normalize import VERSION
@@ -40,7 +42,7 @@ def write_report(
     in seconds. Equal input gives equal bytes.
     Raises ValueError naming file and line if the decode file cannot be scored.
     """
-    utterances = errors.read_decode_file(decode_file)
+    utterances = read_decode_file(decode_file)
     metrics = compute_metrics(utterances, title=title_of(decode_file), details=details)
     output.mkdir(parents=True, exist_ok=True)
     texts = {
@@ -328,3 +330,28 @@ def _language_weights_table(weights: Mapping[str, Mapping[str, float]]) -> str:
     for language, row in weights.items():
         lines.append(f"| {language_name(language)} ({language}) | {' | '.join(percent(row[c], 1) for c in codes)} |")
     return "\n".join(lines)
+
+
+def compare_files(files: Sequence[Path]) -> str:
+    """`compare_table` of the recordings that all decode files have, and `difference_table` of them.
+
+    Each file is named as its experiment, method and split, or by its path where two would have one name. Recordings
+    that a file lacks are named and left out. ValueError without a file, or where the files share no recording.
+    """
+    if not files:
+        raise ValueError("compare: no decode files given, expected at least one")
+    titles = [title_of(file) for file in files]
+    names = [str(file) if titles.count(title) > 1 else title for file, title in zip(files, titles, strict=True)]
+    systems = dict(zip(names, map(read_decode_file, files), strict=True))
+    common = in_common({name: [counts_of(u) for u in utterances] for name, utterances in systems.items()})
+    ids = {row.id for row in common.systems[0]}
+    metrics = {}
+    for name, utterances in systems.items():
+        kept = [utterance for utterance in utterances if utterance.id in ids]
+        metrics[name] = compute_metrics(kept, title=name, details={})
+    parts = [compare_table(metrics)]
+    if len(systems) > 1:
+        parts.append(difference_table(common, names))
+    if common.left_out:
+        parts.append(named(common.left_out) + "\n")
+    return "\n".join(parts)
