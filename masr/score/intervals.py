@@ -235,7 +235,7 @@ _MARKS = {SPEAKERS: "", FEW_SPEAKERS: MARK, UTTERANCES: UNKNOWN_MARK}
 def mark_of(languages: Iterable[Mapping[str, Any]]) -> str:
     """Marks behind a ± that is about these languages of a report; of several, all that one of them needs."""
     overs = {_over(language) for language in languages}
-    return "".join(_MARKS[over] for over in sorted(overs))
+    return "".join(mark for over, mark in _MARKS.items() if over in overs)
 
 
 def _over(language: Mapping[str, Any]) -> str:

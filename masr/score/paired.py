@@ -173,6 +173,8 @@ def named(left_out: Sequence[str]) -> str:
     """A sentence on the recordings that are not compared; empty if there are none."""
     if not left_out:
         return ""
+    if len(left_out) == 1:
+        return f"1 recording is not in all files and was left out: {left_out[0]}."
     return f"{len(left_out)} recordings are not in all files and were left out: {_some(left_out)}."
 
 
