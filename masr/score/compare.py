@@ -1,4 +1,4 @@
-"""What `masr compare` prints: error rates of several systems side by side, and their differences on the same recordings."""
+"""What `masr compare` prints: error rates of several systems, and their differences on the same recordings."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
