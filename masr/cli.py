@@ -243,12 +243,13 @@ def table(
     results: Annotated[
         Path | None, typer.Option(help="Folder of published figures: they count as run, new ones are added.")
     ] = None,
+    method: Annotated[str | None, typer.Option(help="Show the errors of this search instead of the table's.")] = None,
 ) -> None:
     """Prints Markdown; RuntimeError names the experiments that failed."""
     from masr.tables import print_table, run_table
 
     failed = [] if show else run_table(file, scale, nproc, rows or [], results)
-    print(print_table(file, scale, rows or [], results))
+    print(print_table(file, scale, rows or [], results, method))
     if failed:
         raise RuntimeError(f"table: failed: {', '.join(failed)}; the same command tries them again")
 

@@ -5,10 +5,8 @@ the figures of the paper beside which ours are printed. It may extend another on
 ``exp/<table>/<row>-<seed>``.
 """
 
-import json
 import re
 import shlex
-import shutil
 import statistics
 import subprocess
 import sys
@@ -22,6 +20,9 @@ from pydantic import Field, ValidationError
 from masr.config import Positive, Section
 from masr.config_files import ConfigError, load_config, read_chain
 from masr.progress import say
+from masr.score.figures import Run, keep_figures
+from masr.score.paired import half_of_t
+from masr.score.seeds import Compared, compare, compare_pooled, explained
 from masr.stages.output import SEAL
 
 DECIDES_NOTHING: dict[str, Any] = {
@@ -39,10 +40,6 @@ that run for a prompt of one language, ``learnt`` those that training moved."""
 COLUMN = re.compile(
     r"(cer|wer|lid)(@(oracle|wrong)(\+[1-9]\d*)?)?|(cer|wer|bleu|chrf)/([\w-]+|\*)|(cer|wer)(/[\w-]+)?:[\w.-]+"
 )
-FIGURES = ("config.yaml", "environment.json", "training.json", "log.jsonl", f"score/{SEAL}", "score/*/*/metrics.json")
-"""What is kept of an experiment beside a recipe's README."""
-TRANSLATION = "translation-beam"
-"""Method whose scores are shown as BLEU and chrF."""
 
 
 class Row(Section):
@@ -65,6 +62,17 @@ class Row(Section):
     """Row that this one is compared with, seed by seed."""
 
 
+class Pooled(Section):
+    """Rows under several conditions that share seeds, e.g. 5, 10 and 20 minutes, compared with others all at once."""
+
+    label: str | None = None
+    """What the table calls them; default: their key."""
+    rows: Annotated[list[str], Field(min_length=1)]
+    """Rows of the table."""
+    against: list[str] | None = None
+    """The rows that they are compared with, one by one; default: those that each is ``against``."""
+
+
 class Table(Section):
     title: str
     """First line above the table."""
@@ -82,6 +90,9 @@ class Table(Section):
     """What is shown of each."""
     compared: list[str] = Field(default=["cer"])
     """Columns of which a row that is ``against`` another one shows the difference."""
+    pooled: dict[str, Pooled] = Field(default={})
+    """Differences over several rows at once. Conditions that are nested or share training data are not independent, so
+    there is one difference for a seed, the mean over the rows, and the interval is over seeds."""
     seeds: list[Positive] = Field(default=[1], min_length=1)
     """Every row is trained once with each, if it does not say otherwise."""
     split: str = "test"
@@ -94,6 +105,15 @@ class Table(Section):
     def seeds_of(self, row: str) -> list[int]:
         """The seeds that a row is trained with."""
         return self.rows[row].seeds or self.seeds
+
+    def pairs_of(self, group: Pooled) -> list[tuple[str, str]]:
+        """Each row of a group and the one that it is compared with; ConfigError for what the table has not."""
+        others = group.against or [self.rows[row].against or "" for row in group.rows if row in self.rows]
+        if unknown := sorted({*group.rows, *others} - self.rows.keys()):
+            raise ConfigError(f"pooled: no row {', '.join(map(repr, unknown))} to compare")
+        if len(others) != len(group.rows):
+            raise ConfigError(f"pooled: {len(group.rows)} rows against {len(others)}, expected as many")
+        return list(zip(group.rows, others, strict=True))
 
 
 def load_table(path: Path) -> Table:
@@ -114,6 +134,11 @@ def load_table(path: Path) -> Table:
         raise ConfigError(f"{path}: rows: against: no {', '.join(missing)} in the table")
     if unknown := sorted({scale for row in table.rows.values() for scale in row.scales} - table.scales.keys()):
         raise ConfigError(f"{path}: rows: scales: no {', '.join(unknown)} among the scales of the table")
+    for group in table.pooled.values():
+        try:
+            table.pairs_of(group)
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
     named = [*table.columns, *table.compared, *(column for row in table.rows.values() for column in row.paper)]
     if unknown := [column for column in named if column not in COLUMNS and not COLUMN.fullmatch(column)]:
         raise ConfigError(
@@ -161,31 +186,23 @@ def _make(file: str, command: str, recipe: Path) -> bool:
 def finished(
     path: Path, table: Table, row: str, seed: int, scale: str | None, results: Path | None = None
 ) -> Path | None:
-    """Folder of an experiment, or of its figures in ``results``, if it was scored with the options that the row has."""
+    """Folder of an experiment, or of its figures in ``results``, if it was scored with the options that the row has.
+
+    A seal says that an experiment was scored to the end; what is kept in ``results`` had been.
+    """
     recipe = path.absolute().parents[1]
     name, options = experiment(path, table, row, seed, scale)
     wanted = load_config(recipe / (table.rows[row].config or table.config), options).model_dump(exclude=DECIDES_NOTHING)
     run = recipe / "exp" / name
-    for folder in [run, *([results / run.name] if results else [])]:
-        if all((folder / file).is_file() for file in (f"score/{SEAL}", "training.json", "config.yaml")):
+    candidates = [(run, (f"score/{SEAL}", "training.json", "config.yaml"))]
+    if results is not None:
+        candidates.append((results / run.name, ("score", "training.json", "config.yaml")))
+    for folder, needed in candidates:
+        if all((folder / file).exists() for file in needed):
             there = load_config(folder / "config.yaml").model_dump(exclude=DECIDES_NOTHING)
             if there == wanted:
                 return folder
     return None
-
-
-def keep_figures(experiment: Path, folder: Path) -> None:
-    """Copies what a table shows of an experiment, and what says how it came about, but no weights."""
-    shutil.rmtree(folder, ignore_errors=True)
-    for file in [file for pattern in FIGURES for file in experiment.glob(pattern)]:
-        copy = folder / file.relative_to(experiment)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        if file.name == "metrics.json":
-            metrics = json.loads(file.read_text(encoding="utf-8"))
-            metrics.pop("confusions", None)  # half of it, and never in a table
-            copy.write_text(json.dumps(metrics), encoding="utf-8")
-        else:
-            shutil.copyfile(file, copy)
 
 
 def experiment(path: Path, table: Table, row: str, seed: int, scale: str | None) -> tuple[str, list[str]]:
@@ -205,95 +222,91 @@ def _filled(text: str, name: str, seed: int) -> str:
     return text.replace("{seed}", str(seed)).replace("{table}", name.partition("/")[0])
 
 
-def print_table(path: Path, scale: str | None = None, rows: Sequence[str] = (), results: Path | None = None) -> str:
+def print_table(
+    path: Path,
+    scale: str | None = None,
+    rows: Sequence[str] = (),
+    results: Path | None = None,
+    method: str | None = None,
+) -> str:
     """Markdown: mean ± standard deviation over the seeds that have been run, and the paper's figures in brackets.
 
-    Where a row names another one, also its difference from that with a 95 % confidence interval (Student's t).
+    Where a row names another one, also its difference from that with a 95 % confidence interval (Student's t), and
+    below the table those of several rows at once. ``method``: search whose errors are shown instead of the table's.
     """
     table = load_table(path)
-    by_seed = {row: _runs(path, table, row, scale, results) for row in table.rows}
-    found = {row: list(by_seed[row].values()) for row in _chosen(table, rows)}
+    if method is not None:
+        table = table.model_copy(update={"method": method})
+    runs = {row: _runs(path, table, row, scale, results) for row in table.rows}
+    found = {row: [run.values for run in runs[row].values()] for row in _chosen(table, rows)}
     columns = _columns(table, found)
     compared = table.compared if any(table.rows[row].against for row in found) else []
     titles = [*(_title(column) for column in columns), *(f"{_title(column)} against" for column in compared), "runs"]
     lines = [f"| {' | '.join(['', *titles])} |", "|---" + "|--:" * len(titles) + "|"]
-    for row, runs in found.items():
-        cells = [_cell(column, runs, found, table.rows[row].paper.get(column)) for column in columns]
-        cells += [_difference(column, by_seed, row, table) for column in compared]
-        lines.append(f"| {' | '.join([table.rows[row].label or row, *cells, str(len(runs))])} |")
-    return "\n".join([f"### {table.title}", "", *([table.notes.strip(), ""] if table.notes else []), *lines])
+    differences: list[Compared] = []
+    for row, values in found.items():
+        cells = [_cell(column, values, found, table.rows[row].paper.get(column)) for column in columns]
+        for column in compared:
+            cells.append(_difference(column, runs, row, table, differences))
+        lines.append(f"| {' | '.join([table.rows[row].label or row, *cells, str(len(values))])} |")
+    parts = [f"### {table.title}"]
+    if method is not None:
+        parts.append(f"Search: {method}.")
+    if table.notes:
+        parts.append(table.notes.strip())
+    parts.append("\n".join(lines))
+    if table.pooled and not rows:
+        parts.append(_pooled(table, runs))
+    return "\n\n".join([*parts, *explained(differences)])
 
 
-def _runs(path: Path, table: Table, row: str, scale: str | None, results: Path | None) -> dict[int, dict[str, float]]:
-    """The figures of the runs of a row that are done, by seed."""
+def _runs(path: Path, table: Table, row: str, scale: str | None, results: Path | None) -> dict[int, Run]:
+    """The runs of a row that are done, by seed."""
     folders = {seed: finished(path, table, row, seed, scale, results) for seed in table.seeds_of(row)}
-    return {seed: _values(folder, table) for seed, folder in folders.items() if folder is not None}
+    return {seed: Run(folder, table.method, table.split) for seed, folder in folders.items() if folder is not None}
 
 
-def _difference(column: str, by_seed: dict[str, dict[int, dict[str, float]]], row: str, table: Table) -> str:
-    """``flat: -0.52 ± 0.31``: mean difference for the same seeds, and half of the 95 % interval."""
+def _difference(
+    column: str, runs: dict[str, dict[int, Run]], row: str, table: Table, differences: list[Compared]
+) -> str:
+    """``flat: -0.52 ± 0.31``; what is said of it below the table goes to ``differences``."""
     other = table.rows[row].against
     if other is None:
         return ""
-    pairs = [(by_seed[row][seed], by_seed[other][seed]) for seed in by_seed[row].keys() & by_seed[other].keys()]
-    differences = [ours[column] - theirs[column] for ours, theirs in pairs if column in ours and column in theirs]
+    found = compare(column, runs[row], runs[other])
+    if found is None:
+        return "-"
+    differences.append(found)
+    return f"{other}: {found}"
+
+
+def _pooled(table: Table, runs: dict[str, dict[int, Run]]) -> str:
+    """Markdown: the differences of groups of rows, one a seed."""
+    titles = [f"{_title(column)} against" for column in table.compared]
+    lines = [f"| by seed | {' | '.join(titles)} | seeds |", "|---" + "|--:" * (len(titles) + 1) + "|"]
+    for key, group in table.pooled.items():
+        pairs = [(runs[row], runs[other]) for row, other in table.pairs_of(group)]
+        cells, seeds = [], 0
+        for column in table.compared:
+            differences = compare_pooled(column, pairs)
+            seeds = max(seeds, len(differences))
+            cells.append(_mean_and_half(differences))
+        lines.append(f"| {' | '.join([group.label or key, *cells, str(seeds)])} |")
+    return "\n".join(lines)
+
+
+def _mean_and_half(differences: Sequence[float]) -> str:
+    """Mean ± half of the 95 % interval, which one seed has not."""
     if not differences:
         return "-"
-    text = f"{other}: {statistics.mean(differences):+.2f}"
-    if len(differences) > 1:
-        from scipy.stats import t
-
-        error = statistics.stdev(differences) / len(differences) ** 0.5
-        text += f" ± {t.ppf(0.975, len(differences) - 1) * error:.2f}"
-    return text
+    half = half_of_t(differences)
+    return f"{statistics.mean(differences):+.2f}" + ("" if half is None else f" ± {half:.2f}")
 
 
 def _chosen(table: Table, rows: Sequence[str]) -> list[str]:
     if unknown := [row for row in rows if row not in table.rows]:
         raise ConfigError(f"rows: no {', '.join(unknown)} in the table; it has {', '.join(table.rows)}")
     return [row for row in table.rows if not rows or row in rows]
-
-
-def _values(folder: Path, table: Table) -> dict[str, float]:
-    """The figures of an experiment by column."""
-    file = folder / "score" / table.method / table.split / "metrics.json"
-    if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing: {table.method} or {table.split} is not among what is decoded")
-    metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    training: dict[str, Any] = json.loads((folder / "training.json").read_text())
-    values, method = _rates(metrics, ""), table.method.partition("@")[0]
-    for other in folder.glob(f"score/{method}@*/{table.split}/metrics.json"):
-        values |= _rates(json.loads(other.read_text(encoding="utf-8")), f"@{other.parts[-3].partition('@')[2]}")
-    for other in folder.glob(f"score/{table.method}/*/metrics.json"):
-        rates = _rates(json.loads(other.read_text(encoding="utf-8")), "")
-        values |= {f"{name}:{other.parent.name}": rate for name, rate in rates.items()}
-    translations = table.method.replace(method, TRANSLATION)  # with the same prompt
-    if (translated := folder / "score" / translations / table.split / "metrics.json").is_file():
-        values |= _translation_scores(json.loads(translated.read_text(encoding="utf-8")))
-    one = training.get("parameters_of_one_language", training["parameters"])
-    return values | {
-        "parameters": training["parameters"] / 1e6, "training": training["train_seconds"] / 60,
-        "audio": training["audio_seconds"] / 3600, "rtf": metrics["real_time_factor"], "one": one / 1e6,
-        "learnt": training.get("learnt", training["parameters"]) / 1e6,
-    }  # fmt: skip
-
-
-def _rates(metrics: dict[str, Any], prompt: str) -> dict[str, float]:
-    """Error rates, and how often the language is right, in % by column."""
-    groups = {"": metrics["macro"]} | {f"/{code}": values for code, values in metrics["languages"].items()}
-    rates = {
-        f"{kind}{prompt}{name}": 100 * group[kind]["rate"]
-        for name, group in groups.items()
-        for kind in ("cer", "wer")
-        if group[kind]["rate"] is not None  # no words are counted where no language has any
-    }
-    confusion = metrics.get("language_confusion")
-    return rates | ({f"lid{prompt}": 100 * confusion["accuracy"]} if confusion else {})
-
-
-def _translation_scores(metrics: dict[str, Any]) -> dict[str, float]:
-    groups = {"": metrics["macro"]} | {f"/{code}": values for code, values in metrics["languages"].items()}
-    return {f"{kind}{name}": group[kind]["score"] for name, group in groups.items() for kind in ("bleu", "chrf")}
 
 
 def _columns(table: Table, found: dict[str, list[dict[str, float]]]) -> list[str]:

@@ -1,6 +1,7 @@
 """Tables of experiments: what is run, what is printed, what is refused. ``run.sh`` is a stand-in here."""
 
 import json
+import re
 import shutil
 import stat
 import sys
@@ -160,6 +161,118 @@ def test_rows_are_compared_seed_by_seed(table):
     lines = print_table(table).splitlines()
     assert lines[2].endswith("| WER against | CER cs against | runs |")
     assert lines[-1].endswith("| a: +0.00 ± 0.00 | a: -9.50 ± 6.35 | 2 |"), "every word error rate is 0.5"
+
+
+def add_decode_files(table: Path, *, counts_of_row: dict[str, int], seeds: tuple[int, ...] = (1, 3)) -> None:
+    """Forty recordings of eight speakers for each run, of which so many in five are wrong in a row."""
+    for row, wrong in counts_of_row.items():
+        for seed in seeds:
+            lines = []
+            for number in range(40):
+                hypothesis = "a b" if number % 5 >= wrong else "a x"
+                line = {"id": f"{number:02}", "language": "cs", "speaker": f"s{number % 8}", "reference": "a b"}
+                lines.append(json.dumps(line | {"hypothesis": hypothesis, "seconds": 0.1, "duration": 1.0}) + "\n")
+            file = table.parents[1] / f"exp/some/{row}-{seed}/decode/ctc-greedy/test.jsonl"
+            file.parent.mkdir(parents=True)
+            file.write_text("".join(lines))
+
+
+def test_rows_are_compared_recording_by_recording_where_their_errors_are_known(table):
+    """From decode files, and from what is kept of them in results."""
+    table.write_text(TABLE.replace("overrides:", "against: a, overrides:") + "compared: [cer, wer/cs]\n")
+    run_table(table)
+    add_decode_files(table, counts_of_row={"a": 3, "b": 1})
+    printed = print_table(table)
+    row = next(line for line in printed.splitlines() if line.startswith("| b |"))
+    assert "| a: -10.00 ± 0.00 (recordings ± " in row and ", p 0.00" in row
+    assert "| a: +0.00 ± 0.00 (recordings ± " in row, "words are not in the figures of the stand-in"
+    assert "paired bootstrap in blocks of a speaker" in printed and "†" not in printed
+    results = table.parents[1] / "results"
+    run_table(table, results=results)
+    kept = results / "b-3/score/ctc-greedy/test/counts.jsonl.gz"
+    assert kept.is_file() and not (results / "b-3/decode").exists()
+    shutil.rmtree(table.parents[1] / "exp")
+    assert print_table(table, results=results) == printed
+
+
+def test_recordings_that_a_run_lacks_are_named_below_the_table(table):
+    table.write_text(TABLE.replace("overrides:", "against: a, overrides:"))
+    run_table(table)
+    add_decode_files(table, counts_of_row={"a": 3, "b": 1})
+    file = table.parents[1] / "exp/some/b-3/decode/ctc-greedy/test.jsonl"
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:-1]))
+    printed = print_table(table)
+    assert "1 recording is not in all files and was left out: 39." in printed
+    assert "a: -13.68 ± 0.00 (recordings ± " in printed, "8 wrong letters of 117 instead of 24"
+
+
+NESTED = """
+title: Nested
+config: conf/x.yaml
+method: ctc-greedy
+seeds: [1, 3]
+columns: [cer]
+rows:
+  a5: {overrides: [train.updates=5]}
+  b5: {overrides: [train.updates=6], against: a5}
+  a10: {overrides: [train.updates=7]}
+  b10: {overrides: [train.updates=8], against: a10}
+pooled:
+  b: {label: B, rows: [b5, b10]}
+  a: {rows: [a10], against: [a5]}
+"""
+
+
+def set_rate(table: Path, run: str, rate: float) -> None:
+    file = table.parents[1] / f"exp/some/{run}/score/ctc-greedy/test/metrics.json"
+    metrics = json.loads(file.read_text())
+    metrics["macro"]["cer"]["rate"] = rate
+    file.write_text(json.dumps(metrics))
+
+
+def test_conditions_that_share_training_data_give_one_difference_a_seed(table):
+    """Differences of +1 and +3 points with one seed, of +4 and +6 with the other: their means are 2 and 5."""
+    table.write_text(NESTED)
+    run_table(table)
+    for run, rate in {"a5-1": 0.30, "b5-1": 0.31, "a10-1": 0.20, "b10-1": 0.23}.items():
+        set_rate(table, run, rate)
+    for run, rate in {"a5-3": 0.30, "b5-3": 0.34, "a10-3": 0.20, "b10-3": 0.26}.items():
+        set_rate(table, run, rate)
+    lines = print_table(table).splitlines()
+    assert lines[-4:] == [
+        "| by seed | CER against | seeds |", "|---|--:|--:|", "| B | +3.50 ± 19.06 | 2 |", "| a | -10.00 ± 0.00 | 2 |"
+    ]  # fmt: skip
+    shutil.rmtree(table.parents[1] / "exp/some/b10-3")
+    lines = print_table(table).splitlines()
+    assert lines[-2] == "| B | +2.00 | 1 |", "one seed has no interval"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("rows: [b5, b10]", "rows: [b5, c]", "pooled: no row 'c' to compare"),
+        ("rows: [b5, b10]", "rows: [b5, a10]", "pooled: no row '' to compare"),
+        ("against: [a5]", "against: [a5, b5]", "pooled: 1 rows against 2, expected as many"),
+    ],
+)
+def test_a_bad_group_of_rows_is_refused(table, old, new, message):
+    table.write_text(NESTED.replace(old, new))
+    with pytest.raises(ConfigError, match=message):
+        load_table(table)
+
+
+def test_the_errors_of_another_search_can_be_shown(table, monkeypatch, capsys):
+    run_table(table, rows=["a"])
+    for seed in (1, 3):
+        folder = table.parents[1] / f"exp/some/a-{seed}/score"
+        shutil.copytree(folder / "ctc-greedy", folder / "joint-beam")
+        metrics = (folder / "joint-beam/test/metrics.json").read_text().replace("0.2", "0.3")
+        (folder / "joint-beam/test/metrics.json").write_text(metrics)
+    monkeypatch.setattr(sys, "argv", ["masr", "table", str(table), "a", "--show", "--method", "joint-beam"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    printed = capsys.readouterr().out
+    assert "Search: joint-beam." in printed and "| The first | 32.00 ± 1.41" in printed
 
 
 def test_an_override_can_name_the_seed(table):
@@ -327,6 +440,68 @@ def test_every_row_of_a_shipped_table_is_a_valid_config(path, monkeypatch):
             assert table.method in result_names(config.decode)
             splits = {column.partition(":")[2] for column in (*table.columns, *content.paper)} - {""}
             assert splits | {table.split} <= {*config.corpus.test}
+
+
+BY_SEED = "| by seed | CER against | seeds |"
+PAGES = ("*.md", "docs/**/*.md", "benchmarks/*.md", "egs/*/*.md", "egs/*/results/**/*.md")
+PUBLISHED = [path for path in TABLES if (path.parents[1] / "results" / path.stem).is_dir()]
+
+
+@pytest.mark.parametrize("path", PUBLISHED, ids=lambda path: f"{path.parts[-3]}-{path.stem}")
+def test_every_published_figure_is_recomputed_from_the_repository(path, monkeypatch):
+    """Every run whose figures are kept counts, and every row has some; what is printed is what was published."""
+    monkeypatch.chdir(path.parents[1])
+    table, results = load_table(path), path.parents[1] / "results" / path.stem
+    printed = print_table(path, results=results)
+    head, _, *lines = [line for line in printed.partition("|  |")[2].partition("\n\n")[0].splitlines() if line]
+    columns = [cell.strip() for cell in head.split("|")[:-1]]
+    rows = [[cell.strip() for cell in line.split("|")[2:-1]] for line in lines]
+    assert len(rows) == len(table.rows)
+    assert sum(int(row[-1]) for row in rows) == len(list(results.glob("*/training.json")))
+    for row in rows:
+        assert row[-1] != "0"
+        # Not every model names languages, and not every row is about all of them.
+        unknown = [column for column, cell in zip(columns, row, strict=True) if cell == "-"]
+        assert all(column == "language right" or re.fullmatch("CER [a-z]{2}", column) for column in unknown), row
+    for file in results.glob("table*.md"):
+        method = file.stem.partition("-")[2] or None
+        expected = printed if method is None else print_table(path, results=results, method=method)
+        assert file.read_text(encoding="utf-8") == expected + "\n", file
+
+
+def rows_of(file: Path, head: str) -> list[list[str]]:
+    """Cells of the Markdown table below this head."""
+    lines = file.read_text(encoding="utf-8").splitlines()
+    start = lines.index(head) + 2
+    end = lines.index("", start) if "" in lines[start:] else len(lines)
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[start:end]]
+
+
+def test_the_readme_has_the_figures_of_the_repository():
+    """Of results that were kept in another layout before."""
+    recipe = ROOT / "egs/freevoices"
+    readme = (recipe / "README.md").read_text(encoding="utf-8")
+    encoders = recipe / "results/encoders/table.md"
+    head = next(line for line in encoders.read_text(encoding="utf-8").splitlines() if line.startswith("|  |"))
+    for cells in rows_of(encoders, head):
+        assert f"| {' | '.join(cells[:9])} |" in readme
+    trees = ("Huffman", "clustered, Mono-Map", "clustered, Whisper", "random, balanced")
+    for method, name in (("joint-beam", "table-joint-beam.md"), ("attention-beam", "table.md")):
+        found = {label: text for label, text, _ in rows_of(recipe / "results/hsoftmax" / name, BY_SEED)}
+        flat = [found[f"{tree}, against flat"] for tree in trees]
+        huffman = [found[f"{tree}, against Huffman"] for tree in trees[1:]]
+        assert f"| {method}, against flat | {' | '.join(flat)} |" in readme
+        assert f"| {method}, against Huffman | | {' | '.join(huffman)} |" in readme
+
+
+def test_rows_of_published_tables_have_as_many_cells_as_their_heads():
+    files = [file for pattern in PAGES for file in ROOT.glob(pattern)]
+    assert len(files) > 15
+    for file in files:
+        lines = file.read_text(encoding="utf-8").replace("\\|", "").splitlines()
+        for number, line in enumerate(lines):
+            if line.startswith("|") and number and lines[number - 1].startswith("|"):
+                assert line.count("|") == lines[number - 1].count("|"), f"{file}:{number + 1}"
 
 
 def test_tables_are_shipped():

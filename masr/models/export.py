@@ -14,6 +14,7 @@ from masr.models.folder import load_model, save_model
 from masr.models.recognizer import Recognizer, parameter_count
 from masr.models.searcher import copy_search
 from masr.progress import clock
+from masr.score.intervals import MARK, UNKNOWN_MARK
 from masr.text.languages import language_name
 
 
@@ -121,5 +122,9 @@ def _results(folder: Path, method: str) -> list[str]:
     lines = []
     for path in sorted(folder.glob(f"score/{method}/*/report.md")):
         _, _, rates = path.read_text("utf-8").partition("## Error rates (%)\n\n")
-        lines += [f"## {path.parent.parent.name}, {path.parent.name}: error rates (%)", "", rates.split("\n\n")[0], ""]
+        table, *sentences = rates.partition("\n## ")[0].strip().split("\n\n")
+        lines += [f"## {path.parent.parent.name}, {path.parent.name}: error rates (%)", "", table, ""]
+        for sentence in sentences:
+            if sentence.startswith((MARK, UNKNOWN_MARK)):
+                lines += [sentence, ""]
     return lines

@@ -1,4 +1,4 @@
-"""Word and character errors of decoded utterances: counts, averages, confidence intervals, confusions.
+"""Word and character errors of decoded utterances: counts, averages, confusions.
 
 Every rate is a fraction of the reference length (0.25 is 25 %; insertions can lift it above 1) and ``nan``
 where the reference is empty. Three measures are kept throughout:
@@ -15,7 +15,6 @@ without words.
 
 import json
 import math
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,13 +35,10 @@ Alignment = list[tuple[str | None, str | None]]
 
 MEASURES = ("wer", "cer", "main")
 PUBLISHED = ("published_wer", "published_cer")
-CONFIDENCE = 0.95
-RESAMPLES = 1000
-
 _GAP = -1
-_CHUNK = 2**21  # drawn utterances held in memory at once while resampling
 _TEXT_FIELDS = ("id", "language", "reference", "hypothesis")
 _SECONDS_FIELDS = ("seconds", "duration")
+_OPTIONAL_FIELDS = ("predicted_language", "speaker", "session", "published_reference")
 
 
 def align(reference: Sequence[str], hypothesis: Sequence[str]) -> Alignment:
@@ -147,6 +143,9 @@ class Utterance:
     """With case and punctuation, where the model writes them."""
     written: str = field(init=False)
     """The hypothesis as the model wrote it."""
+    speaker: str | None = None
+    """Who spoke, and in which session; None where it is not known."""
+    session: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "written", self.hypothesis)
@@ -213,16 +212,14 @@ def _parse(line: str, where: str) -> Utterance:
     for name in _SECONDS_FIELDS:
         if not _is_seconds(record.get(name)):
             raise ValueError(f"{where}: {name!r} must be seconds, 0 or more, found {record.get(name)!r}")
-    predicted = record.get("predicted_language")
-    if predicted is not None and not isinstance(predicted, str):
-        raise ValueError(f"{where}: 'predicted_language' must be a string or null, found {predicted!r}")
-    published = record.get("published_reference")
-    if published is not None and not isinstance(published, str):
-        raise ValueError(f"{where}: 'published_reference' must be a string, found {published!r}")
-    fields = {name: record[name] for name in _TEXT_FIELDS + _SECONDS_FIELDS} | {"published_reference": published}
+    known: dict[str, Any] = {name: record.get(name) for name in _OPTIONAL_FIELDS}
+    for name, value in known.items():
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"{where}: {name!r} must be a string or null, found {value!r}")
+    fields = {name: record[name] for name in _TEXT_FIELDS + _SECONDS_FIELDS}
     candidates = tuple(candidate["text"] for candidate in record.get("nbest", []))
     weights = record.get("language_weights", {})
-    return Utterance(**fields, predicted_language=predicted, candidates=candidates, language_weights=weights)
+    return Utterance(**fields, **known, candidates=candidates, language_weights=weights)
 
 
 def _is_seconds(value: object) -> bool:
@@ -287,61 +284,6 @@ def oracle_cer(utterances: Iterable[Utterance], n: int) -> float:
                 total += len(reference)
         rates += [wrong / total] if total else []
     return sum(rates) / len(rates) if rates else math.nan
-
-
-def resampled_rates(
-    counts: Sequence[ErrorCounts], *, resamples: int = RESAMPLES, seed: int | Sequence[int] = 0
-) -> np.ndarray:
-    """Rates ``(resamples,)`` of as many sets of utterances drawn with replacement; one entry of ``counts`` each.
-
-    Bisani & Ney, Bootstrap estimates for confidence intervals in ASR performance evaluation, ICASSP 2004.
-    A draw without any reference gives ``nan``.
-    """
-    table = np.array([(count.errors, count.reference_length) for count in counts], dtype=np.float64)
-    generator = np.random.default_rng(seed)
-    rows = max(1, _CHUNK // len(table))
-    chunks = [min(rows, resamples - start) for start in range(0, resamples, rows)]
-    totals = np.concatenate([_draws(generator, chunk, len(table)) @ table for chunk in chunks])
-    return np.divide(totals[:, 0], totals[:, 1], out=np.full(resamples, np.nan), where=totals[:, 1] > 0)
-
-
-def _draws(generator: np.random.Generator, rows: int, utterances: int) -> np.ndarray:
-    """``(rows, utterances)``: how often each utterance is drawn in each resample."""
-    drawn = generator.integers(0, utterances, size=(rows, utterances)) + utterances * np.arange(rows)[:, None]
-    return np.bincount(drawn.ravel(), minlength=rows * utterances).reshape(rows, utterances).astype(np.float64)
-
-
-def interval(rates: np.ndarray) -> tuple[float, float] | None:
-    """Percentile interval at 95 % of resampled rates; ``None`` when none of them is defined."""
-    defined = rates[np.isfinite(rates)]
-    if not defined.size:
-        return None
-    low, high = np.percentile(defined, [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)])
-    return float(low), float(high)
-
-
-def micro_interval(utterances: Sequence[Utterance], measure: str, *, seed: int = 0) -> tuple[float, float] | None:
-    """95 % interval of the pooled rate; ``None`` for a single utterance, which says nothing about spread."""
-    if len(utterances) < 2:
-        return None
-    return interval(resampled_rates([utterance.counts[measure] for utterance in utterances], seed=seed))
-
-
-def macro_interval(utterances: Sequence[Utterance], measure: str, *, seed: int = 0) -> tuple[float, float] | None:
-    """95 % interval of the macro average: utterances are resampled within their language, languages stay fixed.
-
-    A language of one utterance cannot vary, so it adds nothing to the width; ``None`` if all are like that.
-    """
-    groups = by_language(utterances)
-    if all(len(group) < 2 for group in groups.values()):
-        return None
-    rates = [
-        # Own random numbers for each language: equal draws would make errors of unrelated languages move together.
-        resampled_rates([u.counts[measure] for u in group], seed=[seed, zlib.crc32(language.encode())])
-        for language, group in groups.items()
-        if pooled(group, measure).reference_length
-    ]
-    return interval(np.mean(rates, axis=0)) if rates else None
 
 
 def confusions(utterances: Iterable[Utterance], *, characters: bool = False) -> dict[str, Counter[tuple[str, ...]]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from masr.score import published
 from masr.score.errors import Utterance, by_language, merge_errors, worst_first
+from masr.score.intervals import explained, mark_of
 from masr.score.plots import Bar, bar_chart, heat_map, percent, scatter
 from masr.score.published import is_published, words_note
 from masr.text.languages import language_name, main_error_rate
@@ -177,9 +178,9 @@ def _tiles(metrics: Metrics) -> str:
     name, speed, confusion = _measure_name(metrics), metrics["real_time_factor"], metrics["language_confusion"]
     many = f"mean of {len(metrics['languages'])} languages" if len(metrics["languages"]) > 1 else "one language"
     tiles = [
-        (_rate(metrics["macro"]["main"]), f"{name}, {many}"),
-        (_rate(metrics["micro"]["main"]), f"{name}, all utterances pooled"),
-        (_rate(metrics["macro"]["cer"]), f"CER, {many}"),
+        (_rate(metrics["macro"]["main"], _marks(metrics)), f"{name}, {many}"),
+        (_rate(metrics["micro"]["main"], _marks(metrics)), f"{name}, all utterances pooled"),
+        (_rate(metrics["macro"]["cer"], _marks(metrics)), f"CER, {many}"),
         (f"{metrics['utterances']:,}", f"utterances, {metrics['audio_seconds'] / 60:.1f} minutes"),
         ("–" if speed is None else f"{speed:.3g}", "real-time factor"),
     ]
@@ -192,31 +193,44 @@ def _tile(value: str, label: str) -> str:
     return f'<div class="tile"><b>{value}</b><span>{escape(label)}</span></div>'
 
 
-def _rate(row: Metrics) -> str:
+def _marks(metrics: Metrics) -> str:
+    """Marks behind the intervals of averages: those of all languages."""
+    return mark_of(metrics["languages"].values())
+
+
+def _rate(row: Metrics, mark: str) -> str:
     interval = row["interval"]
-    width = f" ± {percent((interval[1] - interval[0]) / 2)}" if interval else ""
+    width = f" ± {percent((interval[1] - interval[0]) / 2)}{mark}" if interval else ""
     return f"{percent(row['rate'])}<small> %{width}</small>"
 
 
 def _main_table(metrics: Metrics) -> str:
     heads = ["Language", "Utterances", "Minutes", "WER", "CER", "Sub", "Ins", "Del", "Sentence error"]
     rows = [
-        _row(f'{escape(row["name"])}<span class="code">{escape(code)}</span>', row, row, row["main_measure"])
+        _row(
+            f'{escape(row["name"])}<span class="code">{escape(code)}</span>',
+            row,
+            row,
+            row["main_measure"],
+            mark_of([row]),
+        )
         for code, row in metrics["languages"].items()
     ]
-    averages = [_row(f"{name} average", metrics, metrics[name.lower()], "main") for name in ("Macro", "Micro")]
+    marks = _marks(metrics)
+    averages = [_row(f"{name} average", metrics, metrics[name.lower()], "main", marks) for name in ("Macro", "Micro")]
     head = "".join(f"<th data-sort>{name}</th>" for name in heads)
     body = f"<tbody>{''.join(rows)}</tbody>\n<tfoot>{''.join(averages)}</tfoot>"
     note = (
         "In per cent of the reference, with the 95 % bootstrap interval. In bold the measure by which a language is "
         "judged: CER where words are not written apart, else WER; kinds of error and sentence error belong to it."
     )
-    note = f"{note} {escape(words_note(metrics))}"
+    notes = [words_note(metrics), *explained(metrics["languages"])]
+    note = " ".join([note, *map(escape, filter(None, notes))])
     table = f'<div class="card"><table><thead><tr>{head}</tr></thead>\n{body}</table></div>'
     return _section("Error rates by language", table, note)
 
 
-def _row(label: str, size: Metrics, row: Metrics, main: str) -> str:
+def _row(label: str, size: Metrics, row: Metrics, main: str, mark: str) -> str:
     minutes = size["audio_seconds"] / 60
     cells = [f"<td data-value='{escape(str(size.get('name', '')), quote=True)}'>{label}</td>"]
     cells += [_cell(size["utterances"], f"{size['utterances']:,}"), _cell(minutes, f"{minutes:.1f}")]
@@ -224,7 +238,7 @@ def _row(label: str, size: Metrics, row: Metrics, main: str) -> str:
         low, high = row[measure]["interval"] or (None, None)
         span = f"95 % interval {percent(low)} to {percent(high)}" if row[measure]["interval"] else "no interval"
         style = f' class="{"main" if measure == main else ""}" title="{span}"'
-        cells.append(_cell(row[measure]["rate"], _rate(row[measure]).replace(" %", ""), style))
+        cells.append(_cell(row[measure]["rate"], _rate(row[measure], mark).replace(" %", ""), style))
     rates = [row["main"][f"{kind}_rate"] for kind in _KINDS] + [row["main"]["sentence_error_rate"]]
     cells += [_cell(rate, percent(rate)) for rate in rates]
     return f"<tr>{''.join(cells)}</tr>\n"

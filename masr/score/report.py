@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from masr.score import errors, published
-from masr.score.errors import ErrorCounts, Utterance
+from masr.score import errors, intervals, published
+from masr.score.compare import compare_table, difference_table
+from masr.score.errors import ErrorCounts, Utterance, read_decode_file
 from masr.score.html import html_report, pictures
+from masr.score.paired import counts_of, in_common, named
 from masr.score.plots import percent
 from masr.score.published import is_published, words_note
 from masr.text.languages import language_name, main_error_rate
@@ -19,9 +21,9 @@ Metrics = dict[str, Any]
 
 _SEED = 0
 _INTERVAL = {
-    "method": "percentile bootstrap over utterances",
-    "level": errors.CONFIDENCE,
-    "resamples": errors.RESAMPLES,
+    "method": "percentile bootstrap over speakers; over utterances where a language has too few, or they are unknown",
+    "level": intervals.CONFIDENCE,
+    "resamples": intervals.RESAMPLES,
     "seed": _SEED,
 }
 _KEPT_CONFUSIONS = 100  # in metrics.json, of each kind
@@ -41,7 +43,7 @@ def write_report(
     in seconds. Equal input gives equal bytes.
     Raises ValueError naming file and line if the decode file cannot be scored.
     """
-    utterances = errors.read_decode_file(decode_file)
+    utterances = read_decode_file(decode_file)
     metrics = compute_metrics(utterances, title=title_of(decode_file), details=details)
     output.mkdir(parents=True, exist_ok=True)
     texts = {
@@ -93,10 +95,13 @@ def compute_metrics(utterances: Sequence[Utterance], *, title: str, details: Map
 
 
 def _language(code: str, group: Sequence[Utterance], measures: Sequence[str]) -> Metrics:
+    sampling = intervals.sampling_of_language(group)
     facts: Metrics = {
         "name": language_name(code),
         "main_measure": main_error_rate(code),
         "utterances": len(group),
+        "speakers": sampling.speakers,
+        "over": sampling.over,
         "audio_seconds": sum(utterance.duration for utterance in group),
         "compute_seconds": sum(utterance.seconds for utterance in group),
     }
@@ -106,7 +111,7 @@ def _language(code: str, group: Sequence[Utterance], measures: Sequence[str]) ->
 
 def _micro(group: Sequence[Utterance], measure: str) -> Metrics:
     counts = errors.pooled(group, measure)
-    return _rates(counts) | {"interval": _ends(errors.micro_interval(group, measure, seed=_SEED))}
+    return _rates(counts) | {"interval": _ends(intervals.micro_interval(group, measure, seed=_SEED))}
 
 
 def _ends(interval: tuple[float, float] | None) -> list[float] | None:
@@ -140,7 +145,7 @@ def _macro(utterances: Sequence[Utterance], languages: Mapping[str, Metrics], me
     codes = {utterance.language for utterance in covered}
     rows = [row[measure] for code, row in languages.items() if code in codes and row[measure]["rate"] is not None]
     means = {name: sum(row[name] for row in rows) / len(rows) if rows else None for name in _AVERAGED}
-    ends = _ends(errors.macro_interval(covered, measure, seed=_SEED))
+    ends = _ends(intervals.macro_interval(covered, measure, seed=_SEED))
     return means | {"interval": ends, "languages": len(rows)}
 
 
@@ -210,8 +215,9 @@ def markdown_report(metrics: Metrics) -> str:
         "## Error rates (%)",
         main_table(metrics),
         _main_averages(metrics),
-        "± is half the 95 % interval (bootstrap over utterances; macro: within languages). In bold the language's main "
+        "± is half the 95 % interval (bootstrap; macro and micro: within languages). In bold the language's main "
         "measure: CER where words are not written apart, else WER; sub, ins, del and sentence error belong to it.",
+        *intervals.explained(metrics["languages"]),
     ]
     if note := words_note(metrics):
         sections.append(note)
@@ -250,33 +256,38 @@ def main_table(metrics: Metrics) -> str:
     lines.append("|---|--:|--:|--:|--:|--:|--:|")
     for code, row in metrics["languages"].items():
         label = f"{row['name']} ({code})"
-        lines.append(_main_line(label, row["utterances"], row["audio_seconds"], row, row["main_measure"]))
+        lines.append(_main_line(label, row, row, row["main_measure"], intervals.mark_of([row])))
     for name in ("macro", "micro"):
-        label = f"*{name} average*"
-        lines.append(_main_line(label, metrics["utterances"], metrics["audio_seconds"], metrics[name], "main"))
+        lines.append(_main_line(f"*{name} average*", metrics, metrics[name], "main", marks_of(metrics)))
     return "\n".join(lines)
 
 
-def _main_line(label: str, utterances: int, seconds: float, row: Metrics, main: str) -> str:
-    rates = {name: f"{percent(row[name]['rate'])}{_half_width(row[name]['interval'])}" for name in ("wer", "cer")}
+def marks_of(metrics: Metrics) -> str:
+    """Marks behind the intervals of averages: those of all languages."""
+    return intervals.mark_of(metrics["languages"].values())
+
+
+def _main_line(label: str, size: Metrics, row: Metrics, main: str, mark: str) -> str:
+    rates = {name: f"{percent(row[name]['rate'])}{_half_width(row[name]['interval'], mark)}" for name in ("wer", "cer")}
     if main in rates:
         rates[main] = f"**{rates[main]}**"
     kinds = " / ".join(percent(row["main"][f"{kind}_rate"]) for kind in ("substitution", "insertion", "deletion"))
     sentence = percent(row["main"]["sentence_error_rate"])
-    cells = [label, str(utterances), f"{seconds / 60:.1f}", rates["wer"], rates["cer"], kinds, sentence]
+    minutes = f"{size['audio_seconds'] / 60:.1f}"
+    cells = [label, str(size["utterances"]), minutes, rates["wer"], rates["cer"], kinds, sentence]
     return f"| {' | '.join(cells)} |"
 
 
 def _main_averages(metrics: Metrics) -> str:
     macro, micro = (
-        f"{percent(average['rate'])}{_half_width(average['interval'])} %"
+        f"{percent(average['rate'])}{_half_width(average['interval'], marks_of(metrics))} %"
         for average in (metrics["macro"]["main"], metrics["micro"]["main"])
     )
     return f"**Each language by its main measure: macro average {macro}, micro average {micro}.**"
 
 
-def _half_width(interval: Sequence[float] | None) -> str:
-    return f" ± {percent((interval[1] - interval[0]) / 2)}" if interval else ""
+def _half_width(interval: Sequence[float] | None, mark: str) -> str:
+    return f" ± {percent((interval[1] - interval[0]) / 2)}{mark}" if interval else ""
 
 
 def _oracle_table(rates: Mapping[str, float]) -> str:
@@ -332,69 +343,25 @@ def _language_weights_table(weights: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def compare_files(files: Sequence[Path]) -> str:
-    """`compare_table` of decode files, each named as its experiment, method and split."""
-    return compare_table(
-        {
-            title_of(file): compute_metrics(errors.read_decode_file(file), title=title_of(file), details={})
-            for file in files
-        }
-    )
+    """`compare_table` of the recordings that all decode files have, and `difference_table` of them.
 
-
-def compare_table(metrics: dict[str, Metrics]) -> str:
-    """Markdown table of CER (%) by language, one column a system, with the change relative to the first system.
-
-    ``metrics`` maps the name shown to what ``write_report`` returned. Averages cover the languages that every system
-    has; what makes systems not comparable is said below the table. Raises ValueError without systems.
+    Each file is named as its experiment, method and split, or by its path where two would have one name. Recordings
+    that a file lacks are named and left out. ValueError without a file, or where the files share no recording.
     """
-    if not metrics:
-        raise ValueError("compare_table: no systems given, expected at least one")
-    codes = sorted({code for system in metrics.values() for code in system["languages"]})
-    shared = [code for code in codes if all(code in system["languages"] for system in metrics.values())]
-    lines = [f"| CER (%) | {' | '.join(metrics)} |", "|---|" + "--:|" * len(metrics)]
-    for code in codes:
-        rates = [system["languages"].get(code, {"cer": {"rate": None}})["cer"]["rate"] for system in metrics.values()]
-        lines.append(_compare_line(f"{language_name(code)} ({code})", rates))
-    for label, average in (("*macro average*", _shared_macro), ("*micro average*", _shared_micro)):
-        lines.append(_compare_line(label, [average(system, shared) for system in metrics.values()]))
-    return "\n".join([*lines, *(f"\n{remark}" for remark in _remarks(metrics, codes, shared))]) + "\n"
-
-
-def _shared_macro(system: Metrics, codes: Sequence[str]) -> float | None:
-    rates = [system["languages"][code]["cer"]["rate"] for code in codes]
-    defined = [rate for rate in rates if rate is not None]
-    return sum(defined) / len(defined) if defined else None
-
-
-def _shared_micro(system: Metrics, codes: Sequence[str]) -> float | None:
-    rows = [system["languages"][code]["cer"] for code in codes]
-    length = sum(row["reference_length"] for row in rows)
-    wrong = sum(row[kind] for row in rows for kind in ("substitutions", "insertions", "deletions"))
-    return wrong / length if length else None
-
-
-def _compare_line(label: str, rates: Sequence[float | None]) -> str:
-    cells = [percent(rates[0])] + [percent(rate) + _change(rates[0], rate) for rate in rates[1:]]
-    return f"| {label} | {' | '.join(cells)} |"
-
-
-def _change(first: float | None, rate: float | None) -> str:
-    return f" ({100 * (rate / first - 1):+.1f} %)" if first and rate is not None else ""
-
-
-def _remarks(metrics: Mapping[str, Metrics], codes: Sequence[str], shared: Sequence[str]) -> list[str]:
-    remarks = []
-    if len(shared) < len(codes):
-        remarks.append(f"Averages cover the {len(shared)} languages that all systems have.")
-    lengths = {tuple(_size(system, code) for code in shared) for system in metrics.values()}
-    if len(lengths) > 1:
-        remarks.append("**Not comparable**: the systems were scored on different utterances or references.")
-    versions = sorted({system["normalisation_version"] for system in metrics.values()})
-    if len(versions) > 1:
-        remarks.append(f"**Not comparable**: text normalisation differs (versions {', '.join(versions)}).")
-    return remarks
-
-
-def _size(system: Metrics, code: str) -> tuple[int, int]:
-    row = system["languages"][code]["cer"]
-    return row["utterances"], row["reference_length"]
+    if not files:
+        raise ValueError("compare: no decode files given, expected at least one")
+    titles = [title_of(file) for file in files]
+    names = [str(file) if titles.count(title) > 1 else title for file, title in zip(files, titles, strict=True)]
+    systems = dict(zip(names, map(read_decode_file, files), strict=True))
+    common = in_common({name: [counts_of(u) for u in utterances] for name, utterances in systems.items()})
+    ids = {row.id for row in common.systems[0]}
+    metrics = {}
+    for name, utterances in systems.items():
+        kept = [utterance for utterance in utterances if utterance.id in ids]
+        metrics[name] = compute_metrics(kept, title=name, details={})
+    parts = [compare_table(metrics)]
+    if len(systems) > 1:
+        parts.append(difference_table(common, names))
+    if common.left_out:
+        parts.append(named(common.left_out) + "\n")
+    return "\n".join(parts)

@@ -2,13 +2,26 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 
 from masr.files import text_lines
-from masr.score.errors import CONFIDENCE, RESAMPLES
+from masr.score.intervals import (
+    CONFIDENCE,
+    RESAMPLES,
+    UTTERANCES,
+    Sampling,
+    explained,
+    interval,
+    mark_of,
+    resampled_totals,
+    sampling_of,
+    stretched,
+)
 from masr.score.report import title_of
 from masr.text.languages import language_name
 
@@ -70,26 +83,49 @@ def compute_metrics(rows: Sequence[Mapping[str, Any]], title: str, details: Mapp
     }  # fmt: skip
 
 
+@dataclass(frozen=True)
+class _Spoken:
+    speaker: str | None
+    session: str | None
+
+
+def _sampling(group: Sequence[Mapping[str, Any]]) -> Sampling:
+    """How the sentences of a language are drawn: shares of speakers are those of the characters of references."""
+    spoken = [_Spoken(row.get("speaker"), row.get("session")) for row in group]
+    return sampling_of(spoken, [len(row["reference"]) for row in group])
+
+
 def _scores(group: Sequence[Mapping[str, Any]]) -> Metrics:
-    scores: Metrics = {"utterances": len(group)}
+    sampling = _sampling(group)
+    scores: Metrics = {"utterances": len(group), "speakers": sampling.speakers, "over": sampling.over}
     for name in METRICS:
-        score = _score(name, group)
-        interval = getattr(score, "_ci", None)
-        scores[name] = {"score": score.score, "half_interval": None if interval is None or interval < 0 else interval}
+        scores[name] = _score(name, group, sampling)
     return scores
 
 
-def _score(name: str, group: Sequence[Mapping[str, Any]]) -> Any:
-    """The score with a bootstrap interval over sentences."""
-    references = [[row["reference"] for row in group]]
+def _score(name: str, group: Sequence[Mapping[str, Any]], sampling: Sampling) -> Metrics:
+    """The score, and half of its bootstrap interval: over speakers, or sacreBLEU's own over sentences."""
+    hypotheses, references = [row["hypothesis"] for row in group], [[row["reference"] for row in group]]
     metric = METRICS[name](references=references, **_options(name, group[0]["into"]))
-    return metric.corpus_score([row["hypothesis"] for row in group], None, n_bootstrap=RESAMPLES)
+    if sampling.over == UTTERANCES:
+        score = metric.corpus_score(hypotheses, None, n_bootstrap=RESAMPLES)
+        half = getattr(score, "_ci", None)
+        return {"score": score.score, "half_interval": None if half is None or half < 0 else half}
+    value = metric.corpus_score(hypotheses, None).score
+    # sacreBLEU sums what it counts in each sentence, and makes a score of the sums.
+    counted = np.array(metric._extract_corpus_statistics(hypotheses, None), dtype=np.float64)
+    totals = resampled_totals(counted, sampling)
+    draws = np.array([metric._compute_score_from_stats(row.tolist()).score for row in totals])
+    ends = interval(stretched(draws, value, sampling)) if len(group) > 1 else None
+    return {"score": value, "half_interval": None if ends is None else (ends[1] - ends[0]) / 2}
 
 
 def _signature(name: str, rows: Sequence[Mapping[str, Any]]) -> str:
     """What sacreBLEU says of how the scores of the languages came about."""
     metric = METRICS[name](**_options(name, rows[0]["into"]))
-    metric.corpus_score([rows[0]["hypothesis"]], [[rows[0]["reference"]]], n_bootstrap=RESAMPLES)
+    own_interval = any(row.get("speaker") is None and row.get("session") is None for row in rows)
+    resamples = RESAMPLES if own_interval else 1
+    metric.corpus_score([rows[0]["hypothesis"]], [[rows[0]["reference"]]], n_bootstrap=resamples)
     return str(metric.get_signature())
 
 
@@ -116,23 +152,23 @@ def markdown_report(metrics: Metrics) -> str:
         "|---|---|",
         *(f"| {name} | {value} |" for name, value in facts.items()),
     ]
-    return "\n".join([*lines, "", "## Translation", "", main_table(metrics), "", _NOTE]) + "\n"
+    notes = "\n\n".join([_NOTE, *explained(metrics["languages"])]).splitlines()
+    return "\n".join([*lines, "", "## Translation", "", main_table(metrics), "", *notes]) + "\n"
 
 
-_NOTE = f"± is half the {100 * CONFIDENCE:g} % interval (bootstrap over sentences)."
+_NOTE = f"± is half the {100 * CONFIDENCE:g} % interval (bootstrap)."
 
 
 def main_table(metrics: Metrics) -> str:
     """Markdown: one line a spoken language, then the mean."""
     lines = ["| spoken | utterances | BLEU | chrF |", "|---|--:|--:|--:|"]
     for code, row in metrics["languages"].items():
-        lines.append(
-            f"| {language_name(code)} ({code}) | {row['utterances']} | {_cell(row['bleu'])} | {_cell(row['chrf'])} |"
-        )
-    macro = metrics["macro"]
-    return "\n".join(
-        [*lines, f"| *mean* | {metrics['utterances']} | {_cell(macro['bleu'])} | {_cell(macro['chrf'])} |"]
-    )
+        mark = mark_of([row])
+        cells = f"{_cell(row['bleu'], mark)} | {_cell(row['chrf'], mark)}"
+        lines.append(f"| {language_name(code)} ({code}) | {row['utterances']} | {cells} |")
+    macro, marks = metrics["macro"], mark_of(metrics["languages"].values())
+    cells = f"{_cell(macro['bleu'], marks)} | {_cell(macro['chrf'], marks)}"
+    return "\n".join([*lines, f"| *mean* | {metrics['utterances']} | {cells} |"])
 
 
 def averages(metrics: Metrics) -> str:
@@ -143,6 +179,6 @@ def averages(metrics: Metrics) -> str:
     return f"mean {mean}, real-time factor {metrics['real_time_factor']:.4f} (sacreBLEU {signatures})"
 
 
-def _cell(score: Metrics) -> str:
+def _cell(score: Metrics, mark: str) -> str:
     half = score["half_interval"]
-    return f"{score['score']:.2f}" + ("" if half is None else f" ± {half:.2f}")
+    return f"{score['score']:.2f}" + ("" if half is None else f" ± {half:.2f}{mark}")

@@ -184,8 +184,8 @@ def _translations(cuts: list[Cut], found: NBest, rate: float, model: Recognizer)
         if reference := translation_of(cut, into):
             best, seconds = nbest[0], round(rate * cut.duration, 6)
             yield {
-                "id": cut.id, "language": cut.supervisions[0].language, "into": into, "reference": reference,
-                "hypothesis": best.text, "score": _or_null(best.score),
+                "id": cut.id, "language": cut.supervisions[0].language, **_voice(cut),
+                "into": into, "reference": reference, "hypothesis": best.text, "score": _or_null(best.score),
                 "nbest": [{"text": h.text, "score": _or_null(h.score)} for h in nbest],
                 "seconds": seconds, "duration": round(cut.duration, 4),
             }  # fmt: skip
@@ -232,12 +232,20 @@ def _line(
     words: list[tuple[str, float, float]],
 ) -> dict:  # fmt: skip
     return {
-        "id": cut.id, "language": cut.supervisions[0].language, "reference": cut.supervisions[0].text,
+        "id": cut.id, "language": cut.supervisions[0].language, **_voice(cut),
+        "reference": cut.supervisions[0].text,
         "hypothesis": best.text, "predicted_language": language, "score": _or_null(best.score),
         "nbest": [{"text": h.text, "score": _or_null(h.score), "parts": h.parts} for h in nbest],
         "words": [(word, round(start, 2), round(end, 2)) for word, start, end in words],
         "seconds": round(seconds, 6), "duration": round(cut.duration, 4),
     }  # fmt: skip
+
+
+def _voice(cut: Cut) -> dict[str, str]:
+    """Who speaks, as intervals draw speakers; nothing where a corpus names nobody, so that each has its own name."""
+    supervision = cut.supervisions[0]
+    known = {"speaker": supervision.speaker, "session": (supervision.custom or {}).get("session")}
+    return {name: str(value) for name, value in known.items() if value and value not in (cut.id, supervision.id)}
 
 
 def _or_null(score: float) -> float | None:

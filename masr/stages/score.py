@@ -8,6 +8,7 @@ from masr.decode.search import METHODS, result_names
 from masr.files import file_hash
 from masr.progress import clock, say
 from masr.score import translation
+from masr.score.intervals import explained
 from masr.score.plots import percent
 from masr.score.report import VERSION, Metrics, main_table, write_report
 from masr.score.translation import write_translation_report
@@ -43,6 +44,8 @@ def _summary(folder: Path, files: list[Path]) -> None:
     """The headline method's table, and one line for each method."""
     results = [(f, json.loads((folder / f.parent.name / f.stem / "metrics.json").read_text())) for f in files]
     say(translation.main_table(results[0][1]) if _translates(results[0][0]) else main_table(results[0][1]))
+    for sentence in explained(results[0][1]["languages"]):
+        say(sentence)
     for file, metrics in results:
         averages = translation.averages(metrics) if _translates(file) else _averages(metrics)
         say(f"score: {file.stem}: {file.parent.name}: {averages}")

@@ -10,7 +10,7 @@ import kaldialign
 import numpy as np
 import pytest
 
-from masr.score import errors
+from masr.score import errors, intervals
 from masr.score.errors import ErrorCounts, Utterance, align, count_errors, merge_errors
 
 SENTENCES = {
@@ -167,7 +167,7 @@ def test_interval_contains_the_estimate_and_shrinks(measure):
     widths = []
     for size in (20, 200, 2000):
         utterances = sample(size)
-        low, high = errors.micro_interval(utterances, measure)
+        low, high = intervals.micro_interval(utterances, measure)
         assert low < errors.pooled(utterances, measure).rate < high
         widths.append(high - low)
     # The width falls with the square root of the number of utterances.
@@ -179,37 +179,39 @@ def test_interval_agrees_with_kaldialign():
     utterances = sample(100)
     texts = [(u.reference.split(), u.hypothesis.split()) for u in utterances]
     theirs = kaldialign.bootstrap_wer_ci(*map(list, zip(*texts, strict=True)), replications=4000)
-    rates = errors.resampled_rates([u.counts["wer"] for u in utterances], resamples=4000)
+    table = intervals.error_table(utterances, "wer")
+    rates = intervals.resampled_rates(table, intervals.sampling_of_language(utterances), resamples=4000)
     assert rates.mean() == pytest.approx(theirs["wer"], rel=0.01)
-    assert errors.interval(rates) == pytest.approx((theirs["ci95min"], theirs["ci95max"]), rel=0.03)
+    assert intervals.interval(rates) == pytest.approx((theirs["ci95min"], theirs["ci95max"]), rel=0.03)
 
 
 def test_resampling_in_chunks_and_by_seed(monkeypatch):
-    counts = [u.counts["wer"] for u in sample(30)]
-    whole = errors.resampled_rates(counts, resamples=101)
-    assert np.array_equal(whole, errors.resampled_rates(counts, resamples=101))
-    assert not np.array_equal(whole, errors.resampled_rates(counts, resamples=101, seed=1))
-    monkeypatch.setattr(errors, "_CHUNK", 250)
-    assert np.array_equal(whole, errors.resampled_rates(counts, resamples=101))
+    utterances = sample(30)
+    given = intervals.error_table(utterances, "wer"), intervals.sampling_of_language(utterances)
+    whole = intervals.resampled_rates(*given, resamples=101)
+    assert np.array_equal(whole, intervals.resampled_rates(*given, resamples=101))
+    assert not np.array_equal(whole, intervals.resampled_rates(*given, resamples=101, seed=1))
+    monkeypatch.setattr(intervals, "_CHUNK", 250)
+    assert np.array_equal(whole, intervals.resampled_rates(*given, resamples=101))
 
 
 def test_macro_interval_resamples_within_languages():
     groups = sample(60, "de", 1), sample(60, "fr", 2), sample(60, "cs", 3)
     utterances = [u for group in groups for u in group]
-    low, high = errors.macro_interval(utterances, "wer")
+    low, high = intervals.macro_interval(utterances, "wer")
     assert low < errors.macro_average(utterances, "wer") < high
-    single = [errors.micro_interval(group, "wer") for group in groups]
+    single = [intervals.micro_interval(group, "wer") for group in groups]
     # Independent languages: the variance of a mean of three is a ninth of the sum of the variances.
     expected = math.sqrt(sum((b - a) ** 2 for a, b in single)) / 3
     assert high - low == pytest.approx(expected, rel=0.2)
 
 
 def test_no_interval_from_one_utterance_or_without_reference():
-    assert errors.micro_interval([utterance("a", "b")], "wer") is None
-    assert errors.macro_interval([utterance("a", "b"), utterance("a", "b", "fr")], "wer") is None
-    assert errors.micro_interval([utterance("", "b"), utterance("", "c")], "wer") is None
-    assert errors.macro_interval([utterance("", "b"), utterance("", "c")], "wer") is None
-    low, high = errors.macro_interval([*sample(20), utterance("a", "b", "fr")], "wer")
+    assert intervals.micro_interval([utterance("a", "b")], "wer") is None
+    assert intervals.macro_interval([utterance("a", "b"), utterance("a", "b", "fr")], "wer") is None
+    assert intervals.micro_interval([utterance("", "b"), utterance("", "c")], "wer") is None
+    assert intervals.macro_interval([utterance("", "b"), utterance("", "c")], "wer") is None
+    low, high = intervals.macro_interval([*sample(20), utterance("a", "b", "fr")], "wer")
     assert 0.5 < low < high < 1
 
 
@@ -288,6 +290,7 @@ def test_reading_sorts_by_id_and_ignores_blank_lines(tmp_path):
         ([line(duration="long")], "line 1: 'duration' must be seconds, 0 or more, found 'long'"),
         ([line(seconds=float("nan"))], "line 1: 'seconds' must be seconds"),
         ([line(predicted_language=3)], "line 1: 'predicted_language' must be a string or null, found 3"),
+        ([line(speaker=3)], "line 1: 'speaker' must be a string or null, found 3"),
         ([line(), line()], "line 2: utterance 'a' was already read"),
     ],
 )

@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from masr.score import errors, plots
-from masr.score.report import compare_table, write_report
+from masr.score.report import compare_files, compare_table, write_report
 from masr.text.normalize import VERSION
 
 DETAILS = {"command": "masr score conf/x.yaml | tee log", "environment": "Python\n3.11 <b>"}
@@ -134,7 +134,7 @@ def test_error_rates_of_published_text_stand_beside_those_of_normalised_text(tmp
 
 def test_a_published_reference_that_is_no_text_names_the_line(tmp_path):
     source = write_decode_file(tmp_path / "test.jsonl", ROWS[:1], published_reference=5)
-    with pytest.raises(ValueError, match=r"test\.jsonl, line 1: 'published_reference' must be a string, found 5"):
+    with pytest.raises(ValueError, match=r"test\.jsonl, line 1: 'published_reference' must be a string or null, found 5"):
         write_report(source, tmp_path / "score", details=DETAILS)
 
 
@@ -245,6 +245,53 @@ def test_comparison_says_what_cannot_be_compared(tmp_path):
     assert f"versions 0, {VERSION}" in table
     with pytest.raises(ValueError, match="no systems"):
         compare_table({})
+
+
+def voices(folder: Path, name: str, wrong: int, first: int = 0, language: str = "de") -> Path:
+    """40 utterances of eight speakers, of which every fifth is right whatever is ``wrong`` (0 to 4)."""
+    lines = []
+    for number in range(first, 40):
+        hypothesis = "a b c" if number % 5 > wrong else "a x c"
+        row = {"id": f"{number:02}", "language": language, "speaker": f"s{number % 8}", "reference": "a b c"}
+        lines.append(json.dumps(row | {"hypothesis": hypothesis, "seconds": 0.1, "duration": 1.0}) + "\n")
+    path = folder / f"exp/{name}/decode/greedy/test.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(lines))
+    return path
+
+
+def test_files_are_compared_on_the_same_recordings(tmp_path):
+    """The difference, its interval and how sure it is stand below the rates."""
+    worse, better = voices(tmp_path, "worse", 3), voices(tmp_path, "better", 0)
+    text = compare_files([worse, better])
+    lines = text.splitlines()
+    assert "| German (de) | 16.00 | 4.00 (-75.0 %) |" in lines
+    (row,) = [line for line in lines if line.startswith("| German (de) | -12.00 [-")]
+    assert row.endswith("], better 100.0 %, p 0.002 |")
+    assert any(line.startswith("| *macro average* | -12.00 [-") for line in lines)
+    assert "(Bisani & Ney 2004)" in text and "†" not in text and "left out" not in text
+
+
+def test_recordings_that_a_file_lacks_are_named_and_left_out(tmp_path):
+    all_of_them, some = voices(tmp_path, "all", 3), voices(tmp_path, "some", 3, first=7)
+    text = compare_files([all_of_them, some])
+    assert "7 recordings are not in all files and were left out: 00, 01, 02, 03, 04 and 2 more." in text
+    assert "Not comparable" not in text
+    assert "| German (de) | +0.00 [+0.00, +0.00], better 50.0 %, p 1.000 |" in text
+
+
+def test_files_without_a_recording_in_common_are_refused(tmp_path):
+    first, second = voices(tmp_path, "first", 3), voices(tmp_path, "second", 3)
+    second.write_text(second.read_text().replace('"id": "', '"id": "other'))
+    with pytest.raises(ValueError, match="no recording in common.*ids of the first: 00, .*of the last: other00"):
+        compare_files([first, second])
+    with pytest.raises(ValueError, match="00 is in different languages: de, fr"):
+        compare_files([first, voices(tmp_path, "french", 3, language="fr")])
+
+
+def test_files_of_the_same_name_are_told_apart(tmp_path):
+    first, second = voices(tmp_path / "1", "same", 3), voices(tmp_path / "2", "same", 0)
+    assert f"| CER (%) | {first} | {second} |" in compare_files([first, second])
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,19 @@ def test_every_utterance_has_a_line_from_every_method(trained, capsys):
         assert f"decode: test: {method}: 1 utterances at real-time factor " in printed
 
 
+def test_a_line_names_the_speaker_and_the_session_where_the_corpus_does(trained):
+    """A corpus that names nobody gives every recording a speaker of its own, who is nobody."""
+    decode.run(trained.config())
+    (line,) = lines(trained)
+    assert line["speaker"] == "tuxpaint-es" and "session" not in line
+    (cut,) = CutSet.from_file(trained.folder / "data/manifests/test.jsonl.gz")
+    (supervision,) = cut.supervisions
+    supervision.custom = {"session": "room-7"}
+    assert decode._voice(cut) == {"speaker": "tuxpaint-es", "session": "room-7"}
+    supervision.custom, supervision.speaker = None, cut.id
+    assert decode._voice(cut) == {}
+
+
 def test_words_have_times_within_the_recording(trained):
     decode.run(trained.config())
     for line in lines(trained):
