@@ -65,8 +65,8 @@ def run(config: Config, force: bool = False) -> None:
         decisive["teacher"] = file_hash(teacher)
     output = StageOutput("train", folder, decisive)
     gpu = torch.cuda.is_available()
-    precision = config.train.precision if gpu or config.train.precision != "fp16" else "no"
-    accelerator = Accelerator(mixed_precision=precision, cpu=not gpu)
+    full = config.train.precision == "fp32" or (config.train.precision == "fp16" and not gpu)
+    accelerator = Accelerator(mixed_precision="no" if full else config.train.precision, cpu=not gpu)
     with accelerator.main_process_first():
         if accelerator.is_main_process and not force:
             _refuse_another_run(config, data, folder)

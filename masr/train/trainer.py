@@ -216,7 +216,7 @@ class Trainer:
         if self.progress["bad_steps"] > self.options.max_bad_steps:
             raise TrainingFailed(
                 f"{self.progress['bad_steps']} updates in a row had non-finite gradients; look at "
-                f"{self.folder}/bad_batches, lower train.learning_rate, or use train.precision=no"
+                f"{self.folder}/bad_batches, lower train.learning_rate, or use train.precision=fp32"
             )
 
     def _check_memory(self) -> None:
