@@ -24,7 +24,7 @@ Scales = Annotated[list[Annotated[float, Field(ge=0.0)]], Field(min_length=1)]
 _FOLDER = rf"^\w[^/\\{HIDDEN}]*(/\w[^/\\{HIDDEN}]*)*$"
 _FILE = rf"^\w[^/\\{HIDDEN}]*$"
 _PATH = rf"^[^{HIDDEN}]*$"
-_LANGUAGE = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,34}$"
+LANGUAGE = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,34}$"
 _PROMPT = r"^(all|(oracle|wrong)(\+[1-9]\d*)?)$"
 FolderName = Annotated[str, Field(max_length=200, pattern=_FOLDER)]
 """``word`` or ``word/word``: it never leads out of the folder in which it is made."""
@@ -32,7 +32,7 @@ FileName = Annotated[str, Field(max_length=100, pattern=_FILE)]
 """Becomes a part of a file's name."""
 AnyPath = Annotated[str, Field(max_length=4000, pattern=_PATH)]
 """Of a file or folder, wherever it is."""
-LanguageCode = Annotated[str, Field(pattern=_LANGUAGE)]
+LanguageCode = Annotated[str, Field(pattern=LANGUAGE)]
 """BCP-47, e.g. cs or sv-SE; it becomes a part of files' names."""
 Prompt = Annotated[str, Field(pattern=_PROMPT)]
 EXPECTED = {
@@ -40,7 +40,7 @@ EXPECTED = {
     "control characters",
     _FILE: "should be a name: it should begin with a letter or digit and have no / and no control characters",
     _PATH: "should be a path without control characters",
-    _LANGUAGE: "should be a language code of letters and digits, e.g. cs or sv-SE",
+    LANGUAGE: "should be a language code of letters and digits, e.g. cs or sv-SE",
     _PROMPT: "should be all, oracle, wrong, or e.g. oracle+2",
 }
 """What the patterns mean, for who meets them in an error."""
@@ -552,7 +552,7 @@ class Train(Section):
     average_decay: Fraction = 0.999
     """Decay of the running average of the weights, which is what is evaluated and kept."""
     precision: Annotated[Literal["fp32", "bf16", "fp16"], BeforeValidator(_named_precision)] = "fp32"
-    """Full precision, or mixed: bf16 on GPUs, and on CPUs that compute with it (AVX512-BF16, AMX); fp16 on GPUs alone."""
+    """Full precision, or mixed: bf16 on GPUs and CPUs that compute with it (AVX512-BF16, AMX), fp16 on GPUs alone."""
     threads: Count = 0
     """CPU threads of one process; 0 leaves it to torch."""
     validate_every: Positive = 500

@@ -59,13 +59,13 @@ def config_yaml(config: Config) -> str:
 def merge(path: Path, trees: Sequence[Any]) -> dict[str, Any]:
     """One tree of several, the last one wins, with ``${...}`` filled in; ConfigError where that cannot be done."""
     try:
-        merged = OmegaConf.merge(*trees)
-        _check_references(OmegaConf.to_container(merged))
-        merged = OmegaConf.to_container(merged, resolve=True)
+        tree = OmegaConf.merge(*trees)
+        _check_references(OmegaConf.to_container(tree))
+        merged = OmegaConf.to_container(tree, resolve=True)
     except (OmegaConfBaseException, ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: {_problem(error)}") from error
     assert isinstance(merged, dict)
-    return merged
+    return {str(key): value for key, value in merged.items()}
 
 
 def _check_references(tree: Any) -> None:

@@ -48,7 +48,7 @@ def in_markdown(text: str) -> str:
 
 def in_html(text: str, quote: bool = True) -> str:
     """The text as it is, in HTML or an attribute."""
-    return html.escape(printable(text), quote)
+    return html.escape(printable(text, LINES), quote)
 
 
 def json_line(value: Any) -> str:

@@ -3,6 +3,10 @@
 A table file (``egs/<dataset>/tables/*.yaml``) belongs to the recipe whose ``run.sh`` makes its experiments, and names
 the figures of the paper beside which ours are printed. It may extend another one. Experiments are
 ``exp/<table>/<row>-<seed>``.
+
+To run a table is to run programs: the ``run.sh`` of its recipe and, where a file of ``needs`` is missing, the command
+that stands there, whatever it is. Each is shown before it runs. So read the table of a stranger first, with ``--show``,
+which runs nothing.
 """
 
 import json
@@ -21,7 +25,8 @@ from pydantic import Field, ValidationError
 
 from masr.config import Positive, Section
 from masr.config_files import ConfigError, load_config, read_chain
-from masr.progress import say
+from masr.files import read_json, write_text
+from masr.progress import printable, say
 from masr.stages.output import SEAL
 
 DECIDES_NOTHING: dict[str, Any] = {
@@ -58,7 +63,8 @@ class Row(Section):
     seeds: list[Positive] | None = Field(default=None, min_length=1)
     """Seeds of this row; default: those of the table. One is enough where nothing is random."""
     needs: dict[str, str] = Field(default={})
-    """Files that it starts from, and the commands that make them, in the recipe's folder; run where one is missing."""
+    """Files that it starts from, and the commands that make them: where one is missing, its command is shown and run,
+    in the recipe's folder. It is split as a shell splits words, but no shell reads it."""
     paper: dict[str, float] = Field(default={})
     """The paper's own figures, by column."""
     against: str | None = None
@@ -149,10 +155,13 @@ def run_table(
 
 
 def _make(file: str, command: str, recipe: Path) -> bool:
-    """Runs a command if the file that it makes is missing; whether it is there then."""
+    """Runs a command, after it was shown, if the file that it makes is missing; whether it is there then."""
     if not (recipe / file).exists():
-        say(f"table: {file} is missing: {command}")
-        program, *words = shlex.split(command)
+        say(f"table: {printable(file)} is missing; this makes it, in {recipe}: {printable(command)}")
+        try:
+            program, *words = shlex.split(command)
+        except ValueError as error:
+            raise ConfigError(f"needs: {file}: no command: {command!r} ({error})") from error
         ours = [sys.executable, "-m", "masr.cli"] if program == "masr" else [program]
         subprocess.run([*ours, *words], cwd=recipe)
     return (recipe / file).exists()
@@ -181,9 +190,9 @@ def keep_figures(experiment: Path, folder: Path) -> None:
         copy = folder / file.relative_to(experiment)
         copy.parent.mkdir(parents=True, exist_ok=True)
         if file.name == "metrics.json":
-            metrics = json.loads(file.read_text(encoding="utf-8"))
+            metrics = read_json(file)
             metrics.pop("confusions", None)  # half of it, and never in a table
-            copy.write_text(json.dumps(metrics), encoding="utf-8")
+            write_text(copy, json.dumps(metrics))
         else:
             shutil.copyfile(file, copy)
 
@@ -259,17 +268,16 @@ def _values(folder: Path, table: Table) -> dict[str, float]:
     file = folder / "score" / table.method / table.split / "metrics.json"
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing: {table.method} or {table.split} is not among what is decoded")
-    metrics: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    training: dict[str, Any] = json.loads((folder / "training.json").read_text())
+    metrics, training = read_json(file), read_json(folder / "training.json")
     values, method = _rates(metrics, ""), table.method.partition("@")[0]
     for other in folder.glob(f"score/{method}@*/{table.split}/metrics.json"):
-        values |= _rates(json.loads(other.read_text(encoding="utf-8")), f"@{other.parts[-3].partition('@')[2]}")
+        values |= _rates(read_json(other), f"@{other.parts[-3].partition('@')[2]}")
     for other in folder.glob(f"score/{table.method}/*/metrics.json"):
-        rates = _rates(json.loads(other.read_text(encoding="utf-8")), "")
+        rates = _rates(read_json(other), "")
         values |= {f"{name}:{other.parent.name}": rate for name, rate in rates.items()}
     translations = table.method.replace(method, TRANSLATION)  # with the same prompt
     if (translated := folder / "score" / translations / table.split / "metrics.json").is_file():
-        values |= _translation_scores(json.loads(translated.read_text(encoding="utf-8")))
+        values |= _translation_scores(read_json(translated))
     one = training.get("parameters_of_one_language", training["parameters"])
     return values | {
         "parameters": training["parameters"] / 1e6, "training": training["train_seconds"] / 60,

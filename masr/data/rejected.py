@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from masr.progress import say
+from masr.files import write_text
+from masr.progress import printable, say
 
 
 class TooManyRejected(ValueError):
@@ -25,9 +26,10 @@ class Rejected:
             self.path.unlink(missing_ok=True)
             return
         self.reasons = {name: " ".join(reason.split()) for name, reason in self.reasons.items()}
-        lines = [f"{utterance}\t{reason}\n" for utterance, reason in self.reasons.items()]
-        self.path.write_text("".join(lines), encoding="utf-8")
+        lines = [f"{printable(utterance)}\t{printable(reason)}\n" for utterance, reason in self.reasons.items()]
+        write_text(self.path, "".join(lines))
         utterance, reason = next(iter(self.reasons.items()))
+        utterance, reason = printable(utterance), printable(reason)
         count = f"{what}: {len(self.reasons)} of {total} recordings skipped"
         summary = f"{count} (first: {utterance}: {reason}); all in {self.path}"
         if len(self.reasons) > max_fraction * total:

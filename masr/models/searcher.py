@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from masr.config import Decode
 from masr.decode.language_models import LanguageModels
 from masr.decode.search import METHODS, Searcher, Setting, check_methods, result_name
-from masr.files import written_beside
+from masr.files import reading, write_text, writing, written_beside
 from masr.models.recognizer import Recognizer
 from masr.nn.language_model import LSTMLanguageModel
 from masr.text.tokenizer import START_END, Tokenizer
@@ -35,7 +35,7 @@ def save_neural(model: LSTMLanguageModel, path: Path, tokenizer: Tokenizer) -> N
     """Weights, with the shape of the model and its tokenizer's hash in the file's header."""
     header = {name: str(getattr(model.lstm, name)) for name in ("hidden_size", "num_layers")}
     header["tokens"] = tokenizer.hash()
-    with written_beside(path) as partial:
+    with writing(path), written_beside(path) as partial:
         save_file(model.state_dict(), partial, header)
 
 
@@ -43,26 +43,30 @@ def load_neural(path: Path, tokenizer: Tokenizer) -> LSTMLanguageModel:
     """What `save_neural` wrote, in eval mode; ValueError when it belongs to another vocabulary."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no neural language model; make it with `masr lm`")
-    with safe_open(path, "pt") as file:
-        header = file.metadata()
-    if header["tokens"] != tokenizer.hash():
-        raise ValueError(f"{path} is a model of another vocabulary; run `masr lm` again")
-    model = LSTMLanguageModel(len(tokenizer), int(header["hidden_size"]), int(header["num_layers"]), 0.0, START_END)
-    model.load_state_dict(load_file(path))
+    with reading(path, "make it again: `masr lm --force`"):
+        with safe_open(path, "pt") as file:
+            header = file.metadata()
+        if header["tokens"] != tokenizer.hash():
+            raise ValueError(f"{path} is a model of another vocabulary; run `masr lm` again")
+        model = LSTMLanguageModel(len(tokenizer), int(header["hidden_size"]), int(header["num_layers"]), 0.0, START_END)
+        model.load_state_dict(load_file(path))
     return model.eval()
 
 
 def save_scales(folder: Path, method: str, setting: Setting, dev_cer: float) -> None:
     """Keeps what dev chose."""
     path = folder / "decode" / method / SCALES
-    path.write_text(json.dumps({"scales": setting, "dev_macro_cer": round(dev_cer, 6)}, indent=1))
+    write_text(path, json.dumps({"scales": setting, "dev_macro_cer": round(dev_cer, 6)}, indent=1))
 
 
 def load_scales(folder: Path, method: str, options: Decode) -> Setting:
     """The scales that dev chose for a method."""
     if not METHODS[method].has_scales(options):
         return METHODS[method].scales(options)[0]
-    return json.loads(_scales_file(folder, method, options).read_text())["scales"]
+    path = _scales_file(folder, method, options)
+    with reading(path, "`masr decode --force` chooses them again"):
+        found = json.loads(path.read_text())["scales"]
+        return {name: float(found[name]) for name in METHODS[method].scales(options)[0]}
 
 
 def _scales_file(folder: Path, method: str, options: Decode) -> Path:

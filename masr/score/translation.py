@@ -7,6 +7,8 @@ from typing import Any
 
 from sacrebleu.metrics import BLEU, CHRF
 
+from masr.files import reading, write_text
+from masr.progress import in_markdown, printable
 from masr.score.errors import CONFIDENCE, RESAMPLES
 from masr.score.report import title_of
 from masr.text.languages import language_name
@@ -39,7 +41,9 @@ def write_translation_report(decode_file: Path, output: Path, *, details: Mappin
 
     ValueError when the decode file has no lines.
     """
-    rows = [json.loads(line) for line in decode_file.read_text(encoding="utf-8").splitlines()]
+    with reading(decode_file, "`masr decode --force` makes it again"):
+        rows = [json.loads(line) for line in decode_file.read_text(encoding="utf-8").split("\n") if line]
+        check_rows(rows)
     if not rows:
         raise ValueError(f"{decode_file}: no utterances; none of this split has a translation")
     metrics = compute_metrics(rows, title_of(decode_file), details)
@@ -47,11 +51,24 @@ def write_translation_report(decode_file: Path, output: Path, *, details: Mappin
     texts = {
         "metrics.json": json.dumps(metrics, ensure_ascii=False, indent=1) + "\n",
         "report.md": markdown_report(metrics),
-        "translations.txt": "".join(f"{row['id']}\n  {row['reference']}\n  {row['hypothesis']}\n" for row in rows),
+        "translations.txt": "".join(_in_lines(row) for row in rows),
     }
     for name, text in texts.items():
-        (output / name).write_text(text, encoding="utf-8")
+        write_text(output / name, text)
     return metrics
+
+
+def _in_lines(row: Mapping[str, Any]) -> str:
+    """An utterance, what was to be written and what was."""
+    return "".join(f"{printable(text)}\n" for text in (row["id"], f"  {row['reference']}", f"  {row['hypothesis']}"))
+
+
+def check_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """TypeError or KeyError where a line lacks a text or a number of seconds."""
+    for row in rows:
+        if not all(isinstance(row[name], str) for name in ("id", "language", "into", "reference", "hypothesis")):
+            raise TypeError(f"a line of other than texts: {row}")
+        row["seconds"] + row["duration"] + 0.0
 
 
 def compute_metrics(rows: Sequence[Mapping[str, Any]], title: str, details: Mapping[str, str]) -> Metrics:
@@ -107,13 +124,14 @@ def _macro(languages: Mapping[str, Metrics], name: str) -> Metrics:
 
 def markdown_report(metrics: Metrics) -> str:
     """The report as Markdown."""
-    facts = metrics["details"] | {name: f"`{signature}`" for name, signature in metrics["signatures"].items()}
+    facts = {name: in_markdown(value) for name, value in metrics["details"].items()}
+    facts |= {name: f"`{signature}`" for name, signature in metrics["signatures"].items()}
     lines = [
-        f"# {metrics['title']}",
+        f"# {in_markdown(metrics['title'])}",
         "",
         "| | |",
         "|---|---|",
-        *(f"| {name} | {value} |" for name, value in facts.items()),
+        *(f"| {in_markdown(name)} | {value} |" for name, value in facts.items()),
     ]
     return "\n".join([*lines, "", "## Translation", "", main_table(metrics), "", _NOTE]) + "\n"
 
@@ -125,9 +143,8 @@ def main_table(metrics: Metrics) -> str:
     """Markdown: one line a spoken language, then the mean."""
     lines = ["| spoken | utterances | BLEU | chrF |", "|---|--:|--:|--:|"]
     for code, row in metrics["languages"].items():
-        lines.append(
-            f"| {language_name(code)} ({code}) | {row['utterances']} | {_cell(row['bleu'])} | {_cell(row['chrf'])} |"
-        )
+        name = in_markdown(f"{language_name(code)} ({code})")
+        lines.append(f"| {name} | {row['utterances']} | {_cell(row['bleu'])} | {_cell(row['chrf'])} |")
     macro = metrics["macro"]
     return "\n".join(
         [*lines, f"| *mean* | {metrics['utterances']} | {_cell(macro['bleu'])} | {_cell(macro['chrf'])} |"]

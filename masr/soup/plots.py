@@ -9,6 +9,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from masr.files import reading
 from masr.soup.conflict import Conflicts
 
 Rows = list[dict[str, Any]]
@@ -16,7 +17,8 @@ Rows = list[dict[str, Any]]
 
 def draw_soup(folder: Path, log: Path, conflicts: Conflicts) -> None:
     """Writes ``weights.svg`` and, where conflicts were measured, ``objectives.svg`` and ``layers.svg``."""
-    rows = [row for row in map(json.loads, log.read_text().splitlines()) if row["kind"] == "train"]
+    with reading(log):
+        rows = [row for row in map(json.loads, log.read_text().splitlines()) if row["kind"] == "train"]
     pictures = {"weights": _weights(rows)}
     if conflicts.measured and any("conflict/" in key for row in rows for key in row):
         pictures |= {"objectives": _objectives(conflicts), "layers": _layers(rows, conflicts.layers)}

@@ -23,6 +23,7 @@ from masr.data.features import (
     log_mel_of,
 )
 from masr.data.rejected import Rejected
+from masr.files import reading, write_text
 from masr.progress import say, track
 from masr.stages.output import StageOutput, seal_of
 from masr.stages.prepare import all_splits, manifests, read_cuts
@@ -80,7 +81,9 @@ def require(config: Config) -> str:
 def load_statistics(config: Config) -> Statistics:
     """Statistics of the training features, as stage 1 wrote them."""
     require(config)
-    return Statistics.from_dict(json.loads((feature_folder(config) / "statistics.json").read_text()))
+    path = feature_folder(config) / "statistics.json"
+    with reading(path, "`masr features --force` makes it again"):
+        return Statistics.from_dict(json.loads(path.read_text()))
 
 
 def load_cuts(config: Config, split: str) -> list[Cut]:
@@ -120,7 +123,7 @@ def _extract(
         for utterance, reason in bad.items():
             rejected.add(utterance, reason)
     if split == config.corpus.train:
-        (folder / "statistics.json").write_text(json.dumps(statistics.to_dict()))
+        write_text(folder / "statistics.json", json.dumps(statistics.to_dict()))
     say(f"features: {split}: {len(done)} recordings, {sum(cut.duration for cut in done) / 3600:.2f} h")
     return done
 

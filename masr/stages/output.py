@@ -5,12 +5,11 @@ The last thing that a stage writes, by rename, is ``complete.json``: what went i
 
 import json
 import shutil
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from masr.files import file_hash, written_beside
+from masr.files import DAMAGE, file_hash, reading, writing, written_beside
 from masr.progress import say
 
 SEAL = "complete.json"
@@ -30,7 +29,7 @@ class StageOutput:
             return seal["inputs"] == self.inputs and all(
                 file_hash(self.folder / name) == digest for name, digest in seal["files"].items()
             )
-        except (OSError, EOFError, zlib.error, ValueError, KeyError):  # the second and third of a damaged .gz
+        except (OSError, *DAMAGE):
             return False
 
     def begin(self, force: bool = False, clear: bool = True) -> bool:
@@ -48,7 +47,7 @@ class StageOutput:
         """Marks the folder complete."""
         files = sorted(path for path in self.folder.glob(pattern) if path.is_file())
         hashes = {str(path.relative_to(self.folder)): file_hash(path) for path in files}
-        with written_beside(self.folder / SEAL) as partial:
+        with writing(self.folder / SEAL), written_beside(self.folder / SEAL) as partial:
             partial.write_text(json.dumps({"inputs": self.inputs, "files": hashes}, indent=1))
 
 
@@ -59,7 +58,8 @@ def seal_of(folder: Path, stage: str, options: dict[str, Any] | None = None) -> 
     """
     if not (folder / SEAL).is_file():
         raise FileNotFoundError(f"{folder} is not complete: run `masr {stage}` (or ./run.sh from that stage) first")
-    before = json.loads((folder / SEAL).read_text())["inputs"]
+    with reading(folder / SEAL, f"`masr {stage} --force` makes it again"):
+        before = dict(json.loads((folder / SEAL).read_text())["inputs"])
     now = json.loads(json.dumps(options or {}))
     if changed := sorted(differences(before, now)):
         raise ValueError(

@@ -9,8 +9,9 @@ from lhotse import CutSet
 from lhotse.cut import Cut
 
 from masr.config import Config
-from masr.corpora import corpus_module
+from masr.corpora import check_cut, corpus_module, problem_of
 from masr.data.rejected import Rejected
+from masr.files import reading
 from masr.progress import say
 from masr.stages.output import StageOutput, seal_of
 from masr.text.languages import language_name
@@ -27,7 +28,11 @@ def read_cuts(folder: Path, split: str) -> list[Cut]:
     path = folder / f"{split}.jsonl.gz"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: run `masr prepare` and `masr features` with these corpus options")
-    return list(CutSet.from_file(path))
+    with reading(path, "`masr prepare --force` and `masr features --force` make them again"):
+        cuts = list(CutSet.from_file(path))
+        for cut in cuts:
+            check_cut(cut)
+    return cuts
 
 
 def all_splits(config: Config) -> list[str]:
@@ -140,6 +145,8 @@ def _usable(cuts: list[Cut], config: Config, rejected: Rejected, heard_only: boo
 
 
 def _problem(cut: Cut, text: str, seen: set[str], config: Config, heard_only: bool) -> str | None:
+    if problem := problem_of(cut):
+        return problem
     if not text and not heard_only:
         return f"empty transcript (as published: {cut.supervisions[0].text!r})"
     if not cut.recording.num_samples:

@@ -21,7 +21,7 @@ from masr.config_files import ConfigError, load_config, save_config
 from masr.data.features import FRAME_SHIFT
 from masr.data.rejected import Rejected
 from masr.data.sampling import EpochPlan, language_of
-from masr.files import file_hash
+from masr.files import file_hash, read_json, write_text
 from masr.models.folder import WEIGHTS, build_model, load_model
 from masr.models.recognizer import Recognizer, parameter_count, parameter_count_for_one_language
 from masr.progress import clock, say
@@ -91,7 +91,7 @@ def run(config: Config, force: bool = False) -> None:
         learnt = sum(p.numel() for p in model.parameters() if p.requires_grad) if config.train.updates else 0
         counts = {"parameters": parameter_count(model), "parameters_of_one_language": one, "learnt": learnt}
         record = counts | progress
-        (folder / "training.json").write_text(json.dumps(record, indent=1))
+        write_text(folder / "training.json", json.dumps(record, indent=1))
         output.seal("*.safetensors")
     accelerator.wait_for_everyone()
     accelerator.end_training()
@@ -262,7 +262,7 @@ def _refuse_another_run(config: Config, data: dict[str, str], folder: Path) -> N
     before, now = (c.model_dump(exclude=DECIDES_NOTHING) for c in (load_config(folder / "config.yaml"), config))
     changed = sorted(differences(before, now))
     if (folder / DATA).exists():
-        old = json.loads((folder / DATA).read_text())
+        old = read_json(folder / DATA, "remove it if you know that the data is the same")
         changed += [f"the output of `masr {stage}`" for stage in data if data[stage] != old.get(stage)]
     if changed:
         raise ConfigError(
@@ -280,7 +280,7 @@ def _write_environment(folder: Path, accelerator: Accelerator) -> None:
         "processes": accelerator.num_processes, "threads": torch.get_num_threads(), "device": str(accelerator.device),
         "machine": f"{platform.machine()}, {_processor()}",
     }  # fmt: skip
-    (folder / "environment.json").write_text(json.dumps(environment, indent=1))
+    write_text(folder / "environment.json", json.dumps(environment, indent=1))
 
 
 def _commit() -> str | None:

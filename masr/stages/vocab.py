@@ -23,7 +23,7 @@ def vocab_folder(config: Config) -> Path:
     """``data/vocab/<kind and size>``."""
     options = config.vocab
     if options.kind == "whisper":
-        return Path(config.data_dir) / "vocab" / Path(config.model.pretrained or "whisper").name
+        return Path(config.data_dir) / "vocab" / _last_name(config.model.pretrained or "whisper")
     name = options.kind + (str(options.size) if options.kind != "char" else "")
     name += ("-per-language" if options.per_language else "") + ("-language-token" if options.language_token else "")
     tree, source = options.tree, Path(options.tree.folder or "").name
@@ -36,6 +36,12 @@ def vocab_folder(config: Config) -> Path:
         into = options.translation
         name += f"-into-{into.into}-{into.kind}" + (str(into.size) if into.kind != "char" else "")
     return Path(config.data_dir) / "vocab" / name
+
+
+def _last_name(path: str) -> str:
+    """Of a folder; that of ``.`` and ``..`` is what they stand for, else the vocabulary would lie elsewhere."""
+    name = Path(path).name
+    return name if name.strip(".") else Path(path).resolve().name or "whisper"
 
 
 def run(config: Config, force: bool = False) -> None:

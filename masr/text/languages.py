@@ -1,5 +1,10 @@
 """Languages by BCP-47 code: their English names and the unit in which errors are counted."""
 
+import re
+from collections.abc import Iterable
+
+from masr.config import LANGUAGE
+
 NAMES = {
     "af": "Afrikaans", "am": "Amharic", "ar": "Arabic", "as": "Assamese", "ast": "Asturian", "az": "Azerbaijani",
     "ba": "Bashkir", "be": "Belarusian", "bg": "Bulgarian", "bn": "Bengali", "bs": "Bosnian", "ca": "Catalan",
@@ -20,7 +25,21 @@ NAMES = {
     "yo": "Yoruba", "yue": "Cantonese", "zh": "Chinese", "zu": "Zulu",
 }  # fmt: skip
 
+CODE = re.compile(LANGUAGE)
+
 WRITTEN_WITHOUT_SPACES = frozenset({"zh", "yue", "ja", "th", "lo", "km", "my"})
+
+
+def is_code(code: object) -> bool:
+    """Whether it can be the code of a language, known or not: of letters and digits, so that files can be named so."""
+    return isinstance(code, str) and CODE.fullmatch(code) is not None
+
+
+def check_codes(codes: Iterable[object]) -> None:
+    """ValueError names the first that can be no code of a language."""
+    for code in codes:
+        if not is_code(code):
+            raise ValueError(f"language {code!r}: expected a code of letters and digits, e.g. cs or sv-SE")
 
 
 def language_name(code: str) -> str:

@@ -14,6 +14,8 @@ from pathlib import Path
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from masr.config import Vocab
+from masr.files import DAMAGE, write_text, writing
+from masr.text.languages import check_codes
 from masr.text.normalize import VERSION
 
 BLANK, UNKNOWN, START_END = 0, 1, 2
@@ -104,13 +106,14 @@ class Tokenizer:
         """Writes ``tokens.model`` (or ``tokens-<language>.model``), ``languages.json`` and, to read, ``tokens.txt``."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, model in self.models.items():
-            (folder / _model_file(name)).write_bytes(model.serialized_model_proto())
+            with writing(folder / _model_file(name)):
+                (folder / _model_file(name)).write_bytes(model.serialized_model_proto())
         description = {
             "languages": self.languages, "language_token": self.language_token, "normalization": VERSION,
             "used": self.used, "hash": self.hash(),
         }  # fmt: skip
-        (folder / "languages.json").write_text(json.dumps(description))
-        (folder / "tokens.txt").write_text("".join(f"{piece} {i}\n" for i, piece in enumerate(self.pieces)), "utf-8")
+        write_text(folder / "languages.json", json.dumps(description))
+        write_text(folder / "tokens.txt", "".join(f"{piece} {i}\n" for i, piece in enumerate(self.pieces)))
         if self.translation is not None:
             self.translation.save(folder / TRANSLATION)
 
@@ -132,6 +135,7 @@ class Tokenizer:
     def _load(cls, folder: Path) -> "Tokenizer":
         try:
             description = json.loads((folder / "languages.json").read_text())
+            check_codes(description["languages"])
             names = [SHARED] if (folder / _model_file(SHARED)).exists() else description["languages"]
             if description["normalization"] != VERSION:
                 raise ValueError(f"its text normalisation is {description['normalization']}, this masr has {VERSION}")
@@ -139,7 +143,7 @@ class Tokenizer:
             tokenizer = cls(description["languages"], description["language_token"], models, description["used"])
             if tokenizer.hash() != description["hash"]:
                 raise ValueError("the token models are not those that languages.json describes")
-        except (OSError, ValueError, KeyError, RuntimeError) as error:  # SentencePiece raises RuntimeError
+        except (OSError, *DAMAGE) as error:
             raise ValueError(
                 f"{folder}: damaged vocabulary; `masr vocab --force` makes a recipe's again: {error}"
             ) from error

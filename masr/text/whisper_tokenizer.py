@@ -7,9 +7,9 @@ from pathlib import Path
 
 import tokenizers
 
-from masr.files import from_hugging_face
+from masr.files import from_hugging_face, write_text
 from masr.progress import say
-from masr.text.languages import WRITTEN_WITHOUT_SPACES
+from masr.text.languages import WRITTEN_WITHOUT_SPACES, check_codes
 from masr.text.normalize import VERSION
 from masr.text.tokenizer import TRANSLATION, WORD_START, Tokenizer
 
@@ -114,9 +114,9 @@ class WhisperTokenizer(Tokenizer):
     def save(self, folder: Path) -> None:
         """Writes ``tokenizer.json`` and ``languages.json``."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.backend.save(str(folder / FILE))
+        write_text(folder / FILE, self.backend.to_str(pretty=True))
         description = {"languages": self.languages, "codes": self.codes, "normalization": VERSION, "hash": self.hash()}
-        (folder / "languages.json").write_text(json.dumps(description))
+        write_text(folder / "languages.json", json.dumps(description))
         if self.translation is not None:
             self.translation.save(folder / TRANSLATION)
 
@@ -125,14 +125,15 @@ class WhisperTokenizer(Tokenizer):
         """Reads what `save` wrote; ValueError when it is damaged."""
         try:
             description = json.loads((folder / "languages.json").read_text())
+            check_codes([*description["languages"], *description["codes"].values()])
             backend = tokenizers.Tokenizer.from_file(str(folder / FILE))
             found = cls(description["languages"], description["codes"], backend)
         except Exception as error:  # tokenizers raises nothing more special
             raise ValueError(f"{folder}: damaged vocabulary: {error}") from error
-        if (version := description["normalization"]) != VERSION:
+        if (version := description.get("normalization")) != VERSION:
             raise ValueError(f"{folder}: made with text normalisation version {version}, this is {VERSION}")
-        if found.hash() != description["hash"]:
-            raise ValueError(f"{folder}: damaged vocabulary: its hash is {found.hash()}, not {description['hash']}")
+        if found.hash() != (expected := description.get("hash")):
+            raise ValueError(f"{folder}: damaged vocabulary: its hash is {found.hash()}, not {expected}")
         return found
 
     @classmethod

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch.utils.tensorboard import SummaryWriter
 
 from masr.data.batches import Batch, Counts
+from masr.files import write_text, writing
 
 
 def counted(objective: str, counts: Counts) -> int:
@@ -61,13 +62,14 @@ class RunLog:
     def __init__(self, folder: Path, resumed_from: int):
         self.path = folder / "log.jsonl"
         if self.path.exists():
-            lines = [line for line in self.path.read_text().splitlines() if _update_of(line) <= resumed_from]
-            self.path.write_text("".join(f"{line}\n" for line in lines))
+            text = self.path.read_text(encoding="utf-8", errors="replace")  # damaged lines are dropped like cut ones
+            lines = [line for line in text.splitlines() if _update_of(line) <= resumed_from]
+            write_text(self.path, "".join(f"{line}\n" for line in lines))
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_from + 1 if resumed_from else None)
 
     def write(self, kind: str, update: int, values: dict[str, Any]) -> None:
         """One line, and every number of it as a TensorBoard scalar ``<kind>/<name>``."""
-        with self.path.open("a") as file:
+        with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps({"kind": kind, "update": update, **values}) + "\n")
         for name, value in values.items():
             if isinstance(value, int | float):
@@ -81,6 +83,6 @@ class RunLog:
 
 def _update_of(line: str) -> int:
     try:
-        return json.loads(line)["update"]
-    except (ValueError, KeyError):
+        return int(json.loads(line)["update"])
+    except (ValueError, LookupError, TypeError):
         return 1 << 62  # a line that was cut off when the process was killed

@@ -28,7 +28,7 @@ from masr.data.sampling import EpochPlan
 from masr.models.folder import WEIGHTS, save_model
 from masr.models.recognizer import Recognizer
 from masr.nn.contrastive import SELF_SUPERVISED
-from masr.progress import clock, say, track
+from masr.progress import clock, in_markdown, say, track
 from masr.soup.levels import Soup
 from masr.train import checkpoint as checkpoints
 from masr.train.evaluate import Evaluation, evaluate
@@ -294,7 +294,7 @@ class Trainer:
     def _report(self, result: Evaluation) -> None:
         update = self.progress["update"]
         self.log.write("dev", update, {"macro_cer": result.macro_cer, **{f"cer/{c}": v for c, v in result.cer.items()}})
-        lines = [f"| {code} | {reference} | {hypothesis} |" for code, reference, hypothesis in result.examples]
+        lines = [f"| {' | '.join(map(in_markdown, example))} |" for example in result.examples]
         self.log.text("dev/examples", update, "\n".join(["| | reference | hypothesis |", "|-|-|-|", *lines]))
         each = "  ".join(f"{code} {value:.1%}" for code, value in result.cer.items())
         say(f"update {update}: dev CER {result.macro_cer:.2%} (best {self.progress['best_cer']:.2%})  {each}")

@@ -99,7 +99,7 @@ def test_markdown(tmp_path):
     lines = files["report.md"].splitlines()
     assert lines[0] == "# small · greedy · test"
     assert "| command | masr score conf/x.yaml \\| tee log |" in lines
-    assert "| environment | Python<br>3.11 <b> |" in lines
+    assert "| environment | Python<br>3.11 &lt;b&gt; |" in lines
     assert any(line.startswith("| German (de) | 3 | 0.1 | **28.57 ± ") for line in lines)
     assert "| French (fr) | 1 | 0.0 | **33.33** | 31.25 | 0.00 / 33.33 / 0.00 | 100.00 |" in lines
     assert "| German (de) | 3 | 7 | 71.43 | 14.29 | 14.29 | 0.00 | 28.57 | 66.67 |" in lines
