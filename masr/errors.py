@@ -2,12 +2,14 @@
 
 import dis
 import errno
+import os
 import re
+import shutil
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
 
 from masr.progress import LINES, printable
@@ -48,14 +50,29 @@ def one_line() -> Iterator[None]:
         sys.exit(f"masr: {printable(line, LINES)}")
 
 
+@contextmanager
+def starting_processes() -> Iterator[None]:
+    """What is started here leaves an interrupt to this process, which says one line for all."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def explain(error: BaseException) -> str | None:
     """What a user is told of an error; None for a bug."""
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         return f"this needs {error.name}: pip install masr[{EXTRAS[error.name]}]"
     if isinstance(error, EOFError):
-        return f"{_file_at_work(error) or 'a file'} ends too early; make it again"
+        return f"a file ends too early ({_first_line(error)}); make it again"
     if _is_raised_by_masr(error):
         return str(error)
+    if isinstance(error, shutil.Error):
+        return _first_line(error)
     if isinstance(error, OSError) and error.errno not in (None, errno.EPIPE):
         return _refused(error)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and OUT_OF_MEMORY.search(str(error))):
@@ -69,11 +86,10 @@ def explain(error: BaseException) -> str | None:
 
 def _refused(error: OSError) -> str:
     """What the system refused, for which file, and what helps."""
-    file = error.filename if error.filename is not None else _file_at_work(error)
-    name = file.decode(errors="replace") if isinstance(file, bytes) else file
-    way_out = WAYS_OUT.get(error.errno or 0)
-    parts = [str(name) if name is not None else None, error.strerror or str(error)]
-    return ": ".join(part for part in parts if part) + (f"; {way_out}" if way_out else "")
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes | os.PathLike) else ""
+    way_out = WAYS_OUT.get(error.errno or 0, "")
+    problem = ": ".join(part for part in (name, error.strerror or str(error)) if part)
+    return "; ".join(part for part in (problem, way_out) if part)
 
 
 def _first_line(error: BaseException) -> str:
@@ -89,18 +105,6 @@ def _is_raised_by_masr(error: BaseException) -> bool:
         return False
     code = innermost[0].tb_frame.f_code.co_code
     return dis.opname[code[innermost[0].tb_lasti]] == "RAISE_VARARGS"
-
-
-def _file_at_work(error: BaseException) -> Path | None:
-    """The file or folder that was written or read when it happened, as Python does not say which a full disk holds: the
-    last path that the function at work has got."""
-    for trace in reversed(_traces(error)):
-        if not _is_ours(trace) and trace.tb_frame.f_globals.get("__name__") != "pathlib":
-            continue
-        paths = [value for value in trace.tb_frame.f_locals.values() if isinstance(value, Path)]
-        if paths:
-            return paths[-1]
-    return None
 
 
 def _is_ours(trace: TracebackType) -> bool:

@@ -9,12 +9,13 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from safetensors import SafetensorError
 
 DAMAGE = (
-    EOFError, zlib.error, gzip.BadGzipFile, SafetensorError,  # cut off, or other bytes
+    EOFError, zlib.error, gzip.BadGzipFile, SafetensorError, UnpicklingError,  # cut off, or other bytes
     ValueError, RuntimeError, OverflowError,  # not JSON, not UTF-8, not numbers; RuntimeError of torch, SentencePiece
     LookupError, TypeError, AttributeError,  # JSON that holds something else
 )  # fmt: skip
@@ -53,7 +54,7 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         error.filename = error.filename or str(path)
         raise
-    except SafetensorError as error:
+    except (SafetensorError, RuntimeError) as error:  # RuntimeError of torch
         raise OSError(f"cannot write {path}: {error}") from error
 
 

@@ -35,8 +35,7 @@ def save_model(folder: Path, model: Recognizer, weights: dict[str, Tensor] | Non
     weights = model.learned(model.state_dict()) if weights is None else weights
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with written_beside(folder / "config.yaml") as path:
-            save_config(model.config, path)
+        save_config(model.config, folder / "config.yaml")
         model.tokenizer.save(folder / "vocab")
         if model.tree is not None:
             model.tree.save(folder / "vocab" / trees.FILE, model.tokenizer.hash())

@@ -9,7 +9,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from masr.files import reading
+from masr.files import reading, writing
 from masr.soup.conflict import Conflicts
 
 Rows = list[dict[str, Any]]
@@ -24,8 +24,9 @@ def draw_soup(folder: Path, log: Path, conflicts: Conflicts) -> None:
         pictures |= {"objectives": _objectives(conflicts), "layers": _layers(rows, conflicts.layers)}
     folder.mkdir(exist_ok=True)
     for name, figure in pictures.items():
-        with rc_context({"svg.hashsalt": "masr"}):  # the same file for the same run
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        path, same_file_for_same_run = folder / f"{name}.svg", rc_context({"svg.hashsalt": "masr"})
+        with same_file_for_same_run, writing(path):
+            figure.savefig(path, metadata={"Date": None})
 
 
 def _weights(rows: Rows) -> Figure:

@@ -23,7 +23,8 @@ from masr.data.features import (
     log_mel_of,
 )
 from masr.data.rejected import Rejected
-from masr.files import reading, write_text
+from masr.errors import starting_processes
+from masr.files import reading, write_text, writing
 from masr.progress import say, track
 from masr.stages.output import StageOutput, seal_of
 from masr.stages.prepare import all_splits, manifests, read_cuts
@@ -52,13 +53,18 @@ def run(config: Config, force: bool = False) -> None:
     rejected = Rejected(output.folder / "rejected.tsv")
     splits = all_splits(config)
     total, empty = 0, []
-    with ProcessPoolExecutor(config.features.jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
+    with (
+        ProcessPoolExecutor(config.features.jobs, multiprocessing.get_context("spawn"), _one_thread) as pool,
+        writing(output.folder),
+    ):
         for split in splits[:1] if config.features.on_the_fly else splits:
             cuts = read_cuts(manifests(config), split)
             total += len(cuts)
             done = _extract(cuts, split, output.folder, config, rejected, pool)
             if not config.features.on_the_fly:
-                CutSet.from_cuts(done).to_file(output.folder / f"{split}.jsonl.gz")
+                path = output.folder / f"{split}.jsonl.gz"
+                with writing(path):
+                    CutSet.from_cuts(done).to_file(path)
             empty += [] if done else [split]
     rejected.finish("features", total, config.data.max_bad_fraction)
     if empty:
@@ -116,7 +122,9 @@ def _extract(
     tasks = [(part, speeds, store / f"{i:05}" if store else None, config.features) for i, part in enumerate(parts)]
     done, statistics = [], Statistics.empty(config.features.mel_bins)
     seconds = sum(cut.duration / speed for cut in cuts for speed in speeds)
-    results = track(pool.map(_extract_task, tasks), f"features: {split}", seconds, _seconds_of, "s")
+    with starting_processes():
+        each = pool.map(_extract_task, tasks)
+    results = track(each, f"features: {split}", seconds, _seconds_of, "s")
     for good, bad, part_statistics in results:
         done += good
         statistics += part_statistics

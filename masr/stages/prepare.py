@@ -11,7 +11,7 @@ from lhotse.cut import Cut
 from masr.config import Config
 from masr.corpora import check_cut, corpus_module, problem_of
 from masr.data.rejected import Rejected
-from masr.files import reading
+from masr.files import reading, writing
 from masr.progress import say
 from masr.stages.output import StageOutput, seal_of
 from masr.text.languages import language_name
@@ -76,7 +76,8 @@ def run(config: Config, force: bool = False) -> None:
     if config.corpus.minutes:
         usable[config.corpus.train] = _draw(usable[config.corpus.train], config.corpus.minutes)
     for split, cuts in usable.items():
-        CutSet.from_cuts(cuts).to_file(output.folder / f"{split}.jsonl.gz")
+        with writing(output.folder / f"{split}.jsonl.gz"):
+            CutSet.from_cuts(cuts).to_file(output.folder / f"{split}.jsonl.gz")
     rejected.finish("prepare", sum(len(splits[split]) for split in wanted), config.data.max_bad_fraction)
     _check(usable, config, rejected.path)
     for split in wanted:

@@ -71,14 +71,16 @@ class RunLog:
         """One line, and every number of it as a TensorBoard scalar ``<kind>/<name>``."""
         with writing(self.path), self.path.open("a") as file:
             file.write(json.dumps({"kind": kind, "update": update, **values}) + "\n")
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self.board.add_scalar(f"{kind}/{name}", value, update)
+        with writing(Path(self.board.log_dir)):
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    self.board.add_scalar(f"{kind}/{name}", value, update)
 
     def text(self, name: str, update: int, markdown: str) -> None:
         """A text for TensorBoard, such as decoded examples."""
-        self.board.add_text(name, markdown, update)
-        self.board.flush()
+        with writing(Path(self.board.log_dir)):
+            self.board.add_text(name, markdown, update)
+            self.board.flush()
 
 
 def _update_of(line: str) -> int:

@@ -25,6 +25,7 @@ from masr.data.batches import Counts, TrainingUpdates, Update
 from masr.data.prompts import prompts_of
 from masr.data.rejected import Rejected
 from masr.data.sampling import EpochPlan
+from masr.files import writing
 from masr.models.folder import WEIGHTS, save_model
 from masr.models.recognizer import Recognizer
 from masr.nn.contrastive import SELF_SUPERVISED
@@ -211,7 +212,8 @@ class Trainer:
             name = f"update-{self.progress['update'] + 1}-{self.accelerator.process_index}.pt"
             path = self.folder / "bad_batches" / name
             path.parent.mkdir(exist_ok=True)
-            torch.save([batch.plain() for batch in update.micro_batches], path)
+            with writing(path):
+                torch.save([batch.plain() for batch in update.micro_batches], path)
             say(f"train: update {self.progress['update'] + 1}: the loss is not finite; skipped, batch kept in {path}")
         if self.progress["bad_steps"] > self.options.max_bad_steps:
             raise TrainingFailed(

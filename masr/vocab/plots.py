@@ -9,7 +9,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import dendrogram
 
-from masr.files import write_text
+from masr.files import write_text, writing
 from masr.progress import in_markdown, printable
 from masr.text.tokenizer import Tokenizer
 from masr.vocab.embeddings import Texts, foreign_neighbours, token_users
@@ -33,7 +33,7 @@ def draw_tree(tree: Tree, tokenizer: Tokenizer, ids: Texts, path: Path) -> None:
     axes.set_xlabel("levels below")
     axes.spines[["top", "left", "right"]].set_visible(False)
     same_file_for_same_tree = rc_context({"svg.hashsalt": "masr", "svg.fonttype": "none"})
-    with same_file_for_same_tree, warnings.catch_warnings():
+    with same_file_for_same_tree, writing(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # letters stay text: who opens the file draws them
         figure.savefig(path, metadata={"Date": None})
 
