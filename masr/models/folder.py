@@ -58,7 +58,7 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> Recognizer:
         model.load_learned({name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()})
     except (SafetensorError, RuntimeError) as error:
         problem = "damaged, or not the weights of the model that config.yaml and vocab/ describe"
-        raise ValueError(f"{folder / WEIGHTS}: {problem}: {error}"[:400]) from error
+        raise ValueError(f"{folder / WEIGHTS}: {problem}: {' '.join(str(error).split())}"[:400]) from error
     return model.to(device).eval()
 
 
