@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import Any
 
 from masr.progress import LINES, printable
 
@@ -67,6 +68,8 @@ def explain(error: BaseException) -> str | None:
     """What a user is told of an error; None for a bug."""
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         return f"this needs {error.name}: pip install masr[{EXTRAS[error.name]}]"
+    if type(error).__name__ == "ValidationError" and hasattr(error, "errors"):  # of options that no file holds
+        return "; ".join(_wrong_option(detail) for detail in error.errors())
     if isinstance(error, EOFError):
         return f"a file ends too early ({_first_line(error)}); make it again"
     if _is_raised_by_masr(error):
@@ -82,6 +85,11 @@ def explain(error: BaseException) -> str | None:
     if isinstance(error, RuntimeError) and KILLED_LOADER.match(str(error)):
         return f"{_first_line(error)}, {PERHAPS.format('data.workers')}"
     return None
+
+
+def _wrong_option(detail: dict[str, Any]) -> str:
+    """``methods.0: Input should be ..., found 'nope'`` of an error of pydantic."""
+    return f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}, found {str(detail['input'])[:100]!r}"
 
 
 def _refused(error: OSError) -> str:

@@ -299,6 +299,7 @@ def test_the_command_prints_json_that_parses(folder, wav, monkeypatch, capsys):
     [
         (["{folder}"], "masr: name a model and at least one audio file"),
         (["{folder}", "missing.wav"], "masr: missing.wav: no such file"),
+        (["--method", "nope", "{folder}", "{wav}"], "masr: methods.0: Input should be 'ctc-greedy', "),
         (["nothing", "{wav}"], "masr: nothing is neither a folder nor a shipped model"),
         (["--languages", "xx", "{folder}", "{wav}"], "masr: languages: unknown: xx; this model knows el, es"),
         (["--languages", "el, xx", "{folder}", "{wav}"], "masr: languages: unknown: xx; this model knows el, es"),
