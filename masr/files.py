@@ -42,8 +42,14 @@ def reading(path: Path, way_out: str = "") -> Iterator[None]:
         problem = " ".join(found.split())[:300]
         raise DamagedFile(f"{path} is damaged ({problem})" + (f"; {way_out}" if way_out else "")) from error
     except OSError as error:
-        error.filename = error.filename or str(path)
+        _name(error, path)
         raise
+
+
+def _name(error: OSError, path: Path) -> None:
+    """Says of an error of the system, which has a number, which file it is about; masr's own errors say it themselves."""
+    if error.errno is not None and error.filename is None:
+        error.filename = str(path)
 
 
 @contextmanager
@@ -52,7 +58,7 @@ def writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        error.filename = error.filename or str(path)
+        _name(error, path)
         raise
     except (SafetensorError, RuntimeError) as error:  # RuntimeError of torch
         raise OSError(f"cannot write {path}: {error}") from error

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from masr.files import DamagedFile, read_json, reading, write_text
+from masr.files import DamagedFile, read_json, reading, write_text, writing
 
 
 def bytes_of(path: Path) -> bytes:
@@ -96,3 +96,9 @@ def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path):
         write_text(path, "new" * 100_000)
     assert str(caught.value.filename) == str(path)
     assert path.read_text() == "old" and not (tmp_path / "a.json.partial").exists()
+
+
+@pytest.mark.parametrize("within", [reading, writing])
+def test_what_masr_says_itself_stays_as_it_is(within, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"^run `masr prepare` first$"), within(tmp_path):
+        raise FileNotFoundError("run `masr prepare` first")
