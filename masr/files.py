@@ -47,7 +47,7 @@ def reading(path: Path, way_out: str = "") -> Iterator[None]:
 
 
 def _name(error: OSError, path: Path) -> None:
-    """Says of an error of the system, which has a number, which file it is about; masr's own errors say it themselves."""
+    """Says of an error of the system, which has a number, which file it is about; those of masr say it themselves."""
     if error.errno is not None and error.filename is None:
         error.filename = str(path)
 
