@@ -30,17 +30,21 @@ Overrides = Annotated[list[str] | None, typer.Argument(help="Options of the conf
 BiasFile = Annotated[str | None, typer.Option(help="File of words to expect, one a line.")]
 Force = Annotated[bool, typer.Option("--force", help="Redo the stage even if its output is complete.")]
 
+Verify = Annotated[
+    bool, typer.Option("--verify", help="Compare what is there byte by byte, not by the size and time of files.")
+]
+
 
 def _stage(name: str, summary: str) -> None:
     """Adds the verb that runs one stage of a recipe."""
 
-    def command(conf: Conf, overrides: Overrides = None, force: Force = False) -> None:
+    def command(conf: Conf, overrides: Overrides = None, force: Force = False, verify: Verify = False) -> None:
         import importlib
 
         from masr.config_files import load_config
 
         config = load_config(conf, overrides or [])
-        importlib.import_module(f"masr.stages.{name}").run(config, force)
+        importlib.import_module(f"masr.stages.{name}").run(config, force, verify)
 
     app.command(name, help=summary)(command)
 
@@ -57,6 +61,7 @@ def decode(
     conf: Conf,
     overrides: Overrides = None,
     force: Force = False,
+    verify: Verify = False,
     method: Annotated[list[str] | None, typer.Option(help="Instead of decode.methods; may be repeated.")] = None,
     prompt: Annotated[
         list[str] | None,
@@ -71,7 +76,7 @@ def decode(
     given = [*(overrides or []), *([f"decode.methods=[{','.join(method)}]"] if method else [])]
     given += [f"decode.prompts=[{','.join(prompt)}]"] if prompt else []
     given += [f"decode.bias_file={_quoted(bias_file)}"] if bias_file else []
-    stage.run(load_config(conf, given), force)
+    stage.run(load_config(conf, given), force, verify)
 
 
 _stage("score", "Stage 5: error rates and reports.")

@@ -568,6 +568,8 @@ class Train(Section):
     """Updates between two lines of the log."""
     max_bad_steps: Count = 20
     """Updates with a non-finite gradient that are skipped before training gives up."""
+    changed: list[str] = []
+    """Written by masr: options that were others in a part of the run, e.g. update 500: train.updates (500 -> 900)."""
 
 
 class LanguageModel(Section):

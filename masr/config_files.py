@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from yaml import YAMLError
 
 from masr.config import EXPECTED, Config
-from masr.files import write_text
+from masr.files import write_whole
 from masr.progress import printable
 
 COMMAND_LINE = "command line"
@@ -49,7 +49,7 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Config:
 
 def save_config(config: Config, path: Path) -> None:
     """Writes the resolved config, every option included."""
-    write_text(path, config_yaml(config))
+    write_whole(path, config_yaml(config))
 
 
 def config_yaml(config: Config) -> str:

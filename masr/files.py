@@ -60,8 +60,10 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         _name(error, path)
         raise
-    except (SafetensorError, RuntimeError) as error:  # RuntimeError of torch
-        raise OSError(f"cannot write {path}: {error}") from error
+    except (SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):  # torch's own writer
+            raise
+        raise OSError(f"cannot write {path}: {' '.join(str(error).split())[:300]}") from error
 
 
 def read_json(path: Path, way_out: str = "") -> dict[str, Any]:
@@ -71,12 +73,6 @@ def read_json(path: Path, way_out: str = "") -> dict[str, Any]:
         if not isinstance(found, dict):
             raise TypeError(f"expected a JSON object, found {found!r}")
     return found
-
-
-def write_text(path: Path, text: str) -> None:
-    """Writes a whole file or leaves it as it was."""
-    with writing(path), written_beside(path) as partial:
-        partial.write_text(text, encoding="utf-8")
 
 
 def file_hash(path: Path) -> str:
@@ -96,9 +92,28 @@ def written_beside(path: Path) -> Iterator[Path]:
         yield partial
         os.umask(umask := os.umask(0))
         partial.chmod(0o666 & ~umask)  # safetensors lets nobody else read what it writes
+        flush(partial)  # else a power failure after the renaming may leave an empty file
         os.replace(partial, path)
+        flush(path.parent)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file completely, or leaves it as it was."""
+    with writing(path), written_beside(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def flush(path: Path) -> None:
+    """Has the system write a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError:  # some network drives cannot, for folders
+        pass
+    finally:
+        os.close(descriptor)
 
 
 def from_hugging_face(kind: Any, name: str, **options: Any) -> Any:

@@ -25,7 +25,7 @@ from pydantic import Field, ValidationError
 
 from masr.config import Positive, Section
 from masr.config_files import ConfigError, load_config, read_chain
-from masr.files import read_json, write_text
+from masr.files import read_json, write_whole
 from masr.progress import printable, say
 from masr.stages.output import SEAL
 
@@ -192,7 +192,7 @@ def keep_figures(experiment: Path, folder: Path) -> None:
         if file.name == "metrics.json":
             metrics = read_json(file)
             metrics.pop("confusions", None)  # half of it, and never in a table
-            write_text(copy, json.dumps(metrics))
+            write_whole(copy, json.dumps(metrics))
         else:
             shutil.copyfile(file, copy)
 

@@ -165,7 +165,7 @@ def test_an_interrupt_of_a_running_stage_is_one_line(prepared, workdir):
 
 
 def _small_files_only() -> None:
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, 600))
 
 
 @pytest.mark.parametrize("verb", ["prepare", "features", "vocab"])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from masr.files import DamagedFile, read_json, reading, write_text, writing
+from masr.files import DamagedFile, read_json, reading, write_whole, writing
 
 
 def bytes_of(path: Path) -> bytes:
@@ -90,10 +90,10 @@ def test_a_bug_is_no_damage(tmp_path):
 
 def test_a_full_disk_names_the_file_and_leaves_the_old_one(tmp_path):
     path = tmp_path / "a.json"
-    write_text(path, "old")
+    write_whole(path, "old")
     (tmp_path / "a.json.partial").symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space left") as caught:
-        write_text(path, "new" * 100_000)
+        write_whole(path, "new" * 100_000)
     assert str(caught.value.filename) == str(path)
     assert path.read_text() == "old" and not (tmp_path / "a.json.partial").exists()
 

@@ -17,7 +17,9 @@ from masr.config import Features, Prompts, SpecAugment
 from masr.data.augment import spec_augment
 from masr.data.features import UnusableAudio, load_audio, log_mel_of
 from masr.data.prompts import Everything, Prompter, TrainingPrompts
+from masr.data.random import Purpose, generator
 from masr.data.sampling import language_of, split_by_duration, translation_of
+from masr.data.stored_features import read_features
 from masr.text.tokenizer import Tokenizer
 
 RANDOM = 9
@@ -149,7 +151,7 @@ class CutFeatures:
         if not cut.has_features:
             return torch.from_numpy(self.log_mel(load_audio(cut)))
         try:
-            features = cut.load_features()
+            features = read_features(cut)
         except Exception as error:  # storage backends raise many kinds; all mean that the file is damaged
             raise UnusableAudio(f"stored features cannot be read: {type(error).__name__}: {error}"[:300]) from error
         if not np.isfinite(features).all():
@@ -173,7 +175,8 @@ class TrainingUpdates(Dataset):
     """The updates of one epoch from number ``first`` on, as one process sees them."""
 
     def __init__(
-        self, updates: list[list[Cut]], tokenizer: Tokenizer, options: Features, augment: SpecAugment | None, seed: int,
+        self, updates: list[list[Cut]], tokenizer: Tokenizer, options: Features, augment: SpecAugment | None,
+        seed: tuple[int, ...],
         device_seconds: float, rank: int = 0, world_size: int = 1, prompts: Prompts | None = None,
         samples: int = 1, unlabelled: list[list[Cut]] | None = None,
     ):  # fmt: skip
@@ -226,7 +229,7 @@ class TrainingUpdates(Dataset):
 
     def _random(self, cut: Cut) -> np.random.Generator:
         """Random numbers of a recording in this epoch, in whatever batch or process it is."""
-        return np.random.default_rng([self.seed, zlib.crc32(cut.id.encode())])
+        return generator(Purpose.MASKS, *self.seed, zlib.crc32(cut.id.encode()))
 
     def _counts(self, cuts: list[Cut]) -> dict[str, Counts]:
         counts: dict[str, Counts] = defaultdict(Counts)
@@ -257,11 +260,11 @@ class TrainingUpdates(Dataset):
         return spec_augment(features, self.augment, self._random(cut))
 
 
-def _samples(cuts: list[Cut], number: int, seed: int) -> list[list[Cut]]:
+def _samples(cuts: list[Cut], number: int, seed: tuple[int, ...]) -> list[list[Cut]]:
     """Cuts (longest first) dealt at random in equal parts, each with its share of every language."""
     if number == 1:
         return [cuts]
-    random = np.random.default_rng([seed, *(zlib.crc32(cut.id.encode()) for cut in cuts[:1])])
+    random = generator(Purpose.HALVES, *seed, *(zlib.crc32(cut.id.encode()) for cut in cuts[:1]))
     parts: list[list[Cut]] = [[] for _ in range(number)]
     for code in sorted({language_of(cut) for cut in cuts}):
         ours = [cut for cut in cuts if language_of(cut) == code]

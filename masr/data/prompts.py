@@ -14,6 +14,7 @@ from lhotse.cut import Cut
 from torch import Tensor
 
 from masr.config import Prompts
+from masr.data.random import Purpose, generator
 from masr.data.sampling import language_of
 
 Prompter = Callable[[Cut], Tensor]
@@ -36,10 +37,10 @@ class TrainingPrompts:
 
     options: Prompts
     languages: Sequence[str]
-    seed: int
+    seed: tuple[int, ...]
 
     def __call__(self, cut: Cut) -> Tensor:
-        random = np.random.default_rng([self.seed, zlib.crc32(cut.id.encode()), 1])
+        random = generator(Purpose.PROMPTS, *self.seed, zlib.crc32(cut.id.encode()))
         kind, chosen = random.random(), random.random(len(self.languages)) < self.options.wrong
         if kind < self.options.all:
             chosen[:] = True

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from masr.files import write_text
+from masr.files import write_whole
 from masr.progress import printable, say
 
 
@@ -27,7 +27,7 @@ class Rejected:
             return
         self.reasons = {name: " ".join(reason.split()) for name, reason in self.reasons.items()}
         lines = [f"{printable(utterance)}\t{printable(reason)}\n" for utterance, reason in self.reasons.items()]
-        write_text(self.path, "".join(lines))
+        write_whole(self.path, "".join(lines))
         utterance, reason = next(iter(self.reasons.items()))
         utterance, reason = printable(utterance), printable(reason)
         count = f"{what}: {len(self.reasons)} of {total} recordings skipped"

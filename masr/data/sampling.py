@@ -16,6 +16,7 @@ from lhotse.dataset import DynamicBucketingSampler, DynamicCutSampler
 from lhotse.dataset.sampling.base import CutSampler
 
 from masr.config import Data
+from masr.data.random import Purpose, generator, seed_of
 from masr.text.languages import language_name
 
 
@@ -50,8 +51,10 @@ def split_by_duration(cuts: Sequence[Cut], seconds: float) -> list[list[Cut]]:
 class EpochPlan:
     """Draws epochs. One epoch is as long as the recordings are, counted once whatever the speeds."""
 
-    def __init__(self, cuts: Sequence[Cut], options: Data, seed: int):
-        self.options, self.seed, self.number = options, seed, 0
+    def __init__(self, cuts: Sequence[Cut], options: Data, seed: int, stream: int = 0):
+        self.options, self.number = options, 0
+        self.seed = (seed, stream)
+        """Plans that run beside each other with one seed have streams of their own."""
         self.recordings: dict[str, dict[str, list[Cut]]] = defaultdict(lambda: defaultdict(list))
         for cut in cuts:
             self.recordings[language_of(cut)][recording_name(cut)].append(cut)
@@ -72,13 +75,13 @@ class EpochPlan:
 
     def updates(self, epoch: int) -> list[list[Cut]]:
         """The cuts of each update of an epoch, in order."""
-        random = np.random.default_rng([self.seed, epoch, 0])
+        random = generator(Purpose.DRAW, *self.seed, epoch)
         if self.number:
             return self._with_every_language(random)
         cuts = self._draw(random)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="(?s).*eagerly read CutSet")  # an epoch is a list on purpose
-            batches = [list(batch) for batch in self._sampler(cuts, self.seed + epoch)]
+            batches = [list(batch) for batch in self._sampler(cuts, seed_of(Purpose.BATCHES, *self.seed, epoch))]
         if epoch < self.options.short_first_epochs:
             batches.sort(key=lambda batch: max(cut.duration for cut in batch))
         return batches

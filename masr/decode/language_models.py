@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from masr.config import LanguageModel
 from masr.decode.language_model import AGAIN, NGram, estimate
-from masr.files import reading, write_text
+from masr.files import reading, write_whole
 from masr.text.languages import check_codes
 from masr.text.tokenizer import Tokenizer
 
@@ -85,9 +85,9 @@ class LanguageModels:
             self.tokens[name].save(folder / f"{name}.tokens.arpa.gz")
             self.words[name].save(folder / f"{name}.words.arpa.gz")
         for code, words in self.vocabulary.items():
-            write_text(folder / f"{code}.txt", "".join(f"{word}\n" for word in words))
+            write_whole(folder / f"{code}.txt", "".join(f"{word}\n" for word in words))
         description = {"models": list(self.tokens), "languages": list(self.vocabulary), "tokens": self.tokenizer.hash()}
-        write_text(folder / DESCRIPTION, json.dumps(description, indent=1))
+        write_whole(folder / DESCRIPTION, json.dumps(description, indent=1))
 
     @classmethod
     def load(cls, folder: Path, tokenizer: Tokenizer) -> "LanguageModels":

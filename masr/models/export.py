@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from masr.config import Decode
-from masr.files import read_json, reading, write_text
+from masr.files import read_json, reading, write_whole
 from masr.models.folder import load_model, save_model
 from masr.models.recognizer import Recognizer, parameter_count
 from masr.models.searcher import copy_search
@@ -37,7 +37,7 @@ def export_model(folder: Path, output: Path, method: str | None = None, language
     weights = {name: tensor.half() for name, tensor in model.learned(model.state_dict()).items()}
     save_model(output, model, weights)
     card = _model_card(folder, model, options.methods[0])
-    write_text(output / "README.md", card)
+    write_whole(output / "README.md", card)
     return output
 
 

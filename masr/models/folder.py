@@ -3,14 +3,13 @@
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
 from masr.config import Config
 from masr.config_files import load_config, save_config
-from masr.files import written_beside
 from masr.models.recognizer import Recognizer
+from masr.tensor_files import DamagedWeights, load_tensors, save_tensors
 from masr.text.tokenizer import Tokenizer
 from masr.vocab import tree as trees
 from masr.vocab.tree import Tree
@@ -41,8 +40,7 @@ def save_model(folder: Path, model: Recognizer, weights: dict[str, Tensor] | Non
             model.tree.save(folder / "vocab" / trees.FILE, model.tokenizer.hash())
         model.save_description(folder)
         header = {} if (base := model.base_hash(weights)) is None else {"base": base}
-        with written_beside(folder / WEIGHTS) as path:
-            save_file({name: tensor.contiguous() for name, tensor in weights.items()}, path, header)
+        save_tensors(folder / WEIGHTS, weights, header)
     except (OSError, SafetensorError) as error:
         raise OSError(f"cannot write the model in {folder}: {error}. Free space and run the same command.") from error
 
@@ -54,20 +52,21 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> Recognizer:
     config = load_config(folder / "config.yaml")
     tokenizer = Tokenizer.load(folder / "vocab")
     try:
-        model = _model_of(folder, config, tokenizer)
-        model.load_learned({name: tensor.float() for name, tensor in load_file(folder / WEIGHTS).items()})
-    except (SafetensorError, RuntimeError) as error:
-        problem = "damaged, or not the weights of the model that config.yaml and vocab/ describe"
+        weights, header = load_tensors(folder / WEIGHTS)
+        model = _model_of(folder, config, tokenizer, header.get("base"))
+        model.load_learned({name: tensor.float() for name, tensor in weights.items()})
+    except DamagedWeights as error:
+        raise ValueError(f"{error}. Take it from a copy, or train again: `masr train` goes on where it can") from error
+    except RuntimeError as error:
+        problem = "not the weights of the model that config.yaml and vocab/ describe"
         raise ValueError(f"{folder / WEIGHTS}: {problem}: {' '.join(str(error).split())}"[:400]) from error
     return model.to(device).eval()
 
 
-def _model_of(folder: Path, config: Config, tokenizer: Tokenizer) -> Recognizer:
-    """The model of a folder before it gets its weights."""
+def _model_of(folder: Path, config: Config, tokenizer: Tokenizer, base: str | None) -> Recognizer:
+    """The model of a folder before it gets its weights; ``base`` is the hash of the pretrained one under them."""
     if config.model.pretrained is None:
         return Recognizer(config, tokenizer, trees.load(folder / "vocab", config.vocab, tokenizer))
     from masr.models.whisper import load_whisper
 
-    with safe_open(folder / WEIGHTS, "pt") as file:
-        base = (file.metadata() or {}).get("base")
     return load_whisper(folder, config, tokenizer, base)

@@ -4,15 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-
 from masr.config import Decode
 from masr.decode.language_models import LanguageModels
 from masr.decode.search import METHODS, Searcher, Setting, check_methods, result_name
-from masr.files import reading, write_text, writing, written_beside
+from masr.files import reading, write_whole
 from masr.models.recognizer import Recognizer
 from masr.nn.language_model import LSTMLanguageModel
+from masr.tensor_files import load_tensors, save_tensors
 from masr.text.tokenizer import START_END, Tokenizer
 
 NGRAMS, NEURAL = "ngrams", "neural.safetensors"
@@ -35,8 +33,7 @@ def save_neural(model: LSTMLanguageModel, path: Path, tokenizer: Tokenizer) -> N
     """Weights, with the shape of the model and its tokenizer's hash in the file's header."""
     header = {name: str(getattr(model.lstm, name)) for name in ("hidden_size", "num_layers")}
     header["tokens"] = tokenizer.hash()
-    with writing(path), written_beside(path) as partial:
-        save_file(model.state_dict(), partial, header)
+    save_tensors(path, model.state_dict(), header)
 
 
 def load_neural(path: Path, tokenizer: Tokenizer) -> LSTMLanguageModel:
@@ -44,19 +41,18 @@ def load_neural(path: Path, tokenizer: Tokenizer) -> LSTMLanguageModel:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no neural language model; make it with `masr lm`")
     with reading(path, "make it again: `masr lm --force`"):
-        with safe_open(path, "pt") as file:
-            header = file.metadata()
+        weights, header = load_tensors(path)
         if header["tokens"] != tokenizer.hash():
             raise ValueError(f"{path} is a model of another vocabulary; run `masr lm` again")
         model = LSTMLanguageModel(len(tokenizer), int(header["hidden_size"]), int(header["num_layers"]), 0.0, START_END)
-        model.load_state_dict(load_file(path))
+        model.load_state_dict(weights)
     return model.eval()
 
 
 def save_scales(folder: Path, method: str, setting: Setting, dev_cer: float) -> None:
     """Keeps what dev chose."""
     path = folder / "decode" / method / SCALES
-    write_text(path, json.dumps({"scales": setting, "dev_macro_cer": round(dev_cer, 6)}, indent=1))
+    write_whole(path, json.dumps({"scales": setting, "dev_macro_cer": round(dev_cer, 6)}, indent=1))
 
 
 def load_scales(folder: Path, method: str, options: Decode) -> Setting:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from masr.files import write_text
+from masr.files import write_whole
 from masr.progress import in_markdown, printable
 from masr.score import errors
 from masr.score.errors import ErrorCounts, Utterance
@@ -53,7 +53,7 @@ def write_report(
         **pictures(metrics),
     }
     for name, text in texts.items():
-        write_text(output / name, text)
+        write_whole(output / name, text)
     return metrics
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sacrebleu.metrics import BLEU, CHRF
 
-from masr.files import reading, write_text
+from masr.files import reading, write_whole
 from masr.progress import in_markdown, printable
 from masr.score.errors import CONFIDENCE, RESAMPLES
 from masr.score.report import title_of
@@ -54,7 +54,7 @@ def write_translation_report(decode_file: Path, output: Path, *, details: Mappin
         "translations.txt": "".join(_in_lines(row) for row in rows),
     }
     for name, text in texts.items():
-        write_text(output / name, text)
+        write_whole(output / name, text)
     return metrics
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from masr.decode.hypothesis import Hypothesis
 from masr.decode.rescore import NBest, ScaleChoice
 from masr.decode.search import METHODS, Searcher, Setting, check_methods, result_names
 from masr.decode.utterances import Utterances, utterances_of
-from masr.files import file_hash, write_text
+from masr.files import file_hash, write_whole
 from masr.models.folder import WEIGHTS, load_model
 from masr.models.recognizer import Recognizer
 from masr.models.searcher import load_searcher, save_scales
@@ -33,7 +34,7 @@ from masr.stages.output import StageOutput
 from masr.stages.train import experiment_folder
 
 
-def run(config: Config, force: bool = False) -> None:
+def run(config: Config, force: bool = False, verify: bool = False) -> None:
     """Writes ``exp/<name>/decode/<method>/<split>.jsonl``, one line an utterance, and likewise ``<method>@<prompt>``.
 
     A method with scales gets those with the smallest macro CER on dev, and keeps them in ``scales.json``.
@@ -45,29 +46,38 @@ def run(config: Config, force: bool = False) -> None:
     results = result_names(config.decode)
     prompters = {prompt: prompts_of(prompt, model.tokenizer.languages) for prompt in config.decode.prompts}
     outputs = {
-        name: StageOutput("decode", folder / "decode" / name, _inputs(config, *results[name])) for name in results
+        name: StageOutput("decode", folder / "decode" / name, inputs=_inputs(config, *results[name]))
+        for name in results
     }
-    outputs = {name: output for name, output in outputs.items() if force or not output.is_complete()}
+    outputs = {name: output for name, output in outputs.items() if force or not output.is_complete(verify)}
     if not outputs:
         say(f"decode: complete in {folder / 'decode'} (--force redoes it)")
         return
-    for output in outputs.values():
-        output.begin(force=True)
+    with ExitStack() as stack:
+        for output in outputs.values():
+            stack.enter_context(output.writing(force=True))
+        _decode(model, {name: results[name] for name in outputs}, prompters, config)
+
+
+def _decode(
+    model: Recognizer, results: dict[str, tuple[str, str]], prompters: dict[str, Prompter], config: Config
+) -> None:
+    """Decodes all test splits into the folders ``results``, which are a method and a prompt each."""
+    folder = experiment_folder(config)
     lm.copy_to(folder, config)
     searcher = load_searcher(folder, model, config.decode)
-    for prompt in dict.fromkeys(results[name][1] for name in outputs):
-        names = {results[name][0]: name for name in outputs if results[name][1] == prompt}
+    for prompt in dict.fromkeys(prompt for _, prompt in results.values()):
+        names = {method: name for name, (method, its_prompt) in results.items() if its_prompt == prompt}
         settings = _choose_scales(names, prompters[prompt], searcher, model, config)
         for split in config.corpus.test:
             _decode_split(split, names, prompters[prompt], searcher, model, settings, config)
-        for name in names.values():
-            outputs[name].seal()
 
 
 def _inputs(config: Config, method: str, prompt: str) -> dict[str, Any]:
     return {
-        "weights": file_hash(experiment_folder(config) / WEIGHTS), "features": features.require(config),
-        "splits": config.corpus.test, "dev": config.corpus.dev if METHODS[method].has_scales(config.decode) else None,
+        "weights": file_hash(experiment_folder(config) / WEIGHTS),
+        "splits": {split: features.require(config, split) for split in config.corpus.test},
+        "dev": features.require(config, config.corpus.dev) if METHODS[method].has_scales(config.decode) else None,
         "decode": config.decode.model_dump(exclude={"methods", "prompts"}), "lm": lm.require(config, METHODS[method]),
         "bias": file_hash(Path(config.decode.bias_file)) if config.decode.bias_file else None, "prompt": prompt,
     }  # fmt: skip
@@ -223,4 +233,4 @@ def _or_null(score: float) -> float | None:
 
 def _write_lines(rows: list[dict], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

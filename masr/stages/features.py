@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import shutil
 from concurrent.futures import Executor, ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from lhotse.cut import Cut
 
 from masr.config import Config
 from masr.config import Features as FeatureOptions
+from masr.corpora import check_cut
 from masr.data.features import (
     FRAME_SHIFT,
     SAMPLING_RATE,
@@ -23,13 +25,17 @@ from masr.data.features import (
     log_mel_of,
 )
 from masr.data.rejected import Rejected
+from masr.data.sampling import recording_name
+from masr.data.stored_features import add_checksums
 from masr.errors import starting_processes
-from masr.files import reading, write_text, writing
+from masr.files import reading, write_whole, writing
 from masr.progress import say, track
-from masr.stages.output import StageOutput, seal_of
+from masr.stages import prepare
+from masr.stages.output import SEAL, StageOutput, content_of, digest
 from masr.stages.prepare import all_splits, manifests, read_cuts
-from masr.stages.prepare import require as require_manifests
 
+CUTS = "cuts.jsonl.gz"
+"""In the folder of a split."""
 CUTS_PER_TASK = 50
 STATISTICS_SAMPLE = 2000  # recordings that are enough for mean and variance when features are not stored
 
@@ -40,63 +46,106 @@ def feature_folder(config: Config) -> Path:
     return Path(config.data_dir) / (name if options.kind == "kaldi" else f"{name}-{options.kind}{options.mel_bins}")
 
 
-def run(config: Config, force: bool = False) -> None:
-    """Writes ``<split>/`` and ``<split>.jsonl.gz`` for every split, and ``statistics.json`` of the training split.
+def run(config: Config, force: bool = False, verify: bool = False) -> None:
+    """Writes ``<split>/`` for every split, with ``statistics.json`` of the training split in it.
 
-    With ``features.on_the_fly`` only the statistics are computed, from a sample of the training recordings.
+    With ``features.on_the_fly`` only the statistics are computed, from a sample of the training recordings. A split is
+    extracted again when its audio has changed; where that lies, and what is said in it, do not matter.
     """
-    output = StageOutput(
-        "features", feature_folder(config), {"manifests": require_manifests(config), **options(config)}
-    )
-    if not output.begin(force):
+    splits = [config.corpus.train] if config.features.on_the_fly else all_splits(config)
+    outputs = {split: _output(config, split) for split in splits}
+    todo = {split: output for split, output in outputs.items() if force or not output.is_complete(verify)}
+    if not todo:
+        say(f"features: complete in {feature_folder(config)} (--force redoes it)")
         return
-    rejected = Rejected(output.folder / "rejected.tsv")
-    splits = all_splits(config)
-    total, empty = 0, []
-    with (
-        ProcessPoolExecutor(config.features.jobs, multiprocessing.get_context("spawn"), _one_thread) as pool,
-        writing(output.folder),
-    ):
-        for split in splits[:1] if config.features.on_the_fly else splits:
-            cuts = read_cuts(manifests(config), split)
-            total += len(cuts)
-            done = _extract(cuts, split, output.folder, config, rejected, pool)
-            if not config.features.on_the_fly:
-                path = output.folder / f"{split}.jsonl.gz"
-                with writing(path):
-                    CutSet.from_cuts(done).to_file(path)
-            empty += [] if done else [split]
-    rejected.finish("features", total, config.data.max_bad_fraction)
-    if empty:
-        raise ValueError(f"features: no recording of {', '.join(empty)} can be used; reasons in {rejected.path}")
-    output.seal()
+    _forget_first_layout(feature_folder(config))
+    total = sum(int(prepare.require(config, split)["recordings"]) for split in splits)
+    with ProcessPoolExecutor(config.features.jobs, multiprocessing.get_context("spawn"), _one_thread) as pool:
+        for split, output in todo.items():
+            with output.writing(force, verify=verify) as needed:
+                if needed:
+                    with writing(output.folder):
+                        _write(split, output.folder, total, config, pool)
 
 
-def options(config: Config) -> dict[str, Any]:
-    """What of a config decides the output of this stage."""
-    usual = {"kind"} if config.features.kind == "kaldi" else set()
-    return {"features": config.features.model_dump(exclude={"jobs", *usual})}
+def _write(split: str, folder: Path, total: int, config: Config, pool: Executor) -> None:
+    """Extracts a split; errors when none of it can be used, or too much of the ``total`` of recordings cannot."""
+    rejected = Rejected(folder / "rejected.tsv")
+    done = _extract(read_cuts(manifests(config), split), split, folder, config, rejected, pool)
+    if not config.features.on_the_fly:
+        with writing(folder / CUTS):
+            CutSet.from_cuts(done).to_file(folder / CUTS)
+    rejected.finish(f"features: {split}", total, config.data.max_bad_fraction)
+    if not done:
+        raise ValueError(f"features: no recording of {split} can be used; reasons in {rejected.path}")
 
 
-def require(config: Config) -> str:
-    """Hash of the complete output of this stage; an error when it is missing or was made with other options."""
-    require_manifests(config)
-    return seal_of(feature_folder(config), "features", options(config))
+def _forget_first_layout(folder: Path) -> None:
+    """Clears what masr 0.1 stored, which had one seal for all splits."""
+    if (folder / SEAL).is_file():
+        say(f"features: {folder} is of an older masr and is made again")
+        shutil.rmtree(folder)
+
+
+def _output(config: Config, split: str) -> StageOutput:
+    """The folder of a split."""
+    audio = prepare.require(config, split)["audio"]
+    output = StageOutput("features", feature_folder(config) / split, options(config, split), {"audio": audio})
+    output.content = {"audio": audio, **output.options}
+    return output
+
+
+def options(config: Config, split: str) -> dict[str, Any]:
+    """What of a config decides the features of a split."""
+    chosen = config.features.model_dump(exclude={"jobs", "speed_perturbation"})
+    if config.features.kind == "kaldi":
+        del chosen["kind"]
+    return {"features": chosen | {"speed_perturbation": _speeds(config, split)}}
+
+
+def require(config: Config, split: str) -> str:
+    """Hash of the features and texts of a split; an error when they are missing or were made with other options."""
+    prepared = prepare.require(config, split)
+    if config.features.on_the_fly and split != config.corpus.train:
+        return digest(prepared | options(config, split))
+    content = content_of(feature_folder(config) / split, "features", options(config, split))
+    if content["audio"] != prepared["audio"]:
+        raise ValueError(
+            f"{feature_folder(config) / split} is of other audio than {manifests(config)} has now: run `masr features` "
+            "(or ./run.sh from that stage)"
+        )
+    return digest(content | {"texts": prepared["texts"]})
 
 
 def load_statistics(config: Config) -> Statistics:
     """Statistics of the training features, as stage 1 wrote them."""
-    require(config)
-    path = feature_folder(config) / "statistics.json"
+    require(config, config.corpus.train)
+    path = feature_folder(config) / config.corpus.train / "statistics.json"
     with reading(path, "`masr features --force` makes it again"):
         return Statistics.from_dict(json.loads(path.read_text()))
 
 
 def load_cuts(config: Config, split: str) -> list[Cut]:
     """Cuts of a split with stored features, or with audio when features are computed on the fly."""
-    if not config.features.on_the_fly:
-        return read_cuts(feature_folder(config), split)
-    return [at_speed(cut, speed) for cut in read_cuts(manifests(config), split) for speed in _speeds(config, split)]
+    prepared = read_cuts(manifests(config), split)
+    if config.features.on_the_fly:
+        return [at_speed(cut, speed) for cut in prepared for speed in _speeds(config, split)]
+    require(config, split)
+    folder, by_name = feature_folder(config) / split, {cut.id: cut for cut in prepared}
+    with reading(folder / CUTS, "`masr features --force` makes it again"):
+        stored = [_as_prepared(cut, by_name[recording_name(cut)], folder) for cut in CutSet.from_file(folder / CUTS)]
+        for cut in stored:
+            check_cut(cut)
+    return stored
+
+
+def _as_prepared(stored: Cut, prepared: Cut, folder: Path) -> Cut:
+    """A cut with its features as they lie in ``folder``, and all else as stage 0 has it now."""
+    ours, theirs = stored.supervisions[0], prepared.supervisions[0]
+    ours.text, ours.language, ours.speaker, ours.custom = theirs.text, theirs.language, theirs.speaker, theirs.custom
+    stored.recording.sources = prepared.recording.sources
+    stored.features.storage_path = str(folder / Path(stored.features.storage_path).name)
+    return stored
 
 
 def at_speed(cut: Cut, speed: float) -> Cut:
@@ -114,9 +163,7 @@ def _extract(
     """Cuts with features, in order; adds to ``rejected`` and, for the training split, writes the statistics."""
     if config.features.on_the_fly:
         cuts = cuts[:: max(1, len(cuts) // STATISTICS_SAMPLE)]
-    store = None if config.features.on_the_fly else folder / split
-    if store:
-        store.mkdir()
+    store = None if config.features.on_the_fly else folder
     speeds = _speeds(config, split)
     parts = [cuts[i : i + CUTS_PER_TASK] for i in range(0, len(cuts), CUTS_PER_TASK)]
     tasks = [(part, speeds, store / f"{i:05}" if store else None, config.features) for i, part in enumerate(parts)]
@@ -131,7 +178,7 @@ def _extract(
         for utterance, reason in bad.items():
             rejected.add(utterance, reason)
     if split == config.corpus.train:
-        write_text(folder / "statistics.json", json.dumps(statistics.to_dict()))
+        write_whole(folder / "statistics.json", json.dumps(statistics.to_dict()))
     say(f"features: {split}: {len(done)} recordings, {sum(cut.duration for cut in done) / 3600:.2f} h")
     return done
 
@@ -168,6 +215,7 @@ def _extract_task(task: Task) -> Result:
             good.append(_attach(copy, frames, writer, log_mel.name) if writer else copy)
     if writer:
         writer.close()
+        add_checksums(good, Path(writer.storage_path))
     return good, bad, statistics
 
 

@@ -9,7 +9,7 @@ from masr.decode.language_models import LanguageModels, estimate_models, spellin
 from masr.decode.search import METHODS, Method
 from masr.models.searcher import NEURAL, NGRAMS, save_neural
 from masr.progress import say
-from masr.stages import vocab
+from masr.stages import prepare, vocab
 from masr.stages.output import SEAL, StageOutput, seal_of
 from masr.stages.vocab import load_tokenizer, read_texts, vocab_folder
 from masr.text.tokenizer import START_END, Tokenizer
@@ -21,25 +21,28 @@ def lm_folder(config: Config, kind: str) -> Path:
     return Path(config.data_dir) / "lm" / vocab_folder(config).name / kind
 
 
-def run(config: Config, force: bool = False) -> None:
+def run(config: Config, force: bool = False, verify: bool = False) -> None:
     """Writes the n-gram models and the neural one, as far as ``decode.methods`` need them."""
     needed = [METHODS[name] for name in config.decode.methods]
     if any(method.ngrams for method in needed):
-        _ngrams(config, force)
+        _ngrams(config, force, verify)
     if any(method.neural for method in needed):
-        _neural(config, force)
+        _neural(config, force, verify)
 
 
-def _ngrams(config: Config, force: bool) -> None:
-    output = StageOutput("lm", lm_folder(config, "ngrams"), _inputs(config, "ngrams"))
-    if not output.begin(force):
-        return
+def _ngrams(config: Config, force: bool, verify: bool) -> None:
+    output = StageOutput("lm", lm_folder(config, "ngrams"), inputs=_inputs(config, "ngrams"))
+    with output.writing(force, verify=verify) as needed:
+        if needed:
+            _estimate(output.folder, config)
+
+
+def _estimate(folder: Path, config: Config) -> None:
     tokenizer = load_tokenizer(config)
     models = estimate_models(read_texts(config, config.corpus.train), tokenizer, config.language_model)
-    models.save(output.folder)
+    models.save(folder)
     for code, lines in read_texts(config, config.corpus.dev).items():
         say(f"lm: {code}: {_quality(models, code, lines)}")
-    output.seal()
 
 
 def _quality(models: LanguageModels, code: str, lines: list[str]) -> str:
@@ -54,15 +57,19 @@ def _quality(models: LanguageModels, code: str, lines: list[str]) -> str:
     )
 
 
-def _neural(config: Config, force: bool) -> None:
-    output = StageOutput("lm", lm_folder(config, "neural"), _inputs(config, "neural"))
-    if not output.begin(force):
-        return
+def _neural(config: Config, force: bool, verify: bool) -> None:
+    dev = {"dev": prepare.require(config, config.corpus.dev)["texts"]}  # which chooses the epoch
+    output = StageOutput("lm", lm_folder(config, "neural"), inputs=_inputs(config, "neural") | dev)
+    with output.writing(force, verify=verify) as needed:
+        if needed:
+            _train(output.folder, config)
+
+
+def _train(folder: Path, config: Config) -> None:
     tokenizer = load_tokenizer(config)
     train, dev = (_sentences(config, tokenizer, split) for split in (config.corpus.train, config.corpus.dev))
     model = train_language_model(train, dev, len(tokenizer), START_END, config.language_model, config.seed)
-    save_neural(model, output.folder / NEURAL, tokenizer)
-    output.seal()
+    save_neural(model, folder / NEURAL, tokenizer)
 
 
 def _sentences(config: Config, tokenizer: Tokenizer, split: str) -> list[list[int]]:
@@ -86,11 +93,12 @@ def copy_to(folder: Path, config: Config) -> None:
 def require(config: Config, method: Method) -> list[str]:
     """Hashes of the complete models that a method needs."""
     kinds = [kind for kind, needed in (("ngrams", method.ngrams), ("neural", method.neural)) if needed]
-    return [seal_of(lm_folder(config, kind), "lm", _options(config, kind)) for kind in kinds]
+    return [seal_of(lm_folder(config, kind), "lm") for kind in kinds]
 
 
 def _inputs(config: Config, kind: str) -> dict[str, Any]:
-    return {"vocab": vocab.require(config), **_options(config, kind)}
+    texts = prepare.require(config, config.corpus.train)["texts"]
+    return {"vocab": vocab.require(config), "texts": texts, **_options(config, kind)}
 
 
 def _options(config: Config, kind: str) -> dict[str, Any]:

@@ -1,21 +1,26 @@
 """Stage 0: the corpus as published -> validated, normalised CutSets in ``data/manifests``."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from lhotse import CutSet
 from lhotse.cut import Cut
 
 from masr.config import Config
-from masr.corpora import check_cut, corpus_module, problem_of
+from masr.corpora import Split, check_cut, corpus_module, problem_of
+from masr.data.recordings import AudioHashes, RecordingList, same_audio, split_content
 from masr.data.rejected import Rejected
 from masr.files import reading, writing
 from masr.progress import say
-from masr.stages.output import StageOutput, seal_of
+from masr.stages.output import StageOutput, content_of, digest, read_seal
 from masr.text.languages import language_name
 from masr.text.normalize import VERSION, normalize
+
+RECORDINGS = "recordings.tsv"
+"""The audio files that the manifests are about."""
 
 
 def manifests(config: Config) -> Path:
@@ -28,7 +33,7 @@ def read_cuts(folder: Path, split: str) -> list[Cut]:
     path = folder / f"{split}.jsonl.gz"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: run `masr prepare` and `masr features` with these corpus options")
-    with reading(path, "`masr prepare --force` and `masr features --force` make them again"):
+    with reading(path, "`masr prepare --force` makes it again"):
         cuts = list(CutSet.from_file(path))
         for cut in cuts:
             check_cut(cut)
@@ -42,47 +47,99 @@ def all_splits(config: Config) -> list[str]:
 
 def _heard(config: Config) -> list[str]:
     """The split of which only the speech is used, if there is one."""
-    options = config.model.self_supervised
-    return [options.split] if options.weight and options.split else []
+    options, corpus = config.model.self_supervised, config.corpus
+    if not options.weight or options.split is None or options.split in (corpus.train, corpus.dev, *corpus.test):
+        return []
+    return [options.split]
 
 
-def run(config: Config, force: bool = False) -> None:
-    """Writes ``<split>.jsonl.gz`` for every split; unusable recordings are listed in ``rejected.tsv``."""
+def run(config: Config, force: bool = False, verify: bool = False) -> None:
+    """Writes ``<split>.jsonl.gz`` for every split; unusable recordings are listed in ``rejected.tsv``.
+
+    With ``verify`` what is there is compared byte by byte, not by size and time.
+    """
     corpus = corpus_module(config.corpus.name)
     path = Path(config.corpus.path)
     if not path.is_dir():
         raise FileNotFoundError(f"corpus.path: no folder {path.resolve()}; set corpus.path=... to where the corpus is")
-    sources = {str(f): f.stat().st_size for pattern in corpus.SOURCES for f in sorted(path.glob(pattern))}
-    times = {str(f): f.stat().st_mtime_ns for f in map(Path, sources)}
-    whole = {"minutes"} if not config.corpus.minutes else None
+    output, splits = _output(config, digest(_transcripts(path, corpus.SOURCES))), _splits_to_keep(config)
+    if not RecordingList.is_up_to_date(output.folder / RECORDINGS) or (verify and not _same_audio(config)):
+        output.outdated = "the recordings"
+    with output.writing(force, verify=verify) as needed:
+        if needed:
+            output.content = _write(output.folder, corpus.read(path, config.corpus.languages), config, splits)
+
+
+def _output(config: Config, transcripts: str) -> StageOutput:
+    """The folder of the manifests, and all that decides what is in them."""
+    limits = {"min_seconds": config.data.min_seconds, "max_bad_fraction": config.data.max_bad_fraction}
     inputs = {
-        "corpus": config.corpus.model_dump(exclude=whole),
-        "normalization": VERSION,
-        "sizes": sources,
-        "times": times,
+        "splits": _splits_to_keep(config),
+        "heard": _heard_only(config),
+        "transcripts": transcripts,
+        "limits": limits,
     }
-    if heard := _heard(config):
-        inputs["heard"] = heard
-    output = StageOutput("prepare", manifests(config), inputs | {"limits": _limits(config)})
-    if not output.begin(force):
-        return
-    splits = corpus.read(path, config.corpus.languages)
-    wanted = all_splits(config)
-    if missing := [split for split in wanted if not splits.get(split)]:
-        raise ValueError(f"{path}: no recordings for {', '.join(missing)}; splits found: {', '.join(splits) or 'none'}")
-    rejected = Rejected(output.folder / "rejected.tsv")
+    return StageOutput("prepare", manifests(config), _options(config), inputs)
+
+
+def _options(config: Config) -> dict[str, Any]:
+    """What of a config decides the manifests, beside which splits there are."""
+    corpus = config.corpus.model_dump(include={"name", "languages", "train", "minutes", "disjoint"})
+    return {"corpus": corpus, "normalization": VERSION}
+
+
+def _splits_to_keep(config: Config) -> list[str]:
+    """Those of this config and those that others of the same corpus have prepared."""
+    seal = read_seal(manifests(config)) or {"content": {}}
+    return sorted({*all_splits(config), *seal["content"]})
+
+
+def _heard_only(config: Config) -> list[str]:
+    """Prepared splits whose recordings may lack a text: that of this config, and those of others."""
+    seal = read_seal(manifests(config)) or {"inputs": {}}
     scored = {config.corpus.train, config.corpus.dev, *config.corpus.test}
-    usable = {split: list(_usable(splits[split], config, rejected, split not in scored)) for split in wanted}
+    return sorted({*_heard(config), *seal["inputs"].get("heard", [])} - scored)
+
+
+def _same_audio(config: Config) -> bool:
+    """Whether the audio of all prepared splits is still what it was."""
+    seal = read_seal(manifests(config)) or {"content": {}}
+    return all(same_audio(read_cuts(manifests(config), split)) for split in seal["content"])
+
+
+def _transcripts(path: Path, patterns: Sequence[str]) -> dict[str, list[int]]:
+    """Size and time of the files that the corpus is read from, by their names below its folder."""
+    found: dict[str, list[int]] = {}
+    for pattern in patterns:
+        for file in sorted(path.glob(pattern)):
+            state = file.stat()
+            found[str(file.relative_to(path))] = [state.st_size, state.st_mtime_ns]
+    return found
+
+
+def _write(folder: Path, published: dict[str, Split], config: Config, keep: Sequence[str]) -> dict[str, Any]:
+    """Writes the manifests of the splits in use and of those to ``keep``; what stands for the content of each."""
+    wanted = all_splits(config)
+    if missing := [split for split in wanted if not published.get(split)]:
+        found = ", ".join(published) or "none"
+        raise ValueError(f"{config.corpus.path}: no recordings for {', '.join(missing)}; splits found: {found}")
+    wanted += [split for split in keep if split not in wanted and published.get(split)]
+    rejected, recordings = Rejected(folder / "rejected.tsv"), RecordingList()
+    usable: dict[str, list[Cut]] = {}
+    for split in wanted:
+        heard_only = split in _heard_only(config)
+        usable[split] = list(_usable(recordings.watch(published[split]), config, rejected, heard_only))
     if config.corpus.minutes:
         usable[config.corpus.train] = _draw(usable[config.corpus.train], config.corpus.minutes)
     for split, cuts in usable.items():
-        with writing(output.folder / f"{split}.jsonl.gz"):
-            CutSet.from_cuts(cuts).to_file(output.folder / f"{split}.jsonl.gz")
-    rejected.finish("prepare", sum(len(splits[split]) for split in wanted), config.data.max_bad_fraction)
+        with writing(folder / f"{split}.jsonl.gz"):
+            CutSet.from_cuts(cuts).to_file(folder / f"{split}.jsonl.gz")
+    recordings.write(folder / RECORDINGS)
+    rejected.finish("prepare", sum(len(published[split]) for split in wanted), config.data.max_bad_fraction)
     _check(usable, config, rejected.path)
     for split in wanted:
         say(f"prepare: {split}: {describe(usable[split])}")
-    output.seal()
+    return {split: split_content(cuts) for split, cuts in usable.items()}
 
 
 def describe(cuts: Iterable[Cut]) -> str:
@@ -119,20 +176,25 @@ def _draw(cuts: list[Cut], minutes: float) -> list[Cut]:
     return [cut for cut in cuts if cut.id in drawn]
 
 
-def _limits(config: Config) -> list[float]:
-    return [config.data.min_seconds, config.data.max_bad_fraction]
+def require(config: Config, split: str) -> dict[str, Any]:
+    """What stands for the ``audio`` and the ``texts`` of a split in the output of this stage.
+
+    FileNotFoundError when it is missing; ValueError when it was made with other options.
+    """
+    content = content_of(manifests(config), "prepare", _options(config))
+    if split not in content:
+        raise FileNotFoundError(
+            f"{manifests(config)} has no split {split} (it has {', '.join(content)}): run `masr prepare` with these "
+            "corpus options"
+        )
+    return content[split]
 
 
-def require(config: Config) -> str:
-    """Hash of the complete output of this stage; an error when it is missing or holds other recordings or texts."""
-    corpus = config.corpus.model_dump(include={"name", "languages", "train", "minutes"})
-    return seal_of(manifests(config), "prepare", {"corpus": corpus, "normalization": VERSION})
-
-
-def _usable(cuts: list[Cut], config: Config, rejected: Rejected, heard_only: bool):
+def _usable(cuts: Iterable[Cut], config: Config, rejected: Rejected, heard_only: bool):
     """Cuts with normalised text, which only speech that is ``heard_only`` may lack; others are rejected with a
     reason."""
     seen: set[str] = set()
+    hashes = AudioHashes()
     for cut in cuts:
         supervision = cut.supervisions[0]
         text = normalize(supervision.text or "", supervision.language)
@@ -140,6 +202,7 @@ def _usable(cuts: list[Cut], config: Config, rejected: Rejected, heard_only: boo
             rejected.add(cut.id, problem)
             continue
         seen.add(cut.id)
+        cut.custom = (cut.custom or {}) | {"audio_hash": hashes.of(cut)}
         supervision.custom = {**(supervision.custom or {}), "published_text": supervision.text}
         supervision.text = text
         yield cut

@@ -18,7 +18,7 @@ AGAIN = "`masr score --force` makes it again"
 REMOVE = "remove it: it only describes the run"
 
 
-def run(config: Config, force: bool = False) -> None:
+def run(config: Config, force: bool = False, verify: bool = False) -> None:
     """Writes ``exp/<name>/score/<method>/<split>/`` with report.md, report.html, metrics.json, alignments.txt."""
     folder = experiment_folder(config)
     names = result_names(config.decode)
@@ -30,16 +30,15 @@ def run(config: Config, force: bool = False) -> None:
             f"{', '.join(missing)} is missing: run `masr decode` with these decode and corpus options"
         )
     inputs = {"decoded": {str(file): file_hash(file) for file in files}, "normalization": VERSION}
-    output = StageOutput("score", folder / "score", inputs)
-    if output.begin(force):
-        for file in files:
+    output = StageOutput("score", folder / "score", inputs=inputs)
+    with output.writing(force, verify=verify) as needed:
+        for file in files if needed else []:
             target, details = output.folder / file.parent.name / file.stem, _details(folder, config)
             if _translates(file):
                 write_translation_report(file, target, details=details)
             else:
                 pictures = {path.stem: path.read_text("utf-8") for path in sorted(folder.glob("soup/*.svg"))}
                 write_report(file, target, details=details, training=pictures)
-        output.seal()
     _summary(output.folder, files)
 
 

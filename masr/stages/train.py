@@ -5,6 +5,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,38 +13,28 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import set_seed
+from accelerate.utils import broadcast_object_list, set_seed
 from lhotse.cut import Cut
 
 from masr.adapt.distill import Teacher
 from masr.config import Config
 from masr.config_files import ConfigError, load_config, save_config
 from masr.data.features import FRAME_SHIFT
+from masr.data.random import Purpose, seed_of
 from masr.data.rejected import Rejected
 from masr.data.sampling import EpochPlan, language_of
-from masr.files import file_hash, read_json, write_text
+from masr.files import DAMAGE, file_hash, write_whole
 from masr.models.folder import WEIGHTS, build_model, load_model
 from masr.models.recognizer import Recognizer, parameter_count, parameter_count_for_one_language
 from masr.progress import clock, say
 from masr.stages import features, vocab
 from masr.stages.features import load_cuts, load_statistics
-from masr.stages.output import StageOutput, differences
+from masr.stages.output import SEAL, StageOutput, plain, read_seal
+from masr.stages.resume import DATA, changes_on_the_way, decisive, newest_update
 from masr.stages.vocab import load_tokenizer, load_tree
 from masr.text.tokenizer import Tokenizer
 from masr.train.trainer import Trainer
 from masr.vocab.tree import same_tree
-
-DECIDES_NOTHING: dict[str, Any] = {
-    "name": True,
-    "decode": True,
-    "data_dir": True,
-    "corpus": {"path", "test"},
-    "features": {"jobs"},
-    "data": {"workers", "max_bad_fraction"},
-    "train": {"threads", "log_every", "keep_checkpoints", "max_bad_steps"},
-}
-DATA = "data.json"
-"""Which output of stages 1 and 2 a run was begun with."""
 
 
 def experiment_folder(config: Config) -> Path:
@@ -51,53 +42,114 @@ def experiment_folder(config: Config) -> Path:
     return Path("exp") / config.name
 
 
-def run(config: Config, force: bool = False) -> None:
+def run(config: Config, force: bool = False, verify: bool = False) -> None:
     """Trains, or goes on from the newest complete checkpoint; the best averaged weights end in the folder."""
     folder = experiment_folder(config)
-    data = {"features": features.require(config), "vocab": vocab.require(config)}
-    decisive = {**data, "config": config.model_dump(exclude=DECIDES_NOTHING)}
+    data = _data(config)
+    output = StageOutput("train", folder, inputs={**data, "config": decisive(config), **_start(config)})
+    output.files = "*.safetensors"
+    if _finished_by_first_masr(config, folder) and not force:
+        say(f"train: complete in {folder}, by masr 0.1 (--force redoes it)")
+        return
+    accelerator = _accelerator(config)
+    with ExitStack() as stack:
+        if accelerator.is_main_process:  # the others wait for it below
+            finished = read_seal(folder) is not None
+            complete = output.is_complete(verify)
+            changes = [] if force or complete else changes_on_the_way(config, data, folder, finished)
+            begun = newest_update(folder) > 0 and not force
+            needed = stack.enter_context(output.writing(force, clear=not begun, verify=verify))
+            found = [needed, changes, _history(folder, changes) if begun else []]
+        else:
+            found = [None, None, None]
+        needed, changes, config.train.changed = broadcast_object_list(found)
+        if needed:
+            _train(config, folder, data, changes, accelerator)
+
+
+def _data(config: Config) -> dict[str, str]:
+    """What stands for the recordings, texts and vocabulary that a run is trained with."""
+    used = {
+        "the training split": features.require(config, config.corpus.train),
+        "the dev split": features.require(config, config.corpus.dev),
+        "the vocabulary": vocab.require(config),
+    }
+    options = config.model.self_supervised
+    if options.weight and options.split:
+        used["the split without text"] = features.require(config, options.split)
+    return used
+
+
+def _start(config: Config) -> dict[str, str]:
+    """Hashes of the models that a run starts from and learns from; FileNotFoundError when the first is not there."""
+    found = {}
     if config.train.init_from:
         start = Path(config.train.init_from) / WEIGHTS
         if not start.is_file():
             raise FileNotFoundError(f"train.init_from: {start.parent} holds no trained model ({WEIGHTS} is missing)")
-        decisive["init_from"] = file_hash(start)
+        found["init_from"] = file_hash(start)
     if (teacher := Path(config.train.distill.teacher or "") / WEIGHTS).is_file():
-        decisive["teacher"] = file_hash(teacher)
-    output = StageOutput("train", folder, decisive)
+        found["teacher"] = file_hash(teacher)
+    return found
+
+
+def _finished_by_first_masr(config: Config, folder: Path) -> bool:
+    """Whether masr 0.1, whose seals were other ones, has trained this model, and its weights are still the same."""
+    try:
+        seal = json.loads((folder / SEAL).read_text(encoding="utf-8"))
+        weights = seal["files"][WEIGHTS]
+        if not isinstance(weights, str) or file_hash(folder / WEIGHTS) != weights:
+            return False
+        before = load_config(folder / "config.yaml")
+    except (OSError, *DAMAGE):
+        return False
+    return plain(decisive(before)) == plain(decisive(config))
+
+
+def _accelerator(config: Config) -> Accelerator:
     gpu = torch.cuda.is_available()
     full = config.train.precision == "fp32" or (config.train.precision == "fp16" and not gpu)
-    accelerator = Accelerator(mixed_precision="no" if full else config.train.precision, cpu=not gpu)
-    with accelerator.main_process_first():
-        if accelerator.is_main_process and not force:
-            _refuse_another_run(config, data, folder)
-        if not output.begin(force and accelerator.is_main_process, clear=force and accelerator.is_main_process):
-            return
+    return Accelerator(mixed_precision="no" if full else config.train.precision, cpu=not gpu)
+
+
+def _train(config: Config, folder: Path, data: dict[str, str], changes: list[str], accelerator: Accelerator) -> None:
+    """Trains in a folder that is ours; the main process writes the records."""
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
     set_seed(config.seed)
-    trainer = _build_trainer(config, folder, accelerator)
-    set_seed(config.seed + accelerator.process_index)  # the same weights everywhere, but not the same dropout
+    trainer = _build_trainer(config, folder, accelerator, changes)
+    # The same weights everywhere, but not the same dropout.
+    set_seed(seed_of(Purpose.DROPOUT, config.seed, accelerator.process_index))
     if accelerator.is_main_process:
         save_config(config, folder / "config.yaml")
-        (folder / DATA).write_text(json.dumps(data, indent=1))
+        write_whole(folder / DATA, json.dumps(data, indent=1))
         _write_environment(folder, accelerator)
     progress = trainer.run()
     if accelerator.is_main_process:
-        best = f"dev CER {progress['best_cer']:.2%} at update {progress['best_update']}"
-        say(f"train: {best}; weights in {folder / WEIGHTS}")
-        say(f"train: {clock(progress['train_seconds'])} for {progress['audio_seconds'] / 3600:.1f} h of audio")
-        model = trainer.recognizer
-        one = parameter_count_for_one_language(model)
-        learnt = sum(p.numel() for p in model.parameters() if p.requires_grad) if config.train.updates else 0
-        counts = {"parameters": parameter_count(model), "parameters_of_one_language": one, "learnt": learnt}
-        record = counts | progress
-        write_text(folder / "training.json", json.dumps(record, indent=1))
-        output.seal("*.safetensors")
+        _write_record(trainer, progress, folder)
     accelerator.wait_for_everyone()
     accelerator.end_training()
 
 
-def _build_trainer(config: Config, folder: Path, accelerator: Accelerator) -> Trainer:
+def _history(folder: Path, changes: list[str]) -> list[str]:
+    """Options that were others in a part of the run: those noted before, and the present ``changes``."""
+    earlier = load_config(folder / "config.yaml").train.changed if (folder / "config.yaml").exists() else []
+    return [*earlier, *(f"update {newest_update(folder)}: {change}" for change in changes)]
+
+
+def _write_record(trainer: Trainer, progress: dict[str, Any], folder: Path) -> None:
+    """Writes ``training.json``, and says how it went."""
+    best = f"dev CER {progress['best_cer']:.2%} at update {progress['best_update']}"
+    say(f"train: {best}; weights in {folder / WEIGHTS}")
+    say(f"train: {clock(progress['train_seconds'])} for {progress['audio_seconds'] / 3600:.1f} h of audio")
+    model = trainer.recognizer
+    one = parameter_count_for_one_language(model)
+    learnt = sum(p.numel() for p in model.parameters() if p.requires_grad) if trainer.options.updates else 0
+    counts = {"parameters": parameter_count(model), "parameters_of_one_language": one, "learnt": learnt}
+    write_whole(folder / "training.json", json.dumps(counts | progress, indent=1))
+
+
+def _build_trainer(config: Config, folder: Path, accelerator: Accelerator, changes: Sequence[str] = ()) -> Trainer:
     quiet = not accelerator.is_main_process
     tokenizer = load_tokenizer(config)
     model = build_model(config, tokenizer, load_tree(config))
@@ -125,7 +177,7 @@ def _build_trainer(config: Config, folder: Path, accelerator: Accelerator) -> Tr
     dev = [cut for cut in load_cuts(config, config.corpus.dev) if not only or language_of(cut) in only]
     if config.train.distill.teacher:
         model.teacher = _teacher(model.to(accelerator.device), Path(config.train.distill.teacher), accelerator.device)
-    return Trainer(model, plan, dev, config, folder, accelerator, _unlabelled(config, quiet))
+    return Trainer(model, plan, dev, config, folder, accelerator, _unlabelled(config, quiet), changes)
 
 
 def _check_every_language(config: Config, languages: Sequence[str], plan: EpochPlan) -> None:
@@ -167,7 +219,7 @@ def _unlabelled(config: Config, quiet: bool = False) -> EpochPlan | None:
         hours = sum(cut.duration for cut in cuts) / 3600
         say(f"train: {len(cuts)} of {len(found)} of {split} ({hours:.2f} h, every speed) are heard without their text")
     data = config.data.model_copy(update={"batch_seconds": options.batch_seconds, "every_language": False})
-    return EpochPlan(cuts, data, config.seed + 1)
+    return EpochPlan(cuts, data, config.seed, stream=1)
 
 
 def _freeze(model: Recognizer, name: str) -> None:
@@ -255,22 +307,6 @@ def _problem(cut: Cut, model: Recognizer, tokenizer: Tokenizer, config: Config) 
     return f"{frames} CTC frames for {needed} tokens and blanks of CTC" if frames < needed else None
 
 
-def _refuse_another_run(config: Config, data: dict[str, str], folder: Path) -> None:
-    """A folder belongs to one config and its data; training another one into it would mix two runs."""
-    if not (folder / "config.yaml").exists():
-        return
-    before, now = (c.model_dump(exclude=DECIDES_NOTHING) for c in (load_config(folder / "config.yaml"), config))
-    changed = sorted(differences(before, now))
-    if (folder / DATA).exists():
-        old = read_json(folder / DATA, "remove it if you know that the data is the same")
-        changed += [f"the output of `masr {stage}`" for stage in data if data[stage] != old.get(stage)]
-    if changed:
-        raise ConfigError(
-            f"{folder} was trained with another config or data; changed: {', '.join(changed)}. "
-            "Choose another name=..., or --force to throw the old run away."
-        )
-
-
 def _write_environment(folder: Path, accelerator: Accelerator) -> None:
     """What is needed to run this again, and on what it ran."""
     packages = ("masr", "torch", "lhotse", "accelerate", "sentencepiece", "numpy")
@@ -280,7 +316,7 @@ def _write_environment(folder: Path, accelerator: Accelerator) -> None:
         "processes": accelerator.num_processes, "threads": torch.get_num_threads(), "device": str(accelerator.device),
         "machine": f"{platform.machine()}, {_processor()}",
     }  # fmt: skip
-    write_text(folder / "environment.json", json.dumps(environment, indent=1))
+    write_whole(folder / "environment.json", json.dumps(environment, indent=1))
 
 
 def _commit() -> str | None:

@@ -10,9 +10,9 @@ from masr.config import Config, Vocab
 from masr.data.sampling import translation_of
 from masr.files import file_hash
 from masr.progress import say
+from masr.stages import prepare
 from masr.stages.output import StageOutput, seal_of
 from masr.stages.prepare import all_splits, manifests, read_cuts
-from masr.stages.prepare import require as require_manifests
 from masr.text.tokenizer import START_END, Tokenizer, train_tokenizer
 from masr.vocab import tree as trees
 from masr.vocab.embeddings import Texts, source_files, token_embeddings
@@ -44,30 +44,31 @@ def _last_name(path: str) -> str:
     return name if name.strip(".") else Path(path).resolve().name or "whisper"
 
 
-def run(config: Config, force: bool = False) -> None:
+def run(config: Config, force: bool = False, verify: bool = False) -> None:
     """Writes the tokenizer and the tree, with unseen dev and test characters counted for the user's eyes."""
-    inputs = {"manifests": require_manifests(config), **options(config)}
+    inputs: dict[str, Any] = {"texts": prepare.require(config, config.corpus.train)["texts"]}
     if sources := [file for file in source_files(config.vocab) if file.is_file()]:
         inputs["sources"] = [file_hash(file) for file in sources]
-    output = StageOutput("vocab", vocab_folder(config), inputs)
-    if not output.begin(force):
-        return
+    output = StageOutput("vocab", vocab_folder(config), options(config), inputs)
+    with output.writing(force, verify=verify) as needed:
+        if needed:
+            _write(output.folder, config)
+
+
+def _write(folder: Path, config: Config) -> None:
     texts = read_texts(config, config.corpus.train)
     tokenizer = _tokenizer(texts, config)
     tokenizer.translation = _translation_tokenizer(config)
-    tokenizer.save(output.folder)
+    tokenizer.save(folder)
     lines = [(line, code) for code, group in texts.items() for line in group]
     tokens = sum(len(tokenizer.encode(line, code)) for line, code in lines)
-    say(
-        f"vocab: {len(tokenizer)} tokens, {tokens / len(lines):.1f} a sentence ({config.vocab.kind}) in {output.folder}"
-    )
+    say(f"vocab: {len(tokenizer)} tokens, {tokens / len(lines):.1f} a sentence ({config.vocab.kind}) in {folder}")
     if tokenizer.translation is not None:
         say(f"vocab: {len(tokenizer.translation)} tokens for translations into {config.vocab.translation.into}")
     if config.vocab.kind != "whisper":  # which writes any byte
         _warn_of_unknown_characters(texts, config)
     if config.vocab.output != "softmax":
-        _write_tree(tokenizer, texts, config, output.folder)
-    output.seal()
+        _write_tree(tokenizer, texts, config, folder)
 
 
 def _tokenizer(texts: dict[str, list[str]], config: Config) -> Tokenizer:
@@ -152,7 +153,7 @@ def options(config: Config) -> dict[str, Any]:
 
 def require(config: Config) -> str:
     """Hash of the complete output of this stage; an error when it is missing or was made with other options."""
-    require_manifests(config)
+    prepare.require(config, config.corpus.train)
     return seal_of(vocab_folder(config), "vocab", options(config))
 
 

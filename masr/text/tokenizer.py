@@ -14,7 +14,7 @@ from pathlib import Path
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from masr.config import Vocab
-from masr.files import DAMAGE, write_text, writing
+from masr.files import DAMAGE, write_whole, writing
 from masr.text.languages import check_codes
 from masr.text.normalize import VERSION
 
@@ -112,8 +112,8 @@ class Tokenizer:
             "languages": self.languages, "language_token": self.language_token, "normalization": VERSION,
             "used": self.used, "hash": self.hash(),
         }  # fmt: skip
-        write_text(folder / "languages.json", json.dumps(description))
-        write_text(folder / "tokens.txt", "".join(f"{piece} {i}\n" for i, piece in enumerate(self.pieces)))
+        write_whole(folder / "languages.json", json.dumps(description))
+        write_whole(folder / "tokens.txt", "".join(f"{piece} {i}\n" for i, piece in enumerate(self.pieces)))
         if self.translation is not None:
             self.translation.save(folder / TRANSLATION)
 

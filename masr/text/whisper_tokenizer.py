@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tokenizers
 
-from masr.files import from_hugging_face, write_text
+from masr.files import from_hugging_face, write_whole
 from masr.progress import say
 from masr.text.languages import WRITTEN_WITHOUT_SPACES, check_codes
 from masr.text.normalize import VERSION
@@ -114,9 +114,9 @@ class WhisperTokenizer(Tokenizer):
     def save(self, folder: Path) -> None:
         """Writes ``tokenizer.json`` and ``languages.json``."""
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / FILE, self.backend.to_str(pretty=True))
+        write_whole(folder / FILE, self.backend.to_str(pretty=True))
         description = {"languages": self.languages, "codes": self.codes, "normalization": VERSION, "hash": self.hash()}
-        write_text(folder / "languages.json", json.dumps(description))
+        write_whole(folder / "languages.json", json.dumps(description))
         if self.translation is not None:
             self.translation.save(folder / TRANSLATION)
 

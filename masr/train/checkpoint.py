@@ -35,12 +35,15 @@ def save_checkpoint(
     state: dict[str, Any],
     random_states: list[Any],
     keep: int,
+    best: int = 0,
 ) -> Path:
-    """Writes ``step``'s checkpoint completely or not at all, then removes all but the newest ``keep``.
+    """Writes ``step``'s checkpoint completely or not at all, then removes others.
+
+    The newest ``keep`` stay, and that of step ``best``.
 
     ``weights`` are state dicts by file name (``model``, ``averaged``); ``random_states`` has one entry per process.
     """
-    final, partial = folder / f"step-{step:08}", folder / f"step-{step:08}.partial"
+    final, partial = step_folder(folder, step), folder / f"step-{step:08}.partial"
     try:
         for leftover in folder.glob("step-*.partial"):
             shutil.rmtree(leftover)
@@ -61,23 +64,34 @@ def save_checkpoint(
         raise CheckpointError(
             f"cannot write checkpoint {final}: {error}; {safe}. Free space and run the same command."
         ) from error
-    for old in sorted(path for path in folder.glob("step-????????") if path != final)[: -(keep - 1) or None]:
-        shutil.rmtree(old)
+    others = sorted(path for path in folder.glob("step-????????") if path != final)
+    for old in others[: -(keep - 1) or None]:
+        if old != step_folder(folder, best):
+            shutil.rmtree(old)
     return final
+
+
+def step_folder(folder: Path, step: int) -> Path:
+    """Where the checkpoint of an update lies, if there is one."""
+    return folder / f"step-{step:08}"
 
 
 def find_checkpoint(folder: Path) -> Path | None:
     """The newest checkpoint whose files are all as they were written; damaged ones are named and passed over."""
     for path in sorted(folder.glob("step-????????"), reverse=True):
-        try:
-            hashes = json.loads((path / FILES).read_text())
-            if all(file_hash(path / name) == digest for name, digest in hashes.items()):
-                return path
-            problem = "is damaged"
-        except (OSError, *DAMAGE):
-            problem = "is incomplete"
-        say(f"train: checkpoint {path} {problem}; looking for an older one")
+        if is_whole(path):
+            return path
+        say(f"train: checkpoint {path} is damaged or incomplete; looking for an older one")
     return None
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Whether all files of a checkpoint are there, and as they were written."""
+    try:
+        hashes = json.loads((checkpoint / FILES).read_text())
+        return all(file_hash(checkpoint / name) == digest for name, digest in hashes.items())
+    except (OSError, *DAMAGE):
+        return False
 
 
 def load_weights(checkpoint: Path, name: str) -> dict[str, Tensor]:

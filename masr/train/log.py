@@ -1,6 +1,7 @@
 """What a run leaves to look at: ``log.jsonl`` and TensorBoard, losses averaged over languages and processes."""
 
 import json
+import shutil
 from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from accelerate import Accelerator
 from torch.utils.tensorboard import SummaryWriter
 
 from masr.data.batches import Batch, Counts
-from masr.files import write_text, writing
+from masr.files import write_whole, writing
 
 
 def counted(objective: str, counts: Counts) -> int:
@@ -62,14 +63,16 @@ class RunLog:
     def __init__(self, folder: Path, resumed_from: int):
         self.path = folder / "log.jsonl"
         if self.path.exists():
-            text = self.path.read_text(encoding="utf-8", errors="replace")  # damaged lines are dropped like cut ones
-            lines = [line for line in text.splitlines() if _update_of(line) <= resumed_from]
-            write_text(self.path, "".join(f"{line}\n" for line in lines))
+            with self.path.open(encoding="utf-8", errors="replace") as lines:
+                kept = [line for line in lines if _update_of(line) <= resumed_from]
+            write_whole(self.path, "".join(kept))
+        if not resumed_from:
+            shutil.rmtree(folder / "tensorboard", ignore_errors=True)
         self.board = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_from + 1 if resumed_from else None)
 
     def write(self, kind: str, update: int, values: dict[str, Any]) -> None:
         """One line, and every number of it as a TensorBoard scalar ``<kind>/<name>``."""
-        with writing(self.path), self.path.open("a") as file:
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, "update": update, **values}) + "\n")
         with writing(Path(self.board.log_dir)):
             for name, value in values.items():

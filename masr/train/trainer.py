@@ -7,7 +7,7 @@ An update is the same whatever the number of processes and micro-batches: its re
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,12 @@ from masr.models.recognizer import Recognizer
 from masr.nn.contrastive import SELF_SUPERVISED
 from masr.progress import clock, in_markdown, say, track
 from masr.soup.levels import Soup
+from masr.tensor_files import is_intact
 from masr.train import checkpoint as checkpoints
 from masr.train.evaluate import Evaluation, evaluate
 from masr.train.exchange import sum_gradients
 from masr.train.log import Meter, RunLog, counted
-from masr.train.optim import build_optimizer, build_schedule
+from masr.train.optim import build_optimizer, build_schedule, learning_rate_factor
 from masr.train.soup_step import SoupStep, soup_objectives
 
 
@@ -48,11 +49,11 @@ class Trainer:
 
     def __init__(
         self, model: Recognizer, plan: EpochPlan, dev: list[Cut], config: Config, folder: Path,
-        accelerator: Accelerator, unlabelled: EpochPlan | None = None,
+        accelerator: Accelerator, unlabelled: EpochPlan | None = None, changes: Sequence[str] = (),
     ):  # fmt: skip
         self.config, self.options, self.folder, self.accelerator = config, config.train, folder, accelerator
         self.recognizer, self.plan, self.dev = model.to(accelerator.device), plan, dev
-        self.unlabelled = unlabelled
+        self.unlabelled, self.changes = unlabelled, changes
         self.dev_prompt = prompts_of(config.data.dev_prompt, model.tokenizer.languages)
         shared: dict[int, Any] = {id(p): p for p in self.recognizer.parameters() if not p.requires_grad}  # what stays
         shared[id(self.recognizer.teacher)] = self.recognizer.teacher
@@ -60,6 +61,7 @@ class Trainer:
         optimizer = build_optimizer(model, self.options)
         self.model, self.optimizer = accelerator.prepare(model, optimizer)
         self.schedule = build_schedule(optimizer, self.options)
+        self.peaks = list(self.schedule.base_lrs)
         self.weights = model.objective_weights()
         levels = self.options.soup.levels
         self.partial = config.model.adapt.lora.per_language or config.model.self_supervised.weight > 0
@@ -69,6 +71,7 @@ class Trainer:
         self.meter = Meter(list(self.weights), model.tokenizer.languages)
         self.progress: dict[str, Any] = {
             "update": 0, "epoch": 0, "position": 0, "best_cer": math.inf, "best_update": 0, "stale": 0, "bad_steps": 0,
+            "evaluated": 0,
             "audio_seconds": 0.0, "train_seconds": 0.0, "logged_audio": 0.0, "logged_seconds": 0.0,
         }  # fmt: skip
         self.updates_of_epoch = 1
@@ -83,7 +86,9 @@ class Trainer:
         self._resume()
         if self.is_main:
             self.log = RunLog(self.folder, self.progress["update"])
-        if self._is_last() and not (self.folder / WEIGHTS).exists():
+            self._log_changes()
+            self._mend_weights()
+        if self._is_last() and not self.progress["evaluated"]:
             self._evaluate_and_save()
         elif self.progress["update"] == 0:
             self._check_memory()
@@ -127,7 +132,7 @@ class Trainer:
         dataset = TrainingUpdates(
             updates, self.recognizer.tokenizer, self.config.features,
             masks if epoch >= masks.start_epoch else None,
-            self.config.seed + epoch, data.device_seconds, self.accelerator.process_index,
+            (self.config.seed, epoch), data.device_seconds, self.accelerator.process_index,
             self.accelerator.num_processes, data.prompts, self.soup.samples if self.soup else 1,
             self.unlabelled.updates(epoch) if self.unlabelled else None,
         )  # fmt: skip
@@ -218,7 +223,8 @@ class Trainer:
         if self.progress["bad_steps"] > self.options.max_bad_steps:
             raise TrainingFailed(
                 f"{self.progress['bad_steps']} updates in a row had non-finite gradients; look at "
-                f"{self.folder}/bad_batches, lower train.learning_rate, or use train.precision=fp32"
+                f"{self.folder}/bad_batches; then run the same command with a lower train.learning_rate, or with "
+                "train.precision=fp32: it goes on from the last checkpoint"
             )
 
     def _check_memory(self) -> None:
@@ -237,7 +243,8 @@ class Trainer:
                 raise
             raise TrainingFailed(
                 f"out of memory on the largest batch ({max(cost):.0f} s of padded audio, longest {max(longest):.1f} s):"
-                f" lower data.device_seconds (now {self.config.data.device_seconds:g}) or data.max_seconds"
+                f" run the same command with a lower data.device_seconds (now {self.config.data.device_seconds:g}), "
+                "which changes nothing else, or with a lower data.max_seconds"
             ) from error
         self.optimizer.zero_grad()
         checkpoints.set_random_state(before)
@@ -271,6 +278,7 @@ class Trainer:
         if better:
             self.progress |= {"best_cer": result.macro_cer, "best_update": self.progress["update"]}
         self.progress["stale"] = 0 if better else self.progress["stale"] + 1
+        self.progress["evaluated"] = self.progress["update"]
         if self.is_main:
             self._report(result)
             if self.soup is not None:
@@ -315,11 +323,15 @@ class Trainer:
             learned, current = self.recognizer.learned, self.recognizer.state_dict()
             weights = {"model": learned(current), "averaged": learned(self.averaged.state_dict())}
             folder, keep = self.folder / "checkpoints", self.options.keep_checkpoints
-            checkpoints.save_checkpoint(folder, self.progress["update"], weights, state, random_states, keep)
+            best = self.progress["best_update"]
+            checkpoints.save_checkpoint(folder, self.progress["update"], weights, state, random_states, keep, best)
         self.accelerator.wait_for_everyone()
 
     def _resume(self) -> None:
-        path = checkpoints.find_checkpoint(self.folder / "checkpoints")
+        folder = self.folder / "checkpoints"
+        path = checkpoints.find_checkpoint(folder)
+        if path is None and any(folder.glob("step-????????")):
+            raise TrainingFailed(f"{folder}: no checkpoint is whole: take one from a copy, or --force to train again")
         if path is None:
             return
         rank = self.accelerator.process_index
@@ -337,8 +349,47 @@ class Trainer:
             self.meter.load_state_dict(state["meters"][rank])
         if random_state is not None:
             checkpoints.set_random_state(random_state)
+        if self.changes:
+            self._follow_new_schedule()
         if self.is_main:
             say(f"train: going on from update {self.progress['update']} ({path})")
+
+    def _follow_new_schedule(self) -> None:
+        """Learning rates as they are when the options of now had held from the first update on."""
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["initial_lr"] = peak
+            group["lr"] = peak * learning_rate_factor(self.progress["update"], self.options)
+        self.schedule.base_lrs = list(self.peaks)
+        self.schedule._last_lr = [group["lr"] for group in self.optimizer.param_groups]
+
+    def _log_changes(self) -> None:
+        """Says which options are others from now on, and how the learning rate goes on."""
+        if not self.changes:
+            return
+        update = self.progress["update"]
+        rate = self.schedule.get_last_lr()[0]
+        self.log.write("changed", update, {"options": list(self.changes), "learning_rate": rate})
+        say(f"train: from update {update} on: {', '.join(self.changes)}")
+        end = "" if self.options.schedule == "noam" else f", to its end at update {self.options.updates}"
+        say(f"train: the {self.options.schedule} schedule goes on with a learning rate of {rate:.2g}{end}")
+
+    def _mend_weights(self) -> None:
+        """Makes the result again from its checkpoint, where it is missing or damaged.
+
+        TrainingFailed if the checkpoint is gone, too.
+        """
+        best = self.progress["best_update"] if self.options.keep == "best" else self.progress["evaluated"]
+        path = self.folder / WEIGHTS
+        if not best or is_intact(path):
+            return
+        source = checkpoints.step_folder(self.folder / "checkpoints", best)
+        if not checkpoints.is_whole(source):
+            raise TrainingFailed(
+                f"{path} is missing or damaged, and so is the checkpoint of update {best}, whose weights it held: take "
+                "it from a copy, or --force to train again"
+            )
+        say(f"train: {path} is missing or damaged: made again from {source}")
+        save_model(self.folder, self.recognizer, checkpoints.load_weights(source, "averaged"))
 
 
 def _one_thread(worker: int) -> None:

@@ -9,7 +9,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import dendrogram
 
-from masr.files import write_text, writing
+from masr.files import write_whole, writing
 from masr.progress import in_markdown, printable
 from masr.text.tokenizer import Tokenizer
 from masr.vocab.embeddings import Texts, foreign_neighbours, token_users
@@ -59,4 +59,4 @@ def write_neighbours(vectors: np.ndarray, tokenizer: Tokenizer, ids: Texts, path
     for token, others in foreign_neighbours(vectors, tokenizer, ids).items():
         near = ", ".join(f"{in_markdown(tokenizer.pieces[o])} {units[token] @ units[o]:.2f}" for o in others)
         lines.append(f"| {in_markdown(tokenizer.pieces[token])} | {near} |")
-    write_text(path, "\n".join(lines) + "\n")
+    write_whole(path, "\n".join(lines) + "\n")

@@ -28,7 +28,7 @@ RIGHT = torch.tensor([[code == cut.language for code in LANGUAGES] for cut in CU
 
 
 def prompts(seed: int = 1, **options) -> torch.Tensor:
-    prompt = TrainingPrompts(Prompts(**options), LANGUAGES, seed)
+    prompt = TrainingPrompts(Prompts(**options), LANGUAGES, (seed,))
     return torch.stack([prompt(cut) for cut in CUTS])
 
 
@@ -71,7 +71,9 @@ def test_prompts_of_decoding(kind, right, number):
         assert found[~RIGHT].float().mean().item() == pytest.approx((number - right) / 3, abs=0.03)
 
 
-@pytest.mark.parametrize("prompt", [TrainingPrompts(Prompts(all=0.3), LANGUAGES, 1), prompts_of("oracle+2", LANGUAGES)])
+@pytest.mark.parametrize(
+    "prompt", [TrainingPrompts(Prompts(all=0.3), LANGUAGES, (1,)), prompts_of("oracle+2", LANGUAGES)]
+)
 def test_prompts_reach_processes_that_are_started_anew(prompt):
     again = pickle.loads(pickle.dumps(prompt))
     assert all(torch.equal(again(cut), prompt(cut)) for cut in CUTS[:50])

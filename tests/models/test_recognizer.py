@@ -253,7 +253,7 @@ def test_a_model_that_cannot_be_written_leaves_the_old_one(tokenizer, recognizer
         Path(path).write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("masr.models.folder.save_file", full)
+    monkeypatch.setattr("masr.tensor_files.save_file", full)
     with pytest.raises(OSError, match="cannot write the model in .*No space left.* Free space and run the same"):
         save_model(tmp_path, recognizer)
     assert (tmp_path / WEIGHTS).read_bytes() == before and not list(tmp_path.glob("*.partial"))

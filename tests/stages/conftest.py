@@ -37,6 +37,12 @@ def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("masr.stages.features.ProcessPoolExecutor", ThreadPoolExecutor)
 
 
+@pytest.fixture
+def half_written() -> Callable[[Path], object]:
+    """``half_written(folder)`` makes a complete folder look as if its stage had been killed before the end."""
+    return lambda folder: (folder / "complete.json").rename(folder / "unfinished.json")
+
+
 @dataclass
 class Small:
     """A working directory with ``corpus/`` (Spanish: 3 train, 1 dev, 1 test) and ``small.yaml``."""

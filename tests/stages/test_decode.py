@@ -9,6 +9,7 @@ from lhotse import CutSet
 from masr.stages import decode, features, prepare, score
 from masr.stages.features import feature_folder
 from masr.stages.output import seal_of
+from masr.tensor_files import load_tensors, save_tensors
 
 
 def lines(small, method: str = "ctc-greedy", split: str = "test") -> list[dict]:
@@ -72,7 +73,7 @@ def test_the_second_run_does_nothing(trained, snapshot, capsys):
 
 
 @pytest.mark.parametrize("reason", ["force", "options", "weights", "half-written", "damaged"])
-def test_it_is_redone_when_something_changed(trained, reason):
+def test_it_is_redone_when_something_changed(trained, half_written, reason):
     config = trained.config()
     decode.run(config)
     stray = trained.folder / "exp/small/decode/ctc-greedy/stray"
@@ -82,9 +83,10 @@ def test_it_is_redone_when_something_changed(trained, reason):
             config = trained.config("decode.beam=3")
         case "weights":
             weights = trained.folder / "exp/small/averaged.safetensors"
-            weights.write_bytes(weights.read_bytes()[:-1] + b"?")
+            changed = {name: tensor + 0.1 for name, tensor in load_tensors(weights)[0].items()}
+            save_tensors(weights, changed)
         case "half-written":
-            (trained.folder / "exp/small/decode/ctc-greedy/complete.json").unlink()
+            half_written(trained.folder / "exp/small/decode/ctc-greedy")
         case "damaged":
             (trained.folder / "exp/small/decode/ctc-greedy/test.jsonl").write_text("")
     decode.run(config, force=reason == "force")
@@ -115,9 +117,9 @@ def test_damaged_features_are_listed_and_skipped(trained):
     trained.publish(trained.bad_row(split="test"))
     prepare.run(config)
     features.run(config)
-    cuts = list(CutSet.from_file(feature_folder(config) / "test.jsonl.gz"))
+    cuts = list(CutSet.from_file(feature_folder(config) / "test/cuts.jsonl.gz"))
     cuts[-1].features.storage_path = "data/fbank/test/99999"
-    CutSet.from_cuts(cuts).to_file(feature_folder(config) / "test.jsonl.gz")
+    CutSet.from_cuts(cuts).to_file(feature_folder(config) / "test/cuts.jsonl.gz")
     decode.run(config)
     listed = (trained.folder / "exp/small/decode/test.rejected.tsv").read_text()
     assert listed.startswith("bad\tstored features cannot be read: ")
@@ -137,7 +139,7 @@ def test_before_stage_3_it_names_the_way_out(ready):
 
 
 def test_a_split_that_was_not_prepared_names_the_way_out(trained):
-    with pytest.raises(FileNotFoundError, match=r"data/fbank/other\.jsonl\.gz is missing: run `masr prepare`"):
+    with pytest.raises(FileNotFoundError, match=r"data/manifests has no split other .*: run `masr prepare`"):
         decode.run(trained.config("corpus.test=[other]"))
 
 

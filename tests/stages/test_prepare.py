@@ -9,6 +9,7 @@ import pytest
 import soundfile
 from lhotse import CutSet
 
+from masr.config_files import ConfigError
 from masr.data.rejected import TooManyRejected
 from masr.stages import prepare
 from masr.stages.output import seal_of
@@ -48,8 +49,8 @@ def test_the_second_run_does_nothing(small, snapshot, capsys):
     assert snapshot(small.folder / "data") == before
 
 
-@pytest.mark.parametrize("reason", ["force", "options", "another line", "another file", "half-written", "damaged"])
-def test_it_is_redone_when_something_changed(small, cuts_of, reason):
+@pytest.mark.parametrize("reason", ["force", "limits", "another line", "another file", "half-written", "damaged"])
+def test_it_is_redone_when_something_changed(small, cuts_of, reason, half_written):
     prepare.run(small.config())
     stray = small.folder / "data/manifests/stray"
     stray.touch()
@@ -59,16 +60,16 @@ def test_it_is_redone_when_something_changed(small, cuts_of, reason):
         case "another file":
             os.utime(small.corpus / "tuxpaint_es.opus", (1, 1))
         case "half-written":
-            (small.folder / "data/manifests/complete.json").unlink()
+            half_written(small.folder / "data/manifests")
         case "damaged":
             (small.folder / "data/manifests/train.jsonl.gz").write_bytes(b"")
-    prepare.run(small.config(*(["data.min_seconds=0.2"] if reason == "options" else [])), force=reason == "force")
+    prepare.run(small.config(*(["data.min_seconds=0.2"] if reason == "limits" else [])), force=reason == "force")
     assert not stray.exists()
     assert len(cuts_of(small, "train")) == 3 + (reason == "another line")
 
 
 @pytest.mark.parametrize(
-    "moment", [("lhotse:CutSet.to_file", 2), ("masr.stages.output:StageOutput.seal", 1), ("os:replace", 1)]
+    "moment", [("lhotse:CutSet.to_file", 2), ("masr.stages.output:StageOutput.seal", 1), ("os:replace", 3)]
 )
 def test_killed_and_run_again_it_is_as_if_never_killed(small, cuts_of, kill_at, moment):
     kill_at(*moment, lambda: prepare.run(small.config()))
@@ -180,10 +181,37 @@ def test_minutes_cut_the_training_split_of_each_language(small, cuts_of):
     miniatures.freevoices(small.corpus, languages=("es", "ro"), counts=counts)
     drawn = {}
     for minutes in (0.01, 0.1, 0):
-        prepare.run(small.config(f"corpus.minutes={minutes}"))
+        prepare.run(small.config(f"corpus.minutes={minutes}"), force=True)
         drawn[minutes] = {name: cut.supervisions[0].language for name, cut in cuts_of(small, "train").items()}
         assert len(cuts_of(small, "dev")) == len(cuts_of(small, "test")) == 2
     assert sorted(drawn[0.01].values()) == ["es", "ro"], "one recording is the least"
     assert drawn[0.01].keys() < drawn[0.1].keys() < drawn[0].keys() and len(drawn[0]) == 12
-    with pytest.raises(ValueError, match=r"corpus\.minutes \(None -> 5\.0\)"):
-        prepare.require(small.config("corpus.minutes=5"))
+    with pytest.raises(ValueError, match=r"corpus\.minutes \(0\.0 -> 5\.0\)"):
+        prepare.require(small.config("corpus.minutes=5"), "train")
+
+
+def test_other_languages_need_a_place_of_their_own_and_wipe_nothing(small, snapshot):
+    prepare.run(small.config())
+    before = snapshot(small.folder / "data")
+    with pytest.raises(ConfigError, match=r"manifests was made with other options; changed: corpus\.languages .*force"):
+        prepare.run(small.config("corpus.languages=[es]"))
+    assert snapshot(small.folder / "data") == before
+
+
+def test_a_folder_of_the_users_own_is_not_cleared(small):
+    (small.folder / "mine/manifests").mkdir(parents=True)
+    (small.folder / "mine/manifests/thesis.txt").write_text("years of work")
+    for force in (False, True):
+        with pytest.raises(ValueError, match=r"mine/manifests holds files that masr did not write \(thesis\.txt\)"):
+            prepare.run(small.config("data_dir=mine"), force=force)
+    assert (small.folder / "mine/manifests/thesis.txt").read_text() == "years of work"
+
+
+def test_splits_that_another_config_prepared_stay(small, cuts_of, capsys):
+    small.publish(small.bad_row(id="more", split="test-other"))
+    prepare.run(small.config("corpus.test=[test-other]"))
+    prepare.run(small.config())
+    assert len(cuts_of(small, "test-other")) == len(cuts_of(small, "test")) == 1
+    capsys.readouterr()
+    prepare.run(small.config("corpus.test=[test-other]"))
+    assert "prepare: complete in" in capsys.readouterr().out

@@ -85,13 +85,13 @@ def test_features_that_masr_did_not_store_are_refused(small):
     config = small.config()
     prepare.run(config)
     features.run(config)
-    folder = features.feature_folder(config)
-    rows = read_rows(folder / "train.jsonl.gz")
+    stored = features.feature_folder(config) / "train" / features.CUTS
+    rows = read_rows(stored)
     for kind in ("lilcom_url", "kaldiio", "numpy_files"):
         rows[0]["features"]["storage_type"] = kind
-        write_rows(folder / "train.jsonl.gz", rows)
+        write_rows(stored, rows)
         with pytest.raises(ValueError, match=f"its features are stored as {kind}"):
-            read_cuts(folder, "train")
+            features.load_cuts(config, "train")
 
 
 def test_a_name_that_lhotse_would_give_to_a_shell_is_not_opened(small):
@@ -174,8 +174,8 @@ DAMAGE = {
     ("file", "verb"),
     [
         ("data/manifests/complete.json", "features"), ("data/manifests/train.jsonl.gz", "features"),
-        ("data/manifests/train.jsonl.gz", "vocab"), ("data/fbank/complete.json", "train"),
-        ("data/fbank/train.jsonl.gz", "train"), ("data/fbank/statistics.json", "train"),
+        ("data/manifests/train.jsonl.gz", "vocab"), ("data/fbank/train/complete.json", "train"),
+        ("data/fbank/train/cuts.jsonl.gz", "train"), ("data/fbank/train/statistics.json", "train"),
         ("data/vocab/char/languages.json", "train"), ("data/vocab/char/tokens.model", "train"),
         ("data/vocab/char/complete.json", "train"), ("exp/small/data.json", "train"),
         ("exp/small/config.yaml", "train"), ("exp/small/log.jsonl", "train"), ("exp/small/config.yaml", "decode"),

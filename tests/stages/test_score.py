@@ -52,7 +52,7 @@ def test_the_second_run_writes_nothing_and_shows_the_table_again(decoded, snapsh
 
 
 @pytest.mark.parametrize("reason", ["force", "decoded anew", "half-written", "damaged"])
-def test_it_is_redone_when_something_changed(decoded, reason):
+def test_it_is_redone_when_something_changed(decoded, reason, half_written):
     score.run(decoded.config())
     stray = decoded.folder / "exp/small/score/stray"
     stray.touch()
@@ -60,7 +60,7 @@ def test_it_is_redone_when_something_changed(decoded, reason):
         case "decoded anew":
             decode.run(decoded.config("decode.length_bonus=0.1"))
         case "half-written":
-            (decoded.folder / "exp/small/score/complete.json").unlink()
+            half_written(decoded.folder / "exp/small/score")
         case "damaged":
             (decoded.folder / "exp/small/score/ctc-greedy/test/metrics.json").write_text("")
     score.run(decoded.config(), force=reason == "force")

@@ -108,7 +108,7 @@ def test_killed_and_run_again_it_is_finished(ready, kill_at):
 def test_data_made_with_other_options_is_refused(ready):
     for override, change in {
         "corpus.languages=[es]": r"data/manifests was made with other options; changed: corpus\.languages \(\[\] ->",
-        "features.mel_bins=40": r"data/fbank was made with other options; changed: features\.mel_bins \(.* -> 40\)",
+        "features.mel_bins=40": r"fbank/train was made with other options; changed: features\.mel_bins \(.* -> 40\)",
     }.items():
         with pytest.raises(ValueError, match=change):
             train.run(ready.config(override))
@@ -120,7 +120,7 @@ def test_other_data_in_the_same_folder_is_refused(ready):
     ready.publish(ready.bad_row(text="zorro"))
     for stage in (prepare, features, vocab):
         stage.run(ready.config())
-    with pytest.raises(ConfigError, match="changed: the output of `masr features`, the output of `masr vocab`"):
+    with pytest.raises(ConfigError, match="changed: the training split, the vocabulary"):
         train.run(ready.config())
 
 

@@ -62,7 +62,7 @@ def test_the_second_run_does_nothing(first, snapshot, capsys):
 
 
 @pytest.mark.parametrize("reason", ["force", "manifests", "half-written", "damaged"])
-def test_it_is_redone_when_something_changed(first, reason):
+def test_it_is_redone_when_something_changed(first, reason, half_written):
     config = first.config()
     vocab.run(config)
     stray = vocab_folder(config) / "stray"
@@ -72,7 +72,7 @@ def test_it_is_redone_when_something_changed(first, reason):
             first.publish(first.bad_row(id="one-more", text="ŵ"))
             prepare.run(config)
         case "half-written":
-            (vocab_folder(config) / "complete.json").unlink()
+            half_written(vocab_folder(config))
         case "damaged":
             (vocab_folder(config) / "tokens.model").write_bytes(b"")
     vocab.run(config, force=reason == "force")
