@@ -1,20 +1,31 @@
 """``masr <verb>``: parses, calls one function, prints. Heavy imports happen inside a verb, so that help is instant."""
 
+import io
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
+from masr.errors import one_line
 from masr.processes import end_with_recipe, run_as_rank
+from masr.progress import LINES, json_line, printable
+
+
+class Verbs(TyperGroup):
+    """typer itself would end an interrupt in silence, and a file that ends too early with ``Aborted!``."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with one_line():
+            return super().invoke(ctx)
+
 
 app = typer.Typer(
     help="Multilingual speech recognition in recipes: prepare, features, vocab, train, decode, score; then transcribe.",
-    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, cls=Verbs,
 )  # fmt: skip
 
-EXTRAS = {"peft": "whisper", "transformers": "whisper", "tokenizers": "whisper", "torchjd": "soup"}
-"""Packages that not everybody needs, and what installs them."""
 Conf = Annotated[Path, typer.Argument(help="Config file, e.g. conf/conformer.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Options of the config, e.g. model.encoder.layers=4.")]
 BiasFile = Annotated[str | None, typer.Option(help="File of words to expect, one a line.")]
@@ -87,7 +98,8 @@ def decode(
 
     given = [*(overrides or []), *([f"decode.methods=[{','.join(method)}]"] if method else [])]
     given += [f"decode.prompts=[{','.join(prompt)}]"] if prompt else []
-    stage.run(load_config(conf, [*given, *([f"decode.bias_file={bias_file}"] if bias_file else [])]), force, verify)
+    given += [f"decode.bias_file={_quoted(bias_file)}"] if bias_file else []
+    stage.run(load_config(conf, given), force, verify)
 
 
 _stage("score", "Stage 5: error rates and reports.")
@@ -134,7 +146,6 @@ def transcribe(
     ] = False,
 ) -> None:
     """Prints a line for each file, its text alone when there is one; ValueError without a file."""
-    import json
     from dataclasses import asdict
 
     import masr
@@ -151,15 +162,16 @@ def transcribe(
         from masr.stream import print_stream
 
         for file in files:
-            print_stream(recognizer.stream(expected), file, as_json, f"{file}\t" if len(files) > 1 else "")
+            name = f"{printable(file)}\t" if len(files) > 1 else ""
+            print_stream(recognizer.stream(expected), file, as_json, name)
         return
     found = recognizer.transcribe(files, languages=expected, translate=translate)
     for file, transcript in zip(files, found, strict=True):
         if as_json:
-            print(json.dumps({"file": file, **asdict(transcript)}, ensure_ascii=False))
+            print(json_line({"file": file, **asdict(transcript)}))
         else:
-            text = transcript.translation if translate else transcript.text
-            print(f"{file}\t{text}" if len(files) > 1 else text)
+            text = printable((transcript.translation if translate else transcript.text) or "")
+            print(f"{printable(file)}\t{text}" if len(files) > 1 else text)
 
 
 adapt = typer.Typer(help="Whisper with prompts or experts: add a language, merge experts, list.", no_args_is_help=True)
@@ -175,7 +187,7 @@ def adapt_prompts(
 ) -> None:
     from masr.stages.adapt import learn
 
-    print(learn(conf, _codes(languages) or [], overrides or []))
+    _show(learn(conf, _codes(languages) or [], overrides or []))
 
 
 @adapt.command("expand", help="Add a language; all others stay bit for bit what they were.")
@@ -188,7 +200,7 @@ def adapt_expand(
 ) -> None:
     from masr.stages.adapt import expand
 
-    print(expand(model, language, near, overrides or [], force))
+    _show(expand(model, language, near, overrides or [], force))
 
 
 @adapt.command("merge", help="Make one expert of those of all languages.")
@@ -223,14 +235,14 @@ def adapt_join(
 def adapt_list(folder: Annotated[Path, typer.Argument(help="Folder of experiments.")] = Path("exp")) -> None:
     from masr.stages.adapt import describe_all
 
-    print(describe_all(folder))
+    _show(describe_all(folder))
 
 
 @app.command("compare", help="Error rates of several decode files side by side; the first one is the baseline.")
 def compare(files: Annotated[list[Path], typer.Argument(help="exp/<name>/decode/<method>/<split>.jsonl ...")]) -> None:
     from masr.score.report import compare_files
 
-    print(compare_files(files))
+    _show(compare_files(files))
 
 
 @app.command("table", help="Run what is missing of a table of experiments (egs/<dataset>/tables/x.yaml) and print it.")
@@ -249,7 +261,7 @@ def table(
     from masr.tables import print_table, run_table
 
     failed = [] if show else run_table(file, scale, nproc, rows or [], results)
-    print(print_table(file, scale, rows or [], results, method))
+    _show(print_table(file, scale, rows or [], results, method))
     if failed:
         raise RuntimeError(f"table: failed: {', '.join(failed)}; the same command tries them again")
 
@@ -273,9 +285,9 @@ def export(
     from masr.models.export import export_model, export_whisper
 
     if hugging_face or ctranslate2:
-        print(f"wrote {export_whisper(folder, output, _codes(languages), ctranslate2)}")
+        _show(f"wrote {export_whisper(folder, output, _codes(languages), ctranslate2)}")
         return
-    print(f"wrote {export_model(folder, output, method, _codes(languages))}")
+    _show(f"wrote {export_model(folder, output, method, _codes(languages))}")
 
 
 def _codes(languages: str | None) -> list[str] | None:
@@ -283,27 +295,22 @@ def _codes(languages: str | None) -> list[str] | None:
     return None if languages is None else [code.strip() for code in languages.split(",") if code.strip()]
 
 
+def _show(text: object) -> None:
+    """Prints lines in which nothing acts on the terminal."""
+    print(printable(str(text), LINES))
+
+
+def _quoted(text: str) -> str:
+    """Text as YAML has it, so that a file called 5 or [a] is no number or list."""
+    return "'" + text.replace("'", "''") + "'"
+
+
 def main() -> None:
-    """Entry point; what a user can put right is one clear message, not a traceback."""
+    """Entry point; what a user can put right is one clear message, not a traceback (`masr.errors`)."""
     end_with_recipe()
-    try:
-        app()
-    except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
-            raise
-        sys.exit(f"masr: this needs {error.name}: pip install masr[{EXTRAS[error.name]}]")
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        if not _is_for_the_user(error):
-            raise
-        sys.exit(f"masr: {error}")
-
-
-def _is_for_the_user(error: BaseException) -> bool:
-    """Errors raised by masr itself; others are bugs and keep their traceback."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    return frame is not None and str(frame.tb_frame.f_globals.get("__name__", "")).startswith("masr")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that lacks a letter shows its number
+    app()
 
 
 if __name__ == "__main__":  # a process of `masr train --nproc N`, or torchrun -m masr.cli

@@ -8,16 +8,42 @@ A model that was saved before an option existed gets its default. So the default
 without it, and a default of ``model`` or ``features`` never changes.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+LARGEST = 2**63 - 1
+"""Of a whole number: what a tensor and a seed can hold."""
+HIDDEN = r"\p{Cc}\p{Zl}\p{Zp}\u{202A}-\u{202E}\u{2066}-\u{2069}"
+"""Characters that show nothing, end a line or turn text round: in no name, path or code."""
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 Scales = Annotated[list[Annotated[float, Field(ge=0.0)]], Field(min_length=1)]
-Prompt = Annotated[str, Field(pattern=r"^(all|(oracle|wrong)(\+[1-9]\d*)?)$")]
+_FOLDER = rf"^\w[^/\\{HIDDEN}]*(/\w[^/\\{HIDDEN}]*)*$"
+_FILE = rf"^\w[^/\\{HIDDEN}]*$"
+_PATH = rf"^[^{HIDDEN}]*$"
+LANGUAGE = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,34}$"
+_PROMPT = r"^(all|(oracle|wrong)(\+[1-9]\d*)?)$"
+FolderName = Annotated[str, Field(max_length=200, pattern=_FOLDER)]
+"""``word`` or ``word/word``: it never leads out of the folder in which it is made."""
+FileName = Annotated[str, Field(max_length=100, pattern=_FILE)]
+"""Becomes a part of a file's name."""
+AnyPath = Annotated[str, Field(max_length=4000, pattern=_PATH)]
+"""Of a file or folder, wherever it is."""
+LanguageCode = Annotated[str, Field(pattern=LANGUAGE)]
+"""BCP-47, e.g. cs or sv-SE; it becomes a part of files' names."""
+Prompt = Annotated[str, Field(pattern=_PROMPT)]
+EXPECTED = {
+    _FOLDER: "should be a name, or names with / between them; each should begin with a letter or digit and have no "
+    "control characters",
+    _FILE: "should be a name: it should begin with a letter or digit and have no / and no control characters",
+    _PATH: "should be a path without control characters",
+    LANGUAGE: "should be a language code of letters and digits, e.g. cs or sv-SE",
+    _PROMPT: "should be all, oracle, wrong, or e.g. oracle+2",
+}
+"""What the patterns mean, for who meets them in an error."""
 Method = Literal[
     "ctc-greedy", "ctc-prefix-beam", "attention-beam", "joint-beam",
     "lattice-h", "lattice-hl", "lattice-hg", "lattice-hlg", "lattice-lm-rescoring",
@@ -31,20 +57,25 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, use_attribute_docstrings=True, validate_default=True)
 
 
+def _named_precision(value: Any) -> Any:
+    """``fp32`` was called ``no``, which YAML reads as false; models that were saved then have it so."""
+    return "fp32" if value is False or value == "no" else value
+
+
 class Corpus(Section):
-    name: str = "freevoices"
+    name: FileName = "freevoices"
     """Module of masr.corpora that reads the corpus."""
-    path: str = "corpus"
+    path: AnyPath = "corpus"
     """Folder of the corpus as it was published."""
-    languages: list[str] = []
+    languages: list[LanguageCode] = []
     """BCP-47 codes to use; empty means every language of the corpus."""
-    train: str = "train"
+    train: FileName = "train"
     """Split to train on."""
     minutes: Annotated[float, Field(ge=0.0)] = 0.0
     """Minutes of training audio of each language, drawn at random; 10 hold what 5 hold. 0 takes all there is."""
-    dev: str = "dev"
+    dev: FileName = "dev"
     """Split that early stopping and the choice of the best weights look at."""
-    test: Annotated[list[str], Field(min_length=1)] = ["test"]
+    test: Annotated[list[FileName], Field(min_length=1)] = ["test"]
     """Splits that stages 4 and 5 decode and score."""
     disjoint: list[Literal["text", "speaker"]] = []
     """What no recording of dev and test may share with one that is trained on, besides its id and its audio."""
@@ -68,13 +99,13 @@ class Tree(Section):
 
     embeddings: Literal["mono-map", "text-model", "recognizer"] = "mono-map"
     """Vectors of the training text of each language, mapped into one space, or of a text model, or of a recogniser."""
-    folder: str | None = None
+    folder: AnyPath | None = None
     """The text model, as Hugging Face saves it, or the recogniser, e.g. exp/conformer."""
     pooled: bool = False
     """Of a text model: the mean of its output for a token, instead of the mean of its input embeddings."""
     dimensions: Positive = 24
     """Size of Mono-Map's vectors."""
-    lexicon: str | None = None
+    lexicon: AnyPath | None = None
     """File of two tokens a line that correspond, from which Mono-Map starts besides the tokens that languages share."""
     linkage: Literal["ward", "complete", "average", "bisecting"] = "ward"
     """Agglomerative clustering, or 2-means from the root down with a limited depth."""
@@ -85,7 +116,7 @@ class Tree(Section):
 class TranslationVocab(Section):
     """Tokens of translations, whose text stays as the corpus has it, with case and punctuation."""
 
-    into: str | None = None
+    into: LanguageCode | None = None
     """Language (BCP-47) of the translations that the corpus has; None: there is no translation."""
     kind: Literal["char", "bpe", "unigram"] = "bpe"
     """Units of text."""
@@ -219,7 +250,7 @@ class LanguageAdapters(Section):
     """Add a learned vector of every allowed language to the frames."""
     decoder: bool = False
     """The first and the last block of the attention decoder have adapters too, with the encoder's last weights."""
-    languages: list[str] = []
+    languages: list[LanguageCode] = []
     """Languages that have adapters; empty: all. Set by `masr export --languages`."""
 
 
@@ -315,7 +346,7 @@ class SelfSupervised(Section):
     """What comes next (arXiv 1807.03748), or what was masked (arXiv 2202.01855)."""
     weight: Annotated[float, Field(ge=0.0)] = 0.0
     """Weight of its loss; 0: there is none."""
-    split: str | None = None
+    split: FileName | None = None
     """Split of the corpus whose speech is heard; default: the training split."""
     batch_seconds: PositiveFloat = 60.0
     """Audio of it in one update."""
@@ -344,7 +375,7 @@ class Whisper(Section):
     """It hears a recording as long as that is, or filled up with silence to 30 s, as it was trained."""
     margin: Annotated[float, Field(ge=0.0)] = 0.5
     """Seconds of silence after a clip."""
-    language_codes: dict[str, str] = {}
+    language_codes: dict[LanguageCode, LanguageCode] = {}
     """Codes by which Whisper knows languages that it calls otherwise, or does not know: {sr-Latn: sr, ast: es}."""
 
 
@@ -399,10 +430,10 @@ class Adapt(Section):
     comes names the language, not the decoder; it learns with model.language_classifier.weight."""
     language_codes: bool = False
     """The vector of each language's token."""
-    only: list[str] = []
+    only: list[LanguageCode] = []
     """Languages to learn now; empty: all. Where anything belongs to one language, only what belongs to these learns, so
     that a trained model (train.init_from) learns another language and forgets nothing."""
-    near: dict[str, str] = {}
+    near: dict[LanguageCode, LanguageCode] = {}
     """Trained languages from whose parameters new ones (of ``only``, if that is not empty) start, e.g. {be: ru}."""
 
     @property
@@ -425,7 +456,7 @@ class Adapt(Section):
 
 
 class Model(Section):
-    pretrained: str | None = None
+    pretrained: AnyPath | None = None
     """A Whisper (Radford et al. 2022, arXiv 2212.04356) in the format of Hugging Face: a folder, or the name of one on
     its hub. It takes the place of encoder and attention decoder, whose options are then refused."""
     whisper: Whisper = Whisper()
@@ -502,7 +533,7 @@ class Soup(Section):
 class Distill(Section):
     """A student learns what a trained model says of the same speech (a Whisper, adapted or not)."""
 
-    teacher: str | None = None
+    teacher: AnyPath | None = None
     """Folder of that model, e.g. exp/experts; None: there is none."""
     weight: Fraction = 0.5
     """Share of its say in the loss of the attention decoder."""
@@ -513,7 +544,7 @@ class Distill(Section):
 class Train(Section):
     updates: Count = 10000
     """Optimiser steps; 0 keeps a pretrained model as it is, to be decoded."""
-    init_from: str | None = None
+    init_from: AnyPath | None = None
     """Folder of a trained model to start from, e.g. exp/conformer; what it does not have starts at random."""
     frozen: list[
         Literal[
@@ -540,8 +571,8 @@ class Train(Section):
     """Largest gradient norm."""
     average_decay: Fraction = 0.999
     """Decay of the running average of the weights, which is what is evaluated and kept."""
-    precision: Literal["no", "bf16", "fp16"] = "no"
-    """Mixed precision: bf16 on GPUs, and on CPUs that compute with it (AVX512-BF16, AMX); fp16 on GPUs alone."""
+    precision: Annotated[Literal["fp32", "bf16", "fp16"], BeforeValidator(_named_precision)] = "fp32"
+    """Full precision, or mixed: bf16 on GPUs and CPUs that compute with it (AVX512-BF16, AMX), fp16 on GPUs alone."""
     threads: Count = 0
     """CPU threads of one process; 0 leaves it to torch."""
     validate_every: Positive = 500
@@ -631,7 +662,7 @@ class Decode(Section):
     tree_search: Literal["all", "best-first", "greedy"] = "all"
     """Tokens of a tree that an attention search looks at: all, the 2 x beam best ones, or those that a descent of this
     width finds."""
-    bias_file: str | None = None
+    bias_file: AnyPath | None = None
     """File of words or phrases to expect, one a line (ctc-prefix-beam and the lattice methods)."""
     bias_boost: Annotated[float, Field(ge=0.0, le=20.0)] = 1.0
     """Nats for each token of a phrase of the bias file."""
@@ -640,11 +671,11 @@ class Decode(Section):
 
 
 class Config(Section):
-    name: Annotated[str, Field(pattern=r"^\w")]
+    name: FolderName
     """Name of the experiment: results go to exp/<name>. Default: the name of the config file."""
     seed: Count = 1
     """Seed of every random choice."""
-    data_dir: str = "data"
+    data_dir: AnyPath = "data"
     """Where stages 0-2 write manifests, features and vocabularies."""
     corpus: Corpus = Corpus()
     features: Features = Features()

@@ -2,12 +2,77 @@
 
 import gzip
 import hashlib
+import json
 import os
 import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
+
+from safetensors import SafetensorError
+
+DAMAGE = (
+    EOFError, zlib.error, gzip.BadGzipFile, SafetensorError, UnpicklingError,  # cut off, or other bytes
+    ValueError, RuntimeError, OverflowError,  # not JSON, not UTF-8, not numbers; RuntimeError of torch, SentencePiece
+    LookupError, TypeError, AttributeError,  # JSON that holds something else
+)  # fmt: skip
+"""What is raised where a file does not hold what belongs there, beside OSError."""
+
+
+class DamagedFile(ValueError):
+    """A file that does not hold what belongs there; the message names it and the way out."""
+
+
+@contextmanager
+def reading(path: Path, way_out: str = "") -> Iterator[None]:
+    """Whatever goes wrong while ``path`` is read and understood becomes a DamagedFile, which is one line for the user.
+
+    For as few lines as read a file: what is a bug elsewhere must not be taken for damage. What the system refuses
+    (no such file, no permission) stays an OSError, and an error that names the file already stays as it is.
+    """
+    try:
+        yield
+    except DAMAGE as error:
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        found = f"{type(error).__name__} {error}" if isinstance(error, LookupError | TypeError) else str(error)
+        problem = " ".join(found.split())[:300]
+        raise DamagedFile(f"{path} is damaged ({problem})" + (f"; {way_out}" if way_out else "")) from error
+    except OSError as error:
+        _name(error, path)
+        raise
+
+
+def _name(error: OSError, path: Path) -> None:
+    """Says of an error of the system, which has a number, which file it is about; those of masr say it themselves."""
+    if error.errno is not None and error.filename is None:
+        error.filename = str(path)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """An error while ``path`` is written names it: Python's own, when a disk is full, does not."""
+    try:
+        yield
+    except OSError as error:
+        _name(error, path)
+        raise
+    except (SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "inline_container" not in str(error):  # torch's own writer
+            raise
+        raise OSError(f"cannot write {path}: {' '.join(str(error).split())[:300]}") from error
+
+
+def read_json(path: Path, way_out: str = "") -> dict[str, Any]:
+    """The object that a JSON file holds; DamagedFile, with the ``way_out``, when there is none."""
+    with reading(path, way_out):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise TypeError(f"expected a JSON object, found {found!r}")
+    return found
 
 
 def file_hash(path: Path) -> str:
@@ -36,7 +101,7 @@ def written_beside(path: Path) -> Iterator[Path]:
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a text file completely, or leaves it as it was."""
-    with written_beside(path) as partial:
+    with writing(path), written_beside(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 

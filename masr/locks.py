@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from masr.files import writing
+
 NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 """What a file system without locks answers, such as some network drives."""
 
@@ -29,9 +31,10 @@ def locked(folder: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     file = _lock(path, folder)
     try:
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()} ({' '.join(['masr', *sys.argv[1:]])})")
-        file.flush()
+        with writing(path):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()} ({' '.join(['masr', *sys.argv[1:]])})")
+            file.flush()
         yield
     finally:
         path.unlink(missing_ok=True)  # before the lock is given up, so that nobody's later lock is removed

@@ -1,20 +1,59 @@
-"""Calm output: progress with rate and time left, as a bar on a terminal and as plain lines elsewhere."""
+"""Calm output: progress with rate and time left, as a bar on a terminal and as plain lines elsewhere.
 
+What came from a file (names, transcripts, messages) is shown by `printable` on a terminal and in plain text, by
+`in_markdown` in a report, by `in_html` on a page.
+"""
+
+import html
+import json
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rich.console import Console
 
 Item = TypeVar("Item")
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, emoji=False)
+HIDDEN = "\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff"
+"""Control characters (with which a text could move the cursor, colour or erase what stands there), what ends a line or
+turns text round, and bytes of file names that are no text."""
+LINES = re.compile(f"(?![\t\n])[{HIDDEN}]")
+ALL = re.compile(f"[{HIDDEN}]")
+MARKUP = re.compile(r"([\\`*_\[\]|~])")
 SECONDS_BETWEEN_LINES = 15.0
 
 
 def say(message: str) -> None:
-    """One line to the user."""
-    console.print(message, markup=False)
+    """One line to the user, or several."""
+    console.print(printable(message, LINES), markup=False)
+
+
+def printable(text: str, hidden: re.Pattern[str] = ALL) -> str:
+    """Text of one line in which ``hidden`` characters are written as ``\\x1b`` or ``\\u202e``: nothing of it acts on a
+    terminal."""
+    return hidden.sub(lambda found: _code(found[0]), str(text))
+
+
+def _code(character: str) -> str:
+    number = ord(character)
+    return f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}"
+
+
+def in_markdown(text: str) -> str:
+    """The text as it is, wherever it stands in Markdown, a cell of a table included: none of it is markup or HTML."""
+    return html.escape(MARKUP.sub(r"\\\1", printable(text)), quote=False)
+
+
+def in_html(text: str, quote: bool = True) -> str:
+    """The text as it is, in HTML or an attribute."""
+    return html.escape(printable(text, LINES), quote)
+
+
+def json_line(value: Any) -> str:
+    """JSON on one line, in which hidden characters are written as JSON has them: it means the same."""
+    return ALL.sub(lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=False))
 
 
 def track(
@@ -30,15 +69,16 @@ def track(
         return
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:>3.0f} % {task.fields[rate]}")
+    rate = TextColumn("{task.percentage:>3.0f} % {task.fields[rate]}")
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), rate
     began, done = time.monotonic(), 0.0
     with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-        task = progress.add_task(description, total=total, rate="")
+        task = progress.add_task(printable(description), total=total, rate="")
         for item in items:
             yield item
             done += size(item)
-            rate = f"{done / (time.monotonic() - began):.1f} {unit}/s"
-            progress.update(task, completed=done, rate=rate)
+            speed = f"{done / (time.monotonic() - began):.1f} {unit}/s"
+            progress.update(task, completed=done, rate=speed)
 
 
 def _track_in_lines(

@@ -9,7 +9,6 @@ for samples in microphone:
 How the audio is cut into parts changes nothing: features and encoder work in pieces of a fixed length.
 """
 
-import json
 import sys
 import wave
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from masr.decode.greedy import ctc_greedy
 from masr.decode.utterances import utterances_of
 from masr.nn.depthwise import Memory
 from masr.nn.encoder import PIECE, EncoderOutput
+from masr.progress import json_line, printable
 
 if TYPE_CHECKING:
     from masr.recognize import SpeechRecognizer, Transcript
@@ -174,8 +174,10 @@ def print_stream(stream: Stream, source: str, as_json: bool = False, name: str =
 
     def show(line: dict, text: str, final: bool) -> None:
         if as_json:
-            print(json.dumps({"file": source, **line}, ensure_ascii=False), flush=True)
-        elif sys.stdout.isatty():
+            print(json_line({"file": source, **line}), flush=True)
+            return
+        text = printable(text)
+        if sys.stdout.isatty():
             print(f"\r\033[K{name}{text}", end="\n" if final else "", flush=True)
         else:
             print(f"{name}{text}" if final else f"{name}... {text}", flush=True)

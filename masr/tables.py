@@ -3,6 +3,10 @@
 A table file (``egs/<dataset>/tables/*.yaml``) belongs to the recipe whose ``run.sh`` makes its experiments, and names
 the figures of the paper beside which ours are printed. It may extend another one. Experiments are
 ``exp/<table>/<row>-<seed>``.
+
+To run a table is to run programs: the ``run.sh`` of its recipe and, where a file of ``needs`` is missing, the command
+that stands there, whatever it is. Each is shown before it runs. So read the table of a stranger first, with ``--show``,
+which runs nothing.
 """
 
 import re
@@ -19,7 +23,7 @@ from pydantic import Field, ValidationError
 
 from masr.config import Positive, Section
 from masr.config_files import ConfigError, load_config, read_chain
-from masr.progress import say
+from masr.progress import printable, say
 from masr.score.figures import Run, keep_figures
 from masr.score.paired import half_of_t
 from masr.score.seeds import Compared, compare, compare_pooled, explained
@@ -55,7 +59,8 @@ class Row(Section):
     seeds: list[Positive] | None = Field(default=None, min_length=1)
     """Seeds of this row; default: those of the table. One is enough where nothing is random."""
     needs: dict[str, str] = Field(default={})
-    """Files that it starts from, and the commands that make them, in the recipe's folder; run where one is missing."""
+    """Files that it starts from, and the commands that make them: where one is missing, its command is shown and run,
+    in the recipe's folder. It is split as a shell splits words, but no shell reads it."""
     paper: dict[str, float] = Field(default={})
     """The paper's own figures, by column."""
     against: str | None = None
@@ -174,10 +179,13 @@ def run_table(
 
 
 def _make(file: str, command: str, recipe: Path) -> bool:
-    """Runs a command if the file that it makes is missing; whether it is there then."""
+    """Runs a command, after it was shown, if the file that it makes is missing; whether it is there then."""
     if not (recipe / file).exists():
-        say(f"table: {file} is missing: {command}")
-        program, *words = shlex.split(command)
+        say(f"table: {printable(file)} is missing; this makes it, in {recipe}: {printable(command)}")
+        try:
+            program, *words = shlex.split(command)
+        except ValueError as error:
+            raise ConfigError(f"needs: {file}: no command: {command!r} ({error})") from error
         ours = [sys.executable, "-m", "masr.cli"] if program == "masr" else [program]
         subprocess.run([*ours, *words], cwd=recipe)
     return (recipe / file).exists()

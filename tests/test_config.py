@@ -1,6 +1,7 @@
 """Configs: defaults, ``extends:``, overrides, and errors that say where, what and how to mend it."""
 
 import json
+import re
 import typing
 from pathlib import Path
 
@@ -131,6 +132,26 @@ def test_every_mistake_is_listed_at_once(write):
         ("name: 5", "name", "string", "5"),
         ("name: ''", "name", "letter or digit", "''"),
         ("name: ../other", "name", "letter or digit", "'../other'"),
+        ("name: a/../../other", "name", "letter or digit", "'a/../../other'"),
+        ("name: a/./b", "name", "letter or digit", "'a/./b'"),
+        ("name: a/", "name", "letter or digit", "'a/'"),
+        ("name: 'a\\b'", "name", "letter or digit", r"'a\\b'"),
+        (r'name: "a\eb"', "name", "control characters", r"'a\x1bb'"),
+        (r'name: "a\nb"', "name", "control characters", r"'a\nb'"),
+        (r'name: "a\u202Eb"', "name", "control characters", r"'a\u202eb'"),
+        ("corpus: {name: ../x}", "corpus.name", "no /", "'../x'"),
+        ("corpus: {train: ../x}", "corpus.train", "no /", "'../x'"),
+        ("corpus: {dev: a/b}", "corpus.dev", "no /", "'a/b'"),
+        ("corpus: {test: [ok, ../x]}", "corpus.test.1", "no /", "'../x'"),
+        ("model: {self_supervised: {split: ../x}}", "model.self_supervised.split", "no /", "'../x'"),
+        ("corpus: {languages: [../../x]}", "corpus.languages.0", "language code", "'../../x'"),
+        ("corpus: {languages: ['']}", "corpus.languages.0", "language code", "''"),
+        ("vocab: {translation: {into: ../x}}", "vocab.translation.into", "language code", "'../x'"),
+        ("model: {adapt: {only: [../x]}}", "model.adapt.only.0", "language code", "'../x'"),
+        (r'data_dir: "a\0b"', "data_dir", "control characters", r"'a\x00b'"),
+        (r'corpus: {path: "a\nb"}', "corpus.path", "control characters", r"'a\nb'"),
+        ("decode: {prompts: [orakel]}", "decode.prompts.0", "oracle", "'orakel'"),
+        ("seed: 99999999999999999999", "seed", "less than", "99999999999999999999"),
     ],
 )
 def test_an_ill_typed_value_names_what_was_expected_and_found(write, yaml, key, expected, found):
@@ -147,12 +168,154 @@ def test_a_value_that_is_not_among_the_allowed_ones_lists_them(write):
     assert all(name in message for name in ("ctc-greedy", "ctc-prefix-beam", "attention-beam", "joint-beam"))
 
 
-@pytest.mark.parametrize("yaml", ["train: {precision: no}", "corpus: {languages: [no]}"])
-def test_an_unquoted_no_is_explained(write, yaml):
-    """YAML reads a bare ``no`` as false: precision "no" and Norwegian need quotes."""
-    assert "quotes" in error_of(write("a.yaml", yaml))
-    load_config(write("a.yaml", yaml.replace("no", "'no'")))
-    load_config(write("a.yaml", ""), ["train.precision='no'"])
+def test_an_unquoted_no_is_explained(write):
+    """YAML reads a bare ``no`` as false: Norwegian needs quotes."""
+    assert "quotes" in error_of(write("a.yaml", "corpus: {languages: [no]}"))
+    load_config(write("a.yaml", "corpus: {languages: ['no']}"))
+
+
+@pytest.mark.parametrize("written", ["fp32", "no", "'no'", "false"])
+def test_full_precision_needs_no_quotes_and_is_read_by_its_old_name(write, written):
+    assert load_config(write("a.yaml", f"train: {{precision: {written}}}")).train.precision == "fp32"
+    assert load_config(write("b.yaml", ""), [f"train.precision={written}"]).train.precision == "fp32"
+    assert load_config(write("c.yaml", "")).train.precision == "fp32"
+
+
+def test_another_precision_is_refused(write):
+    assert "(allowed: fp32, bf16, fp16), found True" in error_of(write("a.yaml", "train: {precision: yes}"))
+
+
+@pytest.mark.parametrize("key", ["name", "corpus.name", "corpus.train", "corpus.dev", "data_dir", "vocab.output"])
+def test_a_name_of_thousands_of_letters_is_refused_in_a_short_line(write, key):
+    message = error_of(write("a.yaml", ""), f"{key}={'x' * 5000}")
+    assert message.startswith(f"command line: {key}: ") and "\n" not in message
+    assert len(message) < 600 and "(5002 characters)" in message
+
+
+def test_a_name_of_300_letters_is_refused(write):
+    for key in ("name", "corpus.train"):
+        assert "at most" in error_of(write("a.yaml", ""), f"{key}={'x' * 300}")
+    assert "too many" in error_of(Path("conf") / f"{'x' * 300}.yaml")
+
+
+@pytest.mark.parametrize(
+    "name", ["table-mini/row-1", "a", "a b", "мой/опыт-1", "x..y", "csv-1.5", "a/b/c", "run@2", "a=b"]
+)
+def test_names_that_stay_below_their_folder_are_as_free_as_before(write, name):
+    assert load_config(write("a.yaml", ""), [f"name={name}"]).name == name
+
+
+@pytest.mark.parametrize("code", ["cs", "sv-SE", "nan-tw", "zh-Hant-HK", "rm-sursilv", "cmn_hans", "x-klingon"])
+def test_language_codes_as_corpora_have_them_are_accepted(write, code):
+    assert load_config(write("a.yaml", ""), [f"corpus.languages=[{code}]"]).corpus.languages == [code]
+
+
+LAUGHS = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (LAUGHS, "values, with those that aliases stand for"),
+        ("a: &a {b: *a}\n", "*a stands for nothing"),
+        ("a: &a [x]\n" + "b: {<<: *a}\n", "expected"),
+        ("x: " + "[" * 5000 + "]" * 5000, "levels"),
+        ("x: " + "{a: " * 5000 + "1" + "}" * 5000, "levels"),
+        ("".join(f"{' ' * n}a:\n" for n in range(500)), "levels"),
+        ("x: [" + "1, " * 60_000 + "1]", "values"),
+        ("# " + "x" * 300_000, "bytes are no config"),
+        ("5\n", "expected `key: value` lines"),
+        ("1.5\n", "expected `key: value` lines"),
+        ("true\n", "expected `key: value` lines"),
+        ("[1, 2]\n", "expected `key: value` lines"),
+        ("2020-01-01\n", "2020"),
+        ("name: a\0b\n", "not valid YAML"),
+        (f"seed: {'9' * 5000}\n", "digits"),
+        (f"seed: 0x{'f' * 5000}\n", "digits"),
+        (f"train: {{updates: 0b{'1' * 20000}}}\n", "digits"),
+        ("extends: ''\n", "extends: expected the name of one file, found ''"),
+        ("extends: ' '\n", "extends: expected"),
+        ("extends: 5\n", "extends: expected"),
+        ("extends: .\n", "no such file"),
+        ('extends: "a\\0b"\n', "control characters"),
+        ('extends: "a\\nb"\n', "control characters"),
+        (f"extends: {'x' * 300}.yaml\n", "too many"),
+        ("extends: ${oc.env:NO_SUCH_VARIABLE}\n", "NO_SUCH_VARIABLE"),
+        ("name: ${name}\n", "recursive|refer|Recursive"),
+        ("name: ${data_dir}\ndata_dir: ${name}\n", "refer|Recursive|recursive"),
+        ("a0: xxxxxxxxxx\n" + "".join(f"a{n}: ${{a{n - 1}}}${{a{n - 1}}}\n" for n in range(1, 40)), "is used 78 times"),
+        ("!!python/object/apply:os.system ['true']\n", "could not determine a constructor"),
+        ("? [1, 2]\n: x\n", "not valid YAML"),
+        ("a: 1\n---\nb: 2\n", "not valid YAML"),
+        ("%YAML 9.0\n---\na: 1\n", "not valid YAML"),
+        ("a: !!set {x, y}\n", "a"),
+        ("a: !!binary aGk=\n", "a"),
+        ("null: 1\n", "a.yaml"),
+        ("1: 2\n", "a.yaml"),
+        ("*a\n", "a.yaml"),
+        ("&a\n", ""),
+        ("`\n", "not valid YAML"),
+        ("a: ${\n", "a.yaml"),
+        ("a: ???\n", "unknown key"),
+    ],
+)
+def test_yaml_that_is_no_config_is_one_line(write, text, problem):
+    path = write("a.yaml", text)
+    if not problem:
+        load_config(path)
+        return
+    message = error_of(path)
+    assert "\n" not in message and len(message) < 1500
+    assert re.search(problem.replace("*a ", r"\*a "), message) if "|" in problem else problem in message
+
+
+def test_a_chain_of_extends_has_an_end(write):
+    for number in range(100):
+        path = write(f"a{number}.yaml", f"extends: a{number - 1}.yaml\n" if number else "")
+    assert "files extend one another" in error_of(path)
+
+
+def test_a_link_that_leads_to_itself_is_no_config(tmp_path):
+    (tmp_path / "a.yaml").symlink_to("a.yaml")
+    assert "no such file" in error_of(tmp_path / "a.yaml")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/a/cv #1", "#1", "a # b", "/data/x: y", "x:", "*x", "&x y", "!x", "@x", "%x", "`x`", "|x", "> x", "? x", "- x",
+        "-", "=", "<<", "a]", "]a", "}a", ",a", "a, b", "it's", 'a "b"', "~/corpus", "C:\\data", "a{b}", "x [1]",
+        "a=b", "café", "語料", "a & b", "s3://x/y#z", "  a #b",
+    ],
+)  # fmt: skip
+def test_text_on_the_command_line_stays_whole(write, text):
+    assert load_config(write("a.yaml", ""), [f"corpus.path={text}"]).corpus.path == text
+
+
+def test_lists_numbers_and_quotes_on_the_command_line_are_yaml(write):
+    given = [
+        "corpus.languages=[cs, nl]", "seed=7", "train.learning_rate=2e-3", "vocab.per_language=true",
+        "corpus.path='a: #b'", "train.init_from=null",
+        "corpus.test=['a b', c]", "decode.bias_file=", "train.soup.levels=[{objectives: ['*']}]",
+    ]  # fmt: skip
+    config = load_config(write("a.yaml", ""), given)
+    assert config.corpus.languages == ["cs", "nl"] and config.corpus.test == ["a b", "c"]
+    assert (config.seed, config.train.learning_rate, config.vocab.per_language) == (7, 0.002, True)
+    assert (config.corpus.path, config.train.init_from, config.decode.bias_file) == ("a: #b", None, None)
+    assert config.train.soup.levels[0].objectives == ["*"]
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "corpus.languages=[cs", "seed={a", "data_dir='x", f"seed={'9' * 5000}", f"seed={'[' * 3000}", ".=1", "a..b=1",
+        f"{'a.' * 3000}b=1", "[=1", "a[x]=1", "corpus.languages[0]=x", "name[0]=x", "seed.x=1", "data_dir=${x",
+        "data_dir=${nothing}", "data_dir=a\nb", "data_dir=a\x1bb", "\x00=1", "train=5", "corpus.languages=[a, *b]",
+    ],
+)  # fmt: skip
+def test_a_wrong_override_is_one_line(write, override):
+    message = error_of(write("a.yaml", ""), override)
+    assert "\n" not in message and len(message) < 1500 and message.isprintable()
 
 
 def test_a_missing_file_suggests_the_nearest(write):
@@ -191,7 +354,7 @@ def test_shipped_configs_load(path):
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: f"{path.parts[-3]}/{path.stem}")
 def test_the_resolved_config_is_read_back_as_it_was(path, tmp_path):
-    config = load_config(path, ["name=other", "train.precision='no'"])
+    config = load_config(path, ["name=other", "train.precision=fp32"])
     save_config(config, tmp_path / "config.yaml")
     assert load_config(tmp_path / "config.yaml") == config
     assert (tmp_path / "config.yaml").read_text() == config_yaml(config)

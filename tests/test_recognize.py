@@ -332,6 +332,7 @@ def test_the_command_prints_json_that_parses(folder, wav, monkeypatch, capsys):
     [
         (["{folder}"], "masr: name a model and at least one audio file"),
         (["{folder}", "missing.wav"], "masr: missing.wav: no such file"),
+        (["--method", "nope", "{folder}", "{wav}"], "masr: methods.0: Input should be 'ctc-greedy', "),
         (["nothing", "{wav}"], "masr: nothing is neither a folder nor a shipped model"),
         (["--languages", "xx", "{folder}", "{wav}"], "masr: languages: unknown: xx; this model knows el, es"),
         (["--languages", "el, xx", "{folder}", "{wav}"], "masr: languages: unknown: xx; this model knows el, es"),
@@ -341,3 +342,20 @@ def test_the_command_prints_json_that_parses(folder, wav, monkeypatch, capsys):
 def test_the_command_explains_what_it_cannot_do(folder, wav, monkeypatch, arguments, message):
     given = [argument.format(folder=folder, wav=wav) for argument in arguments]
     assert str(run_cli(monkeypatch, *given)).startswith(message)
+
+
+def test_nothing_of_a_file_name_or_a_text_acts_on_the_terminal(folder, wav, tmp_path, monkeypatch, capsys):
+    name = str(tmp_path / "a\x1b[2J\nb\u202e.wav")
+    shutil.copy(wav, name)
+    found = [recognize.Transcript("x\x1b[31my")]
+    monkeypatch.setattr(recognize.SpeechRecognizer, "transcribe", lambda _, files, **options: found * len(files))
+    assert run_cli(monkeypatch, folder, name, wav) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2 and all(line.replace("\t", "").isprintable() for line in lines)
+    assert lines[0].endswith(r"a\x1b[2J\x0ab\u202e.wav" + "\t" + r"x\x1b[31my")
+    assert run_cli(monkeypatch, "--json", folder, name) == 0
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.isprintable()
+    assert json.loads(line)["file"] == name and json.loads(line)["text"] == "x\x1b[31my", "programs get what it is"
+    monkeypatch.undo()
+    assert str(run_cli(monkeypatch, folder, "no\x1b[31m.wav")).startswith(r"masr: no\x1b[31m.wav: no such file")

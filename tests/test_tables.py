@@ -518,3 +518,42 @@ def test_configs_of_whisper_write_published_text_and_published_figures_are_still
         runs = [(row, seed) for row in table.rows for seed in table.seeds_of(row)]
         found = {finished(path, table, row, seed, None, results) for row, seed in runs} - {None}
         assert {folder.name for folder in found} == {folder.parent.name for folder in results.glob("*/training.json")}
+
+
+def test_the_command_of_a_need_is_shown_before_it_runs_and_showing_the_table_runs_none(table, monkeypatch, capsys):
+    """Needs are commands: who gives a table away gives away a program."""
+    recipe = table.parents[1]
+    marker = recipe / "marker"
+    table.write_text(TABLE + f"needs: {{some/file: 'touch {marker}'}}\n")
+    monkeypatch.setattr(sys, "argv", ["masr", "table", str(table), "--show"])
+    with pytest.raises(SystemExit) as caught:
+        cli.main()
+    assert caught.value.code == 0
+    assert not marker.exists() and not (recipe / "calls").exists()
+    capsys.readouterr()
+    monkeypatch.setattr(
+        "masr.tables.subprocess.run", lambda command, **_: ran.append((command, capsys.readouterr().out))
+    )
+    ran: list[tuple[list[str], str]] = []
+    run_table(table, rows=["a"])
+    command, shown = ran[0]
+    assert command == ["touch", str(marker)] and f"touch {marker}" in shown and "some/file" in shown
+
+
+def test_no_shell_reads_the_command_of_a_need(table):
+    table.write_text(TABLE + "needs: {some/file: 'touch one; touch $(echo two)'}\n")
+    run_table(table, rows=["a"])
+    assert (table.parents[1] / "one;").exists() and not (table.parents[1] / "two").exists()
+    table.write_text(TABLE + 'needs: {some/file: "touch \'some"}\n')
+    with pytest.raises(ConfigError, match="no command"):
+        run_table(table, rows=["a"])
+
+
+def test_results_of_a_run_in_full_precision_count_by_its_old_name(table):
+    """Published configs say ``precision: 'no'``, which is now fp32."""
+    run_table(table, rows=["a"])
+    path = table.parents[1] / "exp/some/a-1/config.yaml"
+    written = path.read_text()
+    assert "precision: fp32" in written
+    path.write_text(written.replace("precision: fp32", "precision: 'no'"))
+    assert finished(table, load_table(table), "a", 1, None) == path.parent

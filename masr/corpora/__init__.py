@@ -9,6 +9,7 @@ A corpus module has
 
 import importlib
 import pkgutil
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,11 +17,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from lhotse import AudioSource, MonoCut, MultiCut, Recording, SupervisionSegment
+from lhotse import AudioSource, LilcomChunkyWriter, MonoCut, MultiCut, Recording, SupervisionSegment
+from lhotse.cut import Cut
 
 from masr.corpora.tables import BadRow
 from masr.data.audio_checks import UnusableAudio, check_file, check_recording
-from masr.progress import track
+from masr.progress import printable, track
+from masr.text.languages import is_code
 
 NO_CORPORA = ("tables",)
 """Modules of this room that serve the readers."""
@@ -135,10 +138,44 @@ def corpus_module(name: str) -> ModuleType:
     return importlib.import_module(f"masr.corpora.{name}")
 
 
+def check_cut(cut: Cut) -> None:
+    """ValueError for a cut that no manifest may hold, wherever it comes from: `problem_of`."""
+    if problem := problem_of(cut):
+        raise ValueError(f"cut {printable(cut.id)}: {problem}")
+
+
+def problem_of(cut: Cut) -> str | None:
+    """Why a cut must not be used: lhotse would run a command or open an address for its audio, or the code of its
+    language would lead to another folder."""
+    recording = getattr(cut, "recording", None)
+    if recording is None:
+        return "it has no recording of its own"
+    for source in recording.sources:
+        if source.type not in ("file", "memory"):
+            return f"its audio is a {printable(source.type)}, but only files are read"
+        if source.type == "file" and not is_plain_file(source.source):
+            return f"lhotse would take the name of its audio, {source.source!r}, for a command: rename it"
+    if any(type(number) not in (int, float) for number in (cut.start, cut.duration)):
+        return f"expected seconds, found start {cut.start!r} and duration {cut.duration!r}"
+    for code in {supervision.language for supervision in cut.supervisions}:
+        if not is_code(code):
+            return f"language {code!r}: expected a code of letters and digits, e.g. cs or sv-SE"
+    if cut.has_features and cut.features.storage_type != LilcomChunkyWriter.name:
+        return f"its features are stored as {printable(cut.features.storage_type)}, not as masr stores them"
+    return None
+
+
+def is_plain_file(name: str | Path) -> bool:
+    """Whether lhotse reads a file of this name itself: it puts those that end in .sph into a line for a shell."""
+    return Path(name).suffix.lower() != ".sph" or shlex.quote(str(name)) == str(name)
+
+
 def recording_of(path: Path) -> Recording:
     """What an audio file holds; one that cannot be read, or claims what cannot be, has no samples, so that stage 0
     rejects its cuts (and says why: `unreadable`)."""
     try:
+        if not is_plain_file(path):
+            raise ValueError(f"{path} would be read as a command")
         recording = Recording.from_file(path)
         check_recording(recording)
         return recording

@@ -10,7 +10,7 @@ from typing import Any
 from lhotse.cut import Cut
 
 from masr.data.audio_hash import audio_hash
-from masr.files import written_beside
+from masr.files import DAMAGE, writing, written_beside
 
 MISSING = (-1, -1)
 
@@ -32,7 +32,11 @@ class RecordingList:
 
     def write(self, file: Path) -> None:
         """A line a file: size, time, path."""
-        with written_beside(file) as partial, partial.open("w", encoding="utf-8", errors="surrogateescape") as lines:
+        with (
+            writing(file),
+            written_beside(file) as partial,
+            partial.open("w", encoding="utf-8", errors="surrogateescape") as lines,
+        ):
             for path, (size, time) in self.states.items():
                 lines.write(f"{size}\t{time}\t{json.dumps(path)}\n")
 
@@ -45,7 +49,7 @@ class RecordingList:
                     size, time, path = line.rstrip("\n").split("\t", 2)
                     if _state(json.loads(path)) != (int(size), int(time)):
                         return False
-        except (OSError, ValueError):
+        except (OSError, *DAMAGE):
             return False
         return True
 

@@ -6,7 +6,8 @@ There are two kinds. Defects: too many of them stop the stage. Recordings outsid
 
 from pathlib import Path
 
-from masr.progress import say
+from masr.files import write_whole
+from masr.progress import printable, say
 
 LIMIT = "limit: "
 """Before the reason of what a limit leaves out, in the list."""
@@ -79,8 +80,8 @@ class Rejected:
         for utterance, reason in self.outside:
             lines.append(f"{_one_line(utterance)}\t{LIMIT}{_one_line(reason)}\n")
         once = dict.fromkeys(lines)  # a recording may be in several splits
-        self.path.write_text("".join(once), encoding="utf-8", errors="backslashreplace")
+        write_whole(self.path, "".join(once))
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))

@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
+from masr.files import reading, writing
+
 Gram = tuple[str, ...]
 
 START, END, UNKNOWN = "<s>", "</s>", "<unk>"
 LOG10 = math.log(10)
 NEVER = -99.0
 """The ARPA format's log10 of zero."""
+AGAIN = "make it again: `masr lm --force`"
 FALLBACK_DISCOUNTS = (0.5, 1.0, 1.5)
 """Discounts where too little text leaves the formula without a value (as lmplz --discount_fallback)."""
 
@@ -95,7 +98,7 @@ class NGram:
     def save(self, path: Path) -> None:
         """Writes an ARPA file, compressed if its name ends in .gz."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _open(path, "wt") as file:
+        with writing(path), _open(path, "wt") as file:
             file.writelines(line + "\n" for line in self._arpa())
 
     def _arpa(self) -> Iterator[str]:
@@ -113,11 +116,8 @@ class NGram:
     @classmethod
     def load(cls, path: Path) -> "NGram":
         """Reads an ARPA file, plain or .gz. ValueError names the line that is not understood."""
-        try:
-            with _open(path, "rt") as file:
-                return _read_arpa(file, path)
-        except (EOFError, gzip.BadGzipFile, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is damaged ({error}); make it again: `masr lm --force`") from error
+        with reading(path, AGAIN), _open(path, "rt") as file:
+            return _read_arpa(file, path)
 
 
 def _open(path: Path, mode: str) -> TextIO:
@@ -145,14 +145,16 @@ def _read_arpa(file: TextIO, path: Path) -> NGram:
                     backoffs[tuple(gram[:order])] = float(gram.pop()) * LOG10
                 if len(gram) != order:
                     raise ValueError(f"expected {order} symbols")
+                if not float(log_prob) <= 0:
+                    raise ValueError("expected the logarithm of a probability, 0 or less")
                 log_probs[tuple(gram)] = float(log_prob) * LOG10
         except ValueError as error:
-            raise ValueError(f"{path}, line {number}: not ARPA: {line[:80]!r}: {error}") from error
+            raise ValueError(f"{path}, line {number}: not ARPA: {line[:80]!r}: {error}; {AGAIN}") from error
     else:
-        raise ValueError(f"{path}: ends before \\end\\: the file is cut off")
+        raise ValueError(f"{path}: ends before \\end\\: the file is cut off; {AGAIN}")
     found = Counter(map(len, log_probs))
     if not announced or any(found[n] != count for n, count in announced.items()):
-        raise ValueError(f"{path}: announces {announced} n-grams, holds {dict(found)}")
+        raise ValueError(f"{path}: announces {announced} n-grams, holds {dict(found)}; {AGAIN}")
     log_probs.setdefault((UNKNOWN,), NEVER * LOG10)
     return NGram(max(announced), log_probs, backoffs)
 

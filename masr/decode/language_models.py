@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from masr.config import LanguageModel
-from masr.decode.language_model import NGram, estimate
+from masr.decode.language_model import AGAIN, NGram, estimate
+from masr.files import reading, write_whole
+from masr.text.languages import check_codes
 from masr.text.tokenizer import Tokenizer
 
 POOLED = "pooled"
@@ -77,33 +79,39 @@ class LanguageModels:
 
     def save(self, folder: Path) -> None:
         """Writes ``<language>.tokens.arpa.gz``, ``<language>.words.arpa.gz``, ``<language>.txt`` (its words)."""
+        check_codes([*self.tokens, *self.vocabulary])
         folder.mkdir(parents=True, exist_ok=True)
         for name in self.tokens:
             self.tokens[name].save(folder / f"{name}.tokens.arpa.gz")
             self.words[name].save(folder / f"{name}.words.arpa.gz")
         for code, words in self.vocabulary.items():
-            (folder / f"{code}.txt").write_text("".join(f"{word}\n" for word in words), encoding="utf-8")
+            write_whole(folder / f"{code}.txt", "".join(f"{word}\n" for word in words))
         description = {"models": list(self.tokens), "languages": list(self.vocabulary), "tokens": self.tokenizer.hash()}
-        (folder / DESCRIPTION).write_text(json.dumps(description, indent=1))
+        write_whole(folder / DESCRIPTION, json.dumps(description, indent=1))
 
     @classmethod
     def load(cls, folder: Path, tokenizer: Tokenizer) -> "LanguageModels":
         """Reads what `save` wrote; ValueError when it belongs to another vocabulary."""
         if not (folder / DESCRIPTION).is_file():
             raise FileNotFoundError(f"{folder} holds no language models: make them with `masr lm`")
-        try:
+        with reading(folder / DESCRIPTION, AGAIN):
             description = json.loads((folder / DESCRIPTION).read_text())
-        except ValueError as error:
-            raise ValueError(f"{folder / DESCRIPTION} is damaged; make it again: `masr lm --force`") from error
-        if description["tokens"] != tokenizer.hash():
+            names, codes = list(description["models"]), list(description["languages"])
+            tokens = str(description["tokens"])
+            check_codes([*names, *codes])
+        if tokens != tokenizer.hash():
             raise ValueError(f"{folder}: the language models are of another vocabulary; make them again: `masr lm`")
-        names, codes = description["models"], description["languages"]
         return cls(
             tokenizer,
             {name: NGram.load(folder / f"{name}.tokens.arpa.gz") for name in names},
             {name: NGram.load(folder / f"{name}.words.arpa.gz") for name in names},
-            {code: (folder / f"{code}.txt").read_text(encoding="utf-8").split() for code in codes},
+            {code: _read_words(folder / f"{code}.txt") for code in codes},
         )
+
+
+def _read_words(path: Path) -> list[str]:
+    with reading(path, AGAIN):
+        return path.read_text(encoding="utf-8").split()
 
 
 def estimate_models(texts: Mapping[str, Sequence[str]], tokenizer: Tokenizer, options: LanguageModel) -> LanguageModels:

@@ -1,15 +1,16 @@
 """Makes a small folder of a trained model that can be given away: float16 weights, config, tokenizer, model card."""
 
 import importlib.util
-import json
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from masr.config import Decode
+from masr.files import read_json, reading, write_whole
 from masr.models.folder import load_model, save_model
 from masr.models.recognizer import Recognizer, parameter_count
 from masr.models.searcher import copy_search
@@ -37,7 +38,7 @@ def export_model(folder: Path, output: Path, method: str | None = None, language
     weights = {name: tensor.half() for name, tensor in model.learned(model.state_dict()).items()}
     save_model(output, model, weights)
     card = _model_card(folder, model, options.methods[0])
-    (output / "README.md").write_text(card, "utf-8")
+    write_whole(output / "README.md", card)
     return output
 
 
@@ -106,8 +107,12 @@ def _base(model: Recognizer) -> list[str]:
 def _training(folder: Path) -> list[str]:
     if not (folder / "training.json").exists():
         return []
-    training = json.loads((folder / "training.json").read_text())
-    environment = json.loads((folder / "environment.json").read_text())
+    training, environment = (read_json(folder / name) for name in ("training.json", "environment.json"))
+    with reading(folder / "training.json or environment.json", "remove both: they only describe the run"):
+        return _described(training, environment)
+
+
+def _described(training: dict[str, Any], environment: dict[str, Any]) -> list[str]:
     run = f"`{environment['command']}` at commit {environment['commit']}; every option is in `config.yaml`"
     machine = f"{environment['machine']} ({environment['processes']} x {environment['threads']} threads)"
     audio = f"{training['audio_seconds'] / 3600:.1f} h of audio in {training['update']} updates"
@@ -121,7 +126,8 @@ def _results(folder: Path, method: str) -> list[str]:
     """The error rates of a method on every scored split."""
     lines = []
     for path in sorted(folder.glob(f"score/{method}/*/report.md")):
-        _, _, rates = path.read_text("utf-8").partition("## Error rates (%)\n\n")
+        with reading(path, "`masr score --force` makes it again"):
+            _, _, rates = path.read_text("utf-8").partition("## Error rates (%)\n\n")
         table, *sentences = rates.partition("\n## ")[0].strip().split("\n\n")
         lines += [f"## {path.parent.parent.name}, {path.parent.name}: error rates (%)", "", table, ""]
         for sentence in sentences:

@@ -59,7 +59,7 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> Recognizer:
         raise ValueError(f"{error}. Take it from a copy, or train again: `masr train` goes on where it can") from error
     except RuntimeError as error:
         problem = "not the weights of the model that config.yaml and vocab/ describe"
-        raise ValueError(f"{folder / WEIGHTS}: {problem}: {error}"[:400]) from error
+        raise ValueError(f"{folder / WEIGHTS}: {problem}: {' '.join(str(error).split())}"[:400]) from error
     return model.to(device).eval()
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from masr.files import writing
 from masr.models.whisper import WhisperRecognizer
 from masr.progress import say
 
@@ -31,8 +32,9 @@ def write_hugging_face(model: WhisperRecognizer, output: Path, language: str | N
     merged = _merged(model, language)
     plain = model.plain()
     plain.load_state_dict({_their_name(name): tensor for name, tensor in merged.items()}, strict=False)
-    plain.save_pretrained(output)
-    model.save_processor(output)
+    with writing(output):
+        plain.save_pretrained(output)
+        model.save_processor(output)
     if not model.encoder.full:
         say("export: this Whisper has learnt to hear clips as long as they are; others fill them up to 30 s")
     return output

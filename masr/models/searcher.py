@@ -7,7 +7,7 @@ from pathlib import Path
 from masr.config import Decode
 from masr.decode.language_models import LanguageModels
 from masr.decode.search import METHODS, Searcher, Setting, check_methods, result_name
-from masr.files import write_whole
+from masr.files import reading, write_whole
 from masr.models.recognizer import Recognizer
 from masr.nn.language_model import LSTMLanguageModel
 from masr.tensor_files import load_tensors, save_tensors
@@ -40,11 +40,12 @@ def load_neural(path: Path, tokenizer: Tokenizer) -> LSTMLanguageModel:
     """What `save_neural` wrote, in eval mode; ValueError when it belongs to another vocabulary."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no neural language model; make it with `masr lm`")
-    weights, header = load_tensors(path)
-    if header["tokens"] != tokenizer.hash():
-        raise ValueError(f"{path} is a model of another vocabulary; run `masr lm` again")
-    model = LSTMLanguageModel(len(tokenizer), int(header["hidden_size"]), int(header["num_layers"]), 0.0, START_END)
-    model.load_state_dict(weights)
+    with reading(path, "make it again: `masr lm --force`"):
+        weights, header = load_tensors(path)
+        if header["tokens"] != tokenizer.hash():
+            raise ValueError(f"{path} is a model of another vocabulary; run `masr lm` again")
+        model = LSTMLanguageModel(len(tokenizer), int(header["hidden_size"]), int(header["num_layers"]), 0.0, START_END)
+        model.load_state_dict(weights)
     return model.eval()
 
 
@@ -58,7 +59,10 @@ def load_scales(folder: Path, method: str, options: Decode) -> Setting:
     """The scales that dev chose for a method."""
     if not METHODS[method].has_scales(options):
         return METHODS[method].scales(options)[0]
-    return json.loads(_scales_file(folder, method, options).read_text())["scales"]
+    path = _scales_file(folder, method, options)
+    with reading(path, "`masr decode --force` chooses them again"):
+        found = json.loads(path.read_text())["scales"]
+        return {name: float(found[name]) for name in METHODS[method].scales(options)[0]}
 
 
 def _scales_file(folder: Path, method: str, options: Decode) -> Path:

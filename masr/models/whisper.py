@@ -24,7 +24,7 @@ from masr.decode.alignment import token_times
 from masr.decode.cross_attention import attention_align
 from masr.decode.hypothesis import Hypothesis
 from masr.decode.utterances import Utterances
-from masr.files import from_hugging_face
+from masr.files import from_hugging_face, reading
 from masr.models.recognizer import Recognizer
 from masr.nn.encoder import EncoderOutput
 from masr.nn.heads import LanguageClassifier
@@ -342,6 +342,7 @@ def _without_weights(folder: Path) -> Any:
     """A Whisper as the description in the folder of a model says."""
     from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 
-    base = WhisperForConditionalGeneration(WhisperConfig.from_pretrained(folder / BASE))
-    base.generation_config = GenerationConfig.from_pretrained(folder / BASE)
+    with reading(folder / BASE):
+        base = WhisperForConditionalGeneration(WhisperConfig.from_pretrained(folder / BASE))
+        base.generation_config = GenerationConfig.from_pretrained(folder / BASE)
     return base

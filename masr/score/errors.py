@@ -26,6 +26,7 @@ from typing import Any
 import kaldialign
 import numpy as np
 
+from masr.files import reading
 from masr.text.characters import characters as characters_of
 from masr.text.characters import tidied
 from masr.text.languages import main_error_rate
@@ -186,7 +187,7 @@ def read_decode_file(path: Path) -> list[Utterance]:
     Raises ValueError naming file and line for a line that cannot be used, an id seen twice, or an empty file.
     """
     utterances: dict[str, Utterance] = {}
-    with path.open(encoding="utf-8") as lines:
+    with reading(path, "`masr decode --force` makes it again"), path.open(encoding="utf-8", newline="\n") as lines:
         for number, line in enumerate(lines, start=1):
             if not line.strip():
                 continue

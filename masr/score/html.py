@@ -2,9 +2,9 @@
 
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from typing import Any
 
+from masr.progress import in_html as escape
 from masr.score import published
 from masr.score.errors import Utterance, by_language, merge_errors, worst_first
 from masr.score.intervals import explained, mark_of

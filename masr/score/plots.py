@@ -4,10 +4,11 @@ So one picture serves light and dark, scales without blur, and is the same text 
 Sizes are in SVG user units, rates are fractions and shown in percent.
 """
 
-import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+
+from masr.progress import in_html
 
 WIDTH = 560
 _LABEL = 108
@@ -50,14 +51,14 @@ def _tick_label(value: float, scale: Sequence[float]) -> str:
 
 
 def _svg(width: float, height: float, title: str, body: Sequence[str]) -> str:
-    label = html.escape(title, quote=True)
+    label = in_html(title)
     style = f"max-width:{width:g}px;min-width:{0.6 * width:.0f}px;flex-basis:{width:g}px"
     size = f'viewBox="0 0 {width:g} {height:g}" style="{style}"'
     return f'<svg {size} role="img" aria-label="{label}">\n' + "\n".join(body) + "\n</svg>"
 
 
 def _text(x: float, y: float, content: str, style: str = "", anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" class="{style}" text-anchor="{anchor}">{html.escape(content)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{style}" text-anchor="{anchor}">{in_html(content)}</text>'
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, style: str) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from masr.files import write_whole
+from masr.progress import in_markdown, printable
 from masr.score import errors, intervals, published
 from masr.score.compare import compare_table, difference_table
 from masr.score.errors import ErrorCounts, Utterance, read_decode_file
@@ -54,7 +56,7 @@ def write_report(
         **pictures(metrics),
     }
     for name, text in texts.items():
-        (output / name).write_text(text, encoding="utf-8")
+        write_whole(output / name, text)
     return metrics
 
 
@@ -187,9 +189,9 @@ def alignments(utterances: Sequence[Utterance]) -> str:
     for language, group in errors.by_language(utterances).items():
         measure = main_error_rate(language)
         rate = _known(errors.pooled(group, measure).rate)
-        lines += ["", f"## {language} {language_name(language)}: {measure.upper()} {percent(rate)} %"]
+        lines += ["", printable(f"## {language} {language_name(language)}: {measure.upper()} {percent(rate)} %")]
         for utterance in errors.worst_first(group):
-            lines += ["", _caption(utterance), _aligned(utterance)]
+            lines += ["", printable(_caption(utterance)), printable(_aligned(utterance))]
     return "\n".join(lines) + "\n"
 
 
@@ -210,7 +212,7 @@ def _aligned(utterance: Utterance) -> str:
 def markdown_report(metrics: Metrics) -> str:
     """The report as Markdown: conditions, main table, counts in sclite's order, confusions."""
     sections = [
-        f"# {metrics['title']}",
+        f"# {in_markdown(metrics['title'])}",
         _conditions(metrics),
         "## Error rates (%)",
         main_table(metrics),
@@ -247,7 +249,12 @@ def _conditions(metrics: Metrics) -> str:
 
 
 def _in_cell(text: str) -> str:
-    return str(text).replace("|", "\\|").replace("\n", "<br>")
+    return "<br>".join(in_markdown(line) for line in str(text).split("\n"))
+
+
+def _name(code: str) -> str:
+    """``Czech (cs)``"""
+    return in_markdown(f"{language_name(code)} ({code})")
 
 
 def main_table(metrics: Metrics) -> str:
@@ -255,7 +262,7 @@ def main_table(metrics: Metrics) -> str:
     lines = ["| language | utterances | minutes | WER ± CI | CER ± CI | sub / ins / del | sentence error |"]
     lines.append("|---|--:|--:|--:|--:|--:|--:|")
     for code, row in metrics["languages"].items():
-        label = f"{row['name']} ({code})"
+        label = in_markdown(f"{row['name']} ({code})")
         lines.append(_main_line(label, row, row, row["main_measure"], intervals.mark_of([row])))
     for name in ("macro", "micro"):
         lines.append(_main_line(f"*{name} average*", metrics, metrics[name], "main", marks_of(metrics)))
@@ -298,7 +305,7 @@ def _oracle_table(rates: Mapping[str, float]) -> str:
 def _sclite_table(metrics: Metrics, measure: str) -> str:
     left_out = metrics["without_words"] if measure == "wer" else []
     languages = {code: row for code, row in metrics["languages"].items() if code not in left_out}
-    rows = {f"{row['name']} ({code})": row[measure] for code, row in languages.items()}
+    rows = {in_markdown(f"{row['name']} ({code})"): row[measure] for code, row in languages.items()}
     lines = [_SCLITE, "|---|" + "--:|" * 8]
     for label, row in (rows | {"*all*": metrics["micro"][measure]}).items():
         length = row["reference_length"]
@@ -320,7 +327,7 @@ def _confusion_table(confusions: Metrics) -> str:
 
 def _confusion(entry: Metrics) -> str:
     texts = [entry[side].replace(" ", "␣") for side in ("reference", "hypothesis") if side in entry]
-    return f"{entry['count']} × {' → '.join(texts)} ({entry['language']})"
+    return in_markdown(f"{entry['count']} × {' → '.join(texts)} ({entry['language']})")
 
 
 def _language_confusion_table(confusion: Metrics) -> str:
@@ -329,16 +336,16 @@ def _language_confusion_table(confusion: Metrics) -> str:
     for language, row in confusion["counts"].items():
         total, right = sum(row.values()), row.get(language, 0)
         wrong = sorted((-count, other) for other, count in row.items() if other != language)
-        taken = ", ".join(f"{other} ({-count})" for count, other in wrong)
-        lines.append(f"| {language_name(language)} ({language}) | {total} | {percent(right / total)} | {taken} |")
+        taken = in_markdown(", ".join(f"{other} ({-count})" for count, other in wrong))
+        lines.append(f"| {_name(language)} | {total} | {percent(right / total)} | {taken} |")
     return "\n".join(lines)
 
 
 def _language_weights_table(weights: Mapping[str, Mapping[str, float]]) -> str:
     codes = list(next(iter(weights.values())))
-    lines = [f"| spoken | {' | '.join(codes)} |", "|---|" + "--:|" * len(codes)]
+    lines = [f"| spoken | {' | '.join(map(in_markdown, codes))} |", "|---|" + "--:|" * len(codes)]
     for language, row in weights.items():
-        lines.append(f"| {language_name(language)} ({language}) | {' | '.join(percent(row[c], 1) for c in codes)} |")
+        lines.append(f"| {_name(language)} | {' | '.join(percent(row[c], 1) for c in codes)} |")
     return "\n".join(lines)
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from sacrebleu.metrics import BLEU, CHRF
 
-from masr.files import text_lines
+from masr.files import reading, text_lines, write_whole
+from masr.progress import in_markdown, printable
 from masr.score.intervals import (
     CONFIDENCE,
     RESAMPLES,
@@ -53,7 +54,9 @@ def write_translation_report(decode_file: Path, output: Path, *, details: Mappin
 
     ValueError when the decode file has no lines.
     """
-    rows = [json.loads(line) for line in text_lines(decode_file)]
+    with reading(decode_file, "`masr decode --force` makes it again"):
+        rows = [json.loads(line) for line in text_lines(decode_file) if line]
+        check_rows(rows)
     if not rows:
         raise ValueError(f"{decode_file}: no utterances; none of this split has a translation")
     metrics = compute_metrics(rows, title_of(decode_file), details)
@@ -61,11 +64,24 @@ def write_translation_report(decode_file: Path, output: Path, *, details: Mappin
     texts = {
         "metrics.json": json.dumps(metrics, ensure_ascii=False, indent=1) + "\n",
         "report.md": markdown_report(metrics),
-        "translations.txt": "".join(f"{row['id']}\n  {row['reference']}\n  {row['hypothesis']}\n" for row in rows),
+        "translations.txt": "".join(_in_lines(row) for row in rows),
     }
     for name, text in texts.items():
-        (output / name).write_text(text, encoding="utf-8")
+        write_whole(output / name, text)
     return metrics
+
+
+def _in_lines(row: Mapping[str, Any]) -> str:
+    """An utterance, what was to be written and what was."""
+    return "".join(f"{printable(text)}\n" for text in (row["id"], f"  {row['reference']}", f"  {row['hypothesis']}"))
+
+
+def check_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """TypeError or KeyError where a line lacks a text or a number of seconds."""
+    for row in rows:
+        if not all(isinstance(row[name], str) for name in ("id", "language", "into", "reference", "hypothesis")):
+            raise TypeError(f"a line of other than texts: {row}")
+        row["seconds"] + row["duration"] + 0.0
 
 
 def compute_metrics(rows: Sequence[Mapping[str, Any]], title: str, details: Mapping[str, str]) -> Metrics:
@@ -144,13 +160,14 @@ def _macro(languages: Mapping[str, Metrics], name: str) -> Metrics:
 
 def markdown_report(metrics: Metrics) -> str:
     """The report as Markdown."""
-    facts = metrics["details"] | {name: f"`{signature}`" for name, signature in metrics["signatures"].items()}
+    facts = {name: in_markdown(value) for name, value in metrics["details"].items()}
+    facts |= {name: f"`{signature}`" for name, signature in metrics["signatures"].items()}
     lines = [
-        f"# {metrics['title']}",
+        f"# {in_markdown(metrics['title'])}",
         "",
         "| | |",
         "|---|---|",
-        *(f"| {name} | {value} |" for name, value in facts.items()),
+        *(f"| {in_markdown(name)} | {value} |" for name, value in facts.items()),
     ]
     notes = "\n\n".join([_NOTE, *explained(metrics["languages"])]).splitlines()
     return "\n".join([*lines, "", "## Translation", "", main_table(metrics), "", *notes]) + "\n"
@@ -165,7 +182,7 @@ def main_table(metrics: Metrics) -> str:
     for code, row in metrics["languages"].items():
         mark = mark_of([row])
         cells = f"{_cell(row['bleu'], mark)} | {_cell(row['chrf'], mark)}"
-        lines.append(f"| {language_name(code)} ({code}) | {row['utterances']} | {cells} |")
+        lines.append(f"| {in_markdown(f'{language_name(code)} ({code})')} | {row['utterances']} | {cells} |")
     macro, marks = metrics["macro"], mark_of(metrics["languages"].values())
     cells = f"{_cell(macro['bleu'], marks)} | {_cell(macro['chrf'], marks)}"
     return "\n".join([*lines, f"| *mean* | {metrics['utterances']} | {cells} |"])

@@ -9,7 +9,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from masr.files import text_lines
+from masr.files import reading, text_lines, writing
 from masr.soup.conflict import Conflicts
 
 Rows = list[dict[str, Any]]
@@ -17,14 +17,16 @@ Rows = list[dict[str, Any]]
 
 def draw_soup(folder: Path, log: Path, conflicts: Conflicts) -> None:
     """Writes ``weights.svg`` and, where conflicts were measured, ``objectives.svg`` and ``layers.svg``."""
-    rows = [row for row in map(json.loads, text_lines(log)) if row["kind"] == "train"]
+    with reading(log):
+        rows = [row for row in map(json.loads, text_lines(log)) if row["kind"] == "train"]
     pictures = {"weights": _weights(rows)}
     if conflicts.measured and any("conflict/" in key for row in rows for key in row):
         pictures |= {"objectives": _objectives(conflicts), "layers": _layers(rows, conflicts.layers)}
     folder.mkdir(exist_ok=True)
     for name, figure in pictures.items():
-        with rc_context({"svg.hashsalt": "masr"}):  # the same file for the same run
-            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+        path, same_file_for_same_run = folder / f"{name}.svg", rc_context({"svg.hashsalt": "masr"})
+        with same_file_for_same_run, writing(path):
+            figure.savefig(path, metadata={"Date": None})
 
 
 def _weights(rows: Rows) -> Figure:

@@ -8,9 +8,10 @@ import torch
 
 from masr.config import Config
 from masr.config_files import ConfigError, load_config
+from masr.files import read_json, reading
 from masr.models.folder import WEIGHTS, load_model, save_model
 from masr.models.whisper import ADDED, WhisperRecognizer, pretrained_whisper
-from masr.progress import say
+from masr.progress import in_markdown, say
 from masr.stages import features, prepare, train, vocab
 from masr.text.whisper_tokenizer import WhisperTokenizer
 
@@ -204,20 +205,25 @@ def describe_all(folder: Path) -> str:
         name = path.parent.relative_to(folder)
         try:
             config = load_config(path.parent / "config.yaml")
-        except (OSError, ConfigError) as error:
+            described = _described(path.parent, config) if config.model.pretrained is not None else None
+        except (OSError, ValueError) as error:
             say(f"adapt: {name} is left out: {error}")
             continue
         if config.model.pretrained is not None:
-            lines.append(f"| {name} | {Path(config.model.pretrained).name} | {_described(path.parent, config)} |")
+            lines.append(
+                f"| {in_markdown(str(name))} | {in_markdown(Path(config.model.pretrained).name)} | {described} |"
+            )
     return "\n".join(lines)
 
 
 def _described(folder: Path, config: Config) -> str:
-    languages = json.loads((folder / "vocab/languages.json").read_text())["languages"]
-    record = json.loads(text.read_text()) if (text := folder / "training.json").is_file() else {}
-    learnt = f"{record['learnt'] / 1e6:.2f}" if "learnt" in record else "-"
-    cer = f"{record['best_cer']:.2%}" if "best_cer" in record else "-"
-    return " | ".join([", ".join(languages), _kind(config) or "all of it", learnt, cer])
+    with reading(described := folder / "vocab/languages.json"):
+        languages = ", ".join(json.loads(described.read_text())["languages"])
+    record = read_json(file) if (file := folder / "training.json").is_file() else {}
+    with reading(file):
+        learnt = f"{record['learnt'] / 1e6:.2f}" if "learnt" in record else "-"
+        cer = f"{record['best_cer']:.2%}" if "best_cer" in record else "-"
+    return " | ".join([languages, _kind(config) or "all of it", learnt, cer])
 
 
 def _kind(config: Config) -> str:

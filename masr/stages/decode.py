@@ -22,7 +22,7 @@ from masr.decode.hypothesis import Hypothesis
 from masr.decode.rescore import NBest, ScaleChoice
 from masr.decode.search import METHODS, Searcher, Setting, check_methods, result_names
 from masr.decode.utterances import Utterances, utterances_of
-from masr.files import file_hash, written_beside
+from masr.files import file_hash, write_whole
 from masr.models.folder import WEIGHTS, load_model
 from masr.models.recognizer import Recognizer
 from masr.models.searcher import load_searcher, save_scales
@@ -255,5 +255,4 @@ def _or_null(score: float) -> float | None:
 
 def _write_lines(rows: list[dict], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with written_beside(path) as partial:
-        partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

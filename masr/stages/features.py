@@ -14,6 +14,7 @@ from lhotse.cut import Cut
 
 from masr.config import Config
 from masr.config import Features as FeatureOptions
+from masr.corpora import check_cut
 from masr.data.features import (
     FRAME_SHIFT,
     SAMPLING_RATE,
@@ -26,6 +27,8 @@ from masr.data.features import (
 from masr.data.rejected import Rejected
 from masr.data.sampling import recording_name
 from masr.data.stored_features import add_checksums
+from masr.errors import starting_processes
+from masr.files import reading, write_whole, writing
 from masr.processes import end_with_parent
 from masr.progress import say, track
 from masr.stages import prepare
@@ -62,7 +65,8 @@ def run(config: Config, force: bool = False, verify: bool = False) -> None:
         for split, output in todo.items():
             with output.writing(force, verify=verify) as needed:
                 if needed:
-                    _write(split, output.folder, total, config, pool)
+                    with writing(output.folder):
+                        _write(split, output.folder, total, config, pool)
 
 
 def _write(split: str, folder: Path, total: int, config: Config, pool: Executor) -> None:
@@ -70,7 +74,8 @@ def _write(split: str, folder: Path, total: int, config: Config, pool: Executor)
     rejected = Rejected(folder / "rejected.tsv")
     done = _extract(read_cuts(manifests(config), split), split, folder, config, rejected, pool)
     if not config.features.on_the_fly:
-        CutSet.from_cuts(done).to_file(folder / CUTS)
+        with writing(folder / CUTS):
+            CutSet.from_cuts(done).to_file(folder / CUTS)
     rejected.finish(f"features: {split}", total, config.data.max_bad_fraction)
     if not done:
         raise ValueError(f"features: no recording of {split} can be used; reasons in {rejected.path}")
@@ -117,7 +122,8 @@ def load_statistics(config: Config) -> Statistics:
     """Statistics of the training features, as stage 1 wrote them."""
     require(config, config.corpus.train)
     path = feature_folder(config) / config.corpus.train / "statistics.json"
-    return Statistics.from_dict(json.loads(path.read_text()))
+    with reading(path, "`masr features --force` makes it again"):
+        return Statistics.from_dict(json.loads(path.read_text()))
 
 
 def load_cuts(config: Config, split: str) -> list[Cut]:
@@ -127,8 +133,11 @@ def load_cuts(config: Config, split: str) -> list[Cut]:
         return [at_speed(cut, speed) for cut in prepared for speed in _speeds(config, split)]
     require(config, split)
     folder, by_name = feature_folder(config) / split, {cut.id: cut for cut in prepared}
-    stored = CutSet.from_file(folder / CUTS)
-    return [_as_prepared(cut, by_name[recording_name(cut)], folder) for cut in stored]
+    with reading(folder / CUTS, "`masr features --force` makes it again"):
+        stored = [_as_prepared(cut, by_name[recording_name(cut)], folder) for cut in CutSet.from_file(folder / CUTS)]
+        for cut in stored:
+            check_cut(cut)
+    return stored
 
 
 def _as_prepared(stored: Cut, prepared: Cut, folder: Path) -> Cut:
@@ -161,14 +170,16 @@ def _extract(
     tasks = [(part, speeds, store / f"{i:05}" if store else None, config.features) for i, part in enumerate(parts)]
     done, statistics = [], Statistics.empty(config.features.mel_bins)
     seconds = sum(cut.duration / speed for cut in cuts for speed in speeds)
-    results = track(pool.map(_extract_task, tasks), f"features: {split}", seconds, _seconds_of, "s")
+    with starting_processes():
+        each = pool.map(_extract_task, tasks)
+    results = track(each, f"features: {split}", seconds, _seconds_of, "s")
     for good, bad, part_statistics in results:
         done += good
         statistics += part_statistics
         for utterance, reason in bad.items():
             rejected.add(utterance, reason)
     if split == config.corpus.train:
-        (folder / "statistics.json").write_text(json.dumps(statistics.to_dict()))
+        write_whole(folder / "statistics.json", json.dumps(statistics.to_dict()))
     say(f"features: {split}: {len(done)} recordings, {sum(cut.duration for cut in done) / 3600:.2f} h")
     return done
 

@@ -8,14 +8,13 @@ of the two is ever cleared.
 import hashlib
 import json
 import shutil
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from masr.config_files import ConfigError
-from masr.files import file_hash, write_whole
+from masr.files import DAMAGE, file_hash, write_whole
 from masr.locks import locked
 from masr.progress import say
 
@@ -145,9 +144,10 @@ def read_seal(folder: Path) -> dict[str, Any] | None:
     """The seal of a complete folder; None when there is none that can be read."""
     try:
         seal = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, *DAMAGE):
         return None
-    is_ours = isinstance(seal, dict) and {"options", "inputs", "content", "files"} <= seal.keys()
+    parts = ("options", "inputs", "content", "files")
+    is_ours = isinstance(seal, dict) and all(isinstance(seal.get(part), dict) for part in parts)
     return seal if is_ours else None
 
 
@@ -211,7 +211,7 @@ def is_unchanged(path: Path, record: dict[str, Any], verify: bool = False) -> bo
         if not verify and found.st_mtime_ns == record["time"]:
             return True
         return file_hash(path) == record["hash"]
-    except (OSError, EOFError, zlib.error, KeyError):  # the second and third of a damaged .gz
+    except (OSError, *DAMAGE):
         return False
 
 

@@ -10,12 +10,13 @@ from lhotse import CutSet
 from lhotse.cut import Cut
 
 from masr.config import Config
-from masr.corpora import Split, corpus_module, unreadable
+from masr.corpora import Split, check_cut, corpus_module, problem_of, unreadable
 from masr.corpora.tables import BadRow
 from masr.data.contract import contract_problem
 from masr.data.leaks import refuse_leaks
 from masr.data.recordings import AudioHashes, RecordingList, same_audio, split_content
 from masr.data.rejected import Rejected
+from masr.files import reading, writing
 from masr.progress import say
 from masr.stages.output import StageOutput, content_of, digest, read_seal
 from masr.text.languages import language_name
@@ -35,7 +36,11 @@ def read_cuts(folder: Path, split: str) -> list[Cut]:
     path = folder / f"{split}.jsonl.gz"
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: run `masr prepare` and `masr features` with these corpus options")
-    return list(CutSet.from_file(path))
+    with reading(path, "`masr prepare --force` makes it again"):
+        cuts = list(CutSet.from_file(path))
+        for cut in cuts:
+            check_cut(cut)
+    return cuts
 
 
 def all_splits(config: Config) -> list[str]:
@@ -147,7 +152,8 @@ def _write(folder: Path, published: dict[str, Split], config: Config, keep: Sequ
     if config.corpus.minutes:
         usable[config.corpus.train] = _draw(usable[config.corpus.train], config.corpus.minutes)
     for split, cuts in usable.items():
-        CutSet.from_cuts(cuts).to_file(folder / f"{split}.jsonl.gz")
+        with writing(folder / f"{split}.jsonl.gz"):
+            CutSet.from_cuts(cuts).to_file(folder / f"{split}.jsonl.gz")
     recordings.write(folder / RECORDINGS)
     rejected.finish("prepare", total, config.data.max_bad_fraction)
     _check(usable, config, rejected.path)
@@ -261,6 +267,8 @@ def _usable(
 
 
 def _problem(cut: Cut, text: str, seen: set[str], config: Config, heard_only: bool) -> str | None:
+    if problem := problem_of(cut):
+        return problem
     if not text and not heard_only:
         return f"empty transcript (as published: {cut.supervisions[0].text!r})"
     if not cut.recording.num_samples:

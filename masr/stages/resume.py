@@ -1,11 +1,11 @@
 """What of a config may change before a run goes on: nothing that would make it two runs in one folder."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from masr.config import Config
 from masr.config_files import ConfigError, load_config
+from masr.files import read_json
 from masr.models.folder import WEIGHTS
 from masr.stages.output import differences, plain
 
@@ -74,7 +74,7 @@ def _other_data(data: dict[str, str], folder: Path) -> list[str]:
     """Which inputs are not those that a run was begun with."""
     if not (folder / DATA).exists():
         return []
-    before = json.loads((folder / DATA).read_text(encoding="utf-8"))
+    before = read_json(folder / DATA, "remove it if you know that the data is the same")
     if "features" in before:
         return ["the data, as masr 0.1 began this run, whose text normalisation was another"]
     return [name for name in data if data[name] != before.get(name)]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from masr.config import Config
 from masr.decode.search import METHODS, result_names
-from masr.files import file_hash
+from masr.files import file_hash, read_json, reading
 from masr.progress import clock, say
 from masr.score import translation
 from masr.score.intervals import explained
@@ -14,6 +14,9 @@ from masr.score.report import VERSION, Metrics, main_table, write_report
 from masr.score.translation import write_translation_report
 from masr.stages.output import StageOutput, seal_of
 from masr.stages.train import experiment_folder
+
+AGAIN = "`masr score --force` makes it again"
+REMOVE = "remove it: it only describes the run"
 
 
 def run(config: Config, force: bool = False, verify: bool = False) -> None:
@@ -42,7 +45,7 @@ def run(config: Config, force: bool = False, verify: bool = False) -> None:
 
 def _summary(folder: Path, files: list[Path]) -> None:
     """The headline method's table, and one line for each method."""
-    results = [(f, json.loads((folder / f.parent.name / f.stem / "metrics.json").read_text())) for f in files]
+    results = [(f, read_json(folder / f.parent.name / f.stem / "metrics.json", AGAIN)) for f in files]
     say(translation.main_table(results[0][1]) if _translates(results[0][0]) else main_table(results[0][1]))
     for sentence in explained(results[0][1]["languages"]):
         say(sentence)
@@ -65,8 +68,9 @@ def _averages(metrics: Metrics) -> str:
 def _details(folder: Path, config: Config) -> dict[str, str]:
     """What stands above a report: how the model was made, and where."""
     path = folder / "environment.json"
-    environment = json.loads(path.read_text()) if path.exists() else {}
-    packages = ", ".join(f"{name} {number}" for name, number in environment.get("packages", {}).items())
+    environment = read_json(path, REMOVE) if path.exists() else {}
+    with reading(path, REMOVE):
+        packages = ", ".join(f"{name} {number}" for name, number in environment.get("packages", {}).items())
     last = _last_evaluation(folder)
     return {
         "experiment": config.name, "trained by": environment.get("command", "unknown"),
@@ -80,8 +84,10 @@ def _last_evaluation(folder: Path) -> dict[str, str]:
     path = folder / "training.json"
     if not path.exists():
         return {}
-    training = json.loads(path.read_text())
-    return {
-        "parameters": f"{training['parameters'] / 1e6:.2f} M", "training time": clock(training["train_seconds"]),
-        "audio trained on": f"{training['audio_seconds'] / 3600:.1f} h", "best dev CER": percent(training["best_cer"]),
-    }  # fmt: skip
+    with reading(path, REMOVE):
+        training = json.loads(path.read_text())
+        return {
+            "parameters": f"{training['parameters'] / 1e6:.2f} M", "training time": clock(training["train_seconds"]),
+            "audio trained on": f"{training['audio_seconds'] / 3600:.1f} h",
+            "best dev CER": percent(training["best_cer"]),
+        }  # fmt: skip

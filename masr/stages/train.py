@@ -24,7 +24,7 @@ from masr.data.features import FRAME_SHIFT
 from masr.data.random import Purpose, seed_of
 from masr.data.rejected import Rejected
 from masr.data.sampling import EpochPlan, language_of
-from masr.files import file_hash, text_lines, write_whole
+from masr.files import DAMAGE, file_hash, text_lines, write_whole
 from masr.models.folder import WEIGHTS, build_model, load_model
 from masr.models.recognizer import Recognizer, parameter_count, parameter_count_for_one_language
 from masr.progress import clock, say
@@ -101,15 +101,15 @@ def _finished_by_first_masr(config: Config, folder: Path) -> bool:
         if not isinstance(weights, str) or file_hash(folder / WEIGHTS) != weights:
             return False
         before = load_config(folder / "config.yaml")
-    except (OSError, ValueError, KeyError):
+    except (OSError, *DAMAGE):
         return False
     return plain(decisive(before)) == plain(decisive(config))
 
 
 def _accelerator(config: Config) -> Accelerator:
     gpu = torch.cuda.is_available()
-    precision = config.train.precision if gpu or config.train.precision != "fp16" else "no"
-    return Accelerator(mixed_precision=precision, cpu=not gpu)
+    full = config.train.precision == "fp32" or (config.train.precision == "fp16" and not gpu)
+    return Accelerator(mixed_precision="no" if full else config.train.precision, cpu=not gpu)
 
 
 def _train(config: Config, folder: Path, data: dict[str, str], changes: list[str], accelerator: Accelerator) -> None:

@@ -31,7 +31,7 @@ def vocab_folder(config: Config) -> Path:
     options = config.vocab
     form = "-published" if options.text == "published" else ""
     if options.kind == "whisper":
-        return Path(config.data_dir) / "vocab" / (Path(config.model.pretrained or "whisper").name + form)
+        return Path(config.data_dir) / "vocab" / (_last_name(config.model.pretrained or "whisper") + form)
     name = options.kind + (str(options.size) if options.kind != "char" else "") + form
     name += f"-coverage{options.character_coverage:g}" if options.character_coverage < 1 else ""
     name += "-bytes" if options.byte_fallback else ""
@@ -46,6 +46,12 @@ def vocab_folder(config: Config) -> Path:
         into = options.translation
         name += f"-into-{into.into}-{into.kind}" + (str(into.size) if into.kind != "char" else "")
     return Path(config.data_dir) / "vocab" / name
+
+
+def _last_name(path: str) -> str:
+    """Of a folder; that of ``.`` and ``..`` is what they stand for, else the vocabulary would lie elsewhere."""
+    name = Path(path).name
+    return name if name.strip(".") else Path(path).resolve().name or "whisper"
 
 
 def run(config: Config, force: bool = False, verify: bool = False) -> None:

@@ -1,5 +1,10 @@
 """Languages by BCP-47 code: their English names and the unit in which errors are counted."""
 
+import re
+from collections.abc import Iterable
+
+from masr.config import LANGUAGE
+
 NAMES = {
     "ab": "Abkhazian", "abq": "Abaza", "ace": "Achinese", "ach": "Acoli", "ady": "Adyghe", "aeb": "Tunisian Arabic",
     "af": "Afrikaans", "alt": "Southern Altai", "am": "Amharic", "ami": "Amis", "an": "Aragonese",
@@ -74,6 +79,19 @@ SCRIPTS_WITHOUT_SPACES = frozenset({
 
 ROMANISATIONS = frozenset({"pinyin", "wadegile", "jyutping", "tailo", "pehoeji", "tongyong", "hepburn", "heploc"})
 """Variant subtags (IANA's registry) of text in Latin letters."""
+CODE = re.compile(LANGUAGE)
+
+
+def is_code(code: object) -> bool:
+    """Whether it can be the code of a language, known or not: of letters and digits, so that files can be named so."""
+    return isinstance(code, str) and CODE.fullmatch(code) is not None
+
+
+def check_codes(codes: Iterable[object]) -> None:
+    """ValueError names the first that can be no code of a language."""
+    for code in codes:
+        if not is_code(code):
+            raise ValueError(f"language {code!r}: expected a code of letters and digits, e.g. cs or sv-SE")
 
 
 def language_name(code: str) -> str:

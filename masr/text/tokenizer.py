@@ -17,6 +17,8 @@ import numpy as np
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 
 from masr.config import Vocab
+from masr.files import DAMAGE, write_whole, writing
+from masr.text.languages import check_codes
 from masr.text.normalize import READABLE, VERSION
 
 BLANK, UNKNOWN, START_END = 0, 1, 2
@@ -153,13 +155,14 @@ class Tokenizer:
         """Writes ``tokens.model`` (or ``tokens-<language>.model``), ``languages.json`` and, to read, ``tokens.txt``."""
         folder.mkdir(parents=True, exist_ok=True)
         for name, model in self.models.items():
-            (folder / _model_file(name)).write_bytes(model.serialized_model_proto())
+            with writing(folder / _model_file(name)):
+                (folder / _model_file(name)).write_bytes(model.serialized_model_proto())
         description = {
             "languages": self.languages, "language_token": self.language_token, "normalization": self.normalization,
             "used": self.used, "hash": self.hash(), "text": self.text,
         }  # fmt: skip
-        (folder / "languages.json").write_text(json.dumps(description))
-        (folder / "tokens.txt").write_text("".join(f"{piece} {i}\n" for i, piece in enumerate(self.pieces)), "utf-8")
+        write_whole(folder / "languages.json", json.dumps(description))
+        write_whole(folder / "tokens.txt", "".join(f"{piece} {i}\n" for i, piece in enumerate(self.pieces)))
         if self.translation is not None:
             self.translation.save(folder / TRANSLATION)
 
@@ -181,6 +184,7 @@ class Tokenizer:
     def _load(cls, folder: Path) -> "Tokenizer":
         try:
             description = json.loads((folder / "languages.json").read_text())
+            check_codes(description["languages"])
             names = [SHARED] if (folder / _model_file(SHARED)).exists() else description["languages"]
             check_normalization(description["normalization"])
             models = {n: SentencePieceProcessor(model_proto=(folder / _model_file(n)).read_bytes()) for n in names}
@@ -189,7 +193,7 @@ class Tokenizer:
             tokenizer.normalization = description["normalization"]
             if tokenizer.hash() != description["hash"]:
                 raise ValueError("the token models are not those that languages.json describes")
-        except (OSError, ValueError, KeyError, RuntimeError) as error:  # SentencePiece raises RuntimeError
+        except (OSError, *DAMAGE) as error:
             raise ValueError(
                 f"{folder}: damaged vocabulary; `masr vocab --force` makes a recipe's again: {error}"
             ) from error

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import tokenizers
 
-from masr.files import from_hugging_face
+from masr.files import from_hugging_face, write_whole
 from masr.progress import say
-from masr.text.languages import written_without_spaces
+from masr.text.languages import check_codes, written_without_spaces
 from masr.text.normalize import VERSION
 from masr.text.tokenizer import TRANSLATION, WORD_START, Tokenizer, check_normalization
 
@@ -119,7 +119,7 @@ class WhisperTokenizer(Tokenizer):
     def save(self, folder: Path) -> None:
         """Writes ``tokenizer.json`` and ``languages.json``."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.backend.save(str(folder / FILE))
+        write_whole(folder / FILE, self.backend.to_str(pretty=True))
         description = {
             "languages": self.languages,
             "codes": self.codes,
@@ -127,7 +127,7 @@ class WhisperTokenizer(Tokenizer):
             "hash": self.hash(),
             "text": self.text,
         }
-        (folder / "languages.json").write_text(json.dumps(description))
+        write_whole(folder / "languages.json", json.dumps(description))
         if self.translation is not None:
             self.translation.save(folder / TRANSLATION)
 
@@ -136,6 +136,7 @@ class WhisperTokenizer(Tokenizer):
         """Reads what `save` wrote; ValueError when it is damaged."""
         try:
             description = json.loads((folder / "languages.json").read_text())
+            check_codes([*description["languages"], *description["codes"].values()])
             backend = tokenizers.Tokenizer.from_file(str(folder / FILE))
             found = cls(description["languages"], description["codes"], backend)
             found.text = description.get("text", "normalized")  # as all were before there was a choice
@@ -143,8 +144,8 @@ class WhisperTokenizer(Tokenizer):
             check_normalization(found.normalization)
         except Exception as error:  # tokenizers raises nothing more special
             raise ValueError(f"{folder}: damaged vocabulary: {error}") from error
-        if found.hash() != description["hash"]:
-            raise ValueError(f"{folder}: damaged vocabulary: its hash is {found.hash()}, not {description['hash']}")
+        if found.hash() != (expected := description.get("hash")):
+            raise ValueError(f"{folder}: damaged vocabulary: its hash is {found.hash()}, not {expected}")
         return found
 
     @classmethod

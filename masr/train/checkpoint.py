@@ -17,10 +17,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from masr.files import file_hash
+from masr.files import DAMAGE, file_hash, reading
 from masr.progress import say
 
 FILES = "files.json"
+DELETE = "remove that checkpoint: training goes on from the one before"
 
 
 class CheckpointError(OSError):
@@ -89,20 +90,23 @@ def is_whole(checkpoint: Path) -> bool:
     try:
         hashes = json.loads((checkpoint / FILES).read_text())
         return all(file_hash(checkpoint / name) == digest for name, digest in hashes.items())
-    except (OSError, ValueError):
+    except (OSError, *DAMAGE):
         return False
 
 
 def load_weights(checkpoint: Path, name: str) -> dict[str, Tensor]:
     """State dict ``model`` or ``averaged`` of a checkpoint."""
-    return load_file(checkpoint / f"{name}.safetensors")
+    with reading(checkpoint / f"{name}.safetensors", DELETE):
+        return load_file(checkpoint / f"{name}.safetensors")
 
 
 def load_state(checkpoint: Path, rank: int) -> tuple[dict[str, Any], Any | None]:
     """Training state, and the random state of a process (None if the run had fewer processes)."""
-    state = torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)
+    with reading(checkpoint / "state.pt", DELETE):
+        state = torch.load(checkpoint / "state.pt", map_location="cpu", weights_only=True)
     path = checkpoint / f"random-{rank}.pt"
-    return state, torch.load(path, weights_only=True) if path.exists() else None
+    with reading(path, DELETE):
+        return state, torch.load(path, weights_only=True) if path.exists() else None
 
 
 def random_state() -> dict[str, Any]:

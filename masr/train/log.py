@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from torch.utils.tensorboard import SummaryWriter
 
 from masr.data.batches import Batch, Counts
-from masr.files import write_whole
+from masr.files import write_whole, writing
 
 
 def counted(objective: str, counts: Counts) -> int:
@@ -72,20 +72,22 @@ class RunLog:
 
     def write(self, kind: str, update: int, values: dict[str, Any]) -> None:
         """One line, and every number of it as a TensorBoard scalar ``<kind>/<name>``."""
-        with self.path.open("a", encoding="utf-8") as file:
+        with writing(self.path), self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"kind": kind, "update": update, **values}) + "\n")
-        for name, value in values.items():
-            if isinstance(value, int | float):
-                self.board.add_scalar(f"{kind}/{name}", value, update)
+        with writing(Path(self.board.log_dir)):
+            for name, value in values.items():
+                if isinstance(value, int | float):
+                    self.board.add_scalar(f"{kind}/{name}", value, update)
 
     def text(self, name: str, update: int, markdown: str) -> None:
         """A text for TensorBoard, such as decoded examples."""
-        self.board.add_text(name, markdown, update)
-        self.board.flush()
+        with writing(Path(self.board.log_dir)):
+            self.board.add_text(name, markdown, update)
+            self.board.flush()
 
 
 def _update_of(line: str) -> int:
     try:
-        return json.loads(line)["update"]
-    except (ValueError, KeyError):
+        return int(json.loads(line)["update"])
+    except (ValueError, LookupError, TypeError):
         return 1 << 62  # a line that was cut off when the process was killed

@@ -26,11 +26,12 @@ from masr.data.batches import Counts, TrainingUpdates, Update
 from masr.data.prompts import prompts_of
 from masr.data.rejected import Rejected
 from masr.data.sampling import EpochPlan
+from masr.files import writing
 from masr.models.folder import WEIGHTS, save_model
 from masr.models.recognizer import Recognizer
 from masr.nn.contrastive import SELF_SUPERVISED
 from masr.processes import end_with_parent
-from masr.progress import clock, say, track
+from masr.progress import clock, in_markdown, say, track
 from masr.soup.levels import Soup
 from masr.tensor_files import is_intact
 from masr.train import checkpoint as checkpoints
@@ -218,13 +219,14 @@ class Trainer:
             name = f"update-{self.progress['update'] + 1}-{self.accelerator.process_index}.pt"
             path = self.folder / "bad_batches" / name
             path.parent.mkdir(exist_ok=True)
-            torch.save([batch.plain() for batch in update.micro_batches], path)
+            with writing(path):
+                torch.save([batch.plain() for batch in update.micro_batches], path)
             say(f"train: update {self.progress['update'] + 1}: the loss is not finite; skipped, batch kept in {path}")
         if self.progress["bad_steps"] > self.options.max_bad_steps:
             raise TrainingFailed(
                 f"{self.progress['bad_steps']} updates in a row had non-finite gradients; look at "
                 f"{self.folder}/bad_batches; then run the same command with a lower train.learning_rate, or with "
-                "train.precision=no: it goes on from the last checkpoint"
+                "train.precision=fp32: it goes on from the last checkpoint"
             )
 
     def _check_memory(self) -> None:
@@ -304,7 +306,7 @@ class Trainer:
     def _report(self, result: Evaluation) -> None:
         update = self.progress["update"]
         self.log.write("dev", update, {"macro_cer": result.macro_cer, **{f"cer/{c}": v for c, v in result.cer.items()}})
-        lines = [f"| {code} | {reference} | {hypothesis} |" for code, reference, hypothesis in result.examples]
+        lines = [f"| {' | '.join(map(in_markdown, example))} |" for example in result.examples]
         self.log.text("dev/examples", update, "\n".join(["| | reference | hypothesis |", "|-|-|-|", *lines]))
         each = "  ".join(f"{code} {value:.1%}" for code, value in result.cer.items())
         say(f"update {update}: dev CER {result.macro_cer:.2%} (best {self.progress['best_cer']:.2%})  {each}")

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from masr.config import Vocab
-from masr.files import text_lines
+from masr.files import reading, text_lines
 from masr.text.tokenizer import SPECIAL, WORD_START, Tokenizer
 
 WINDOW = 2
@@ -152,7 +152,9 @@ def read_lexicon(path: Path, tokenizer: Tokenizer) -> list[tuple[int, int]]:
     for token, piece in enumerate(tokenizer.pieces):
         ids.setdefault(piece, []).append(token)
     pairs: list[tuple[int, int]] = []
-    for number, line in enumerate(text_lines(path), 1):
+    with reading(path, "it should hold two tokens a line"):
+        lines = list(text_lines(path))
+    for number, line in enumerate(lines, 1):
         words = line.split("#")[0].split()
         if words and len(words) != 2:
             raise ValueError(f"{path}:{number}: expected two tokens, found {line!r}")
@@ -204,7 +206,8 @@ def text_model_embeddings(folder: Path, tokenizer: Tokenizer, pooled: bool = Fal
             f"vocab.tree.folder: no folder {folder}; save a Hugging Face model and its tokenizer there"
         )
     logging.disable_progress_bar()
-    theirs, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+    with reading(folder, "save the model and its tokenizer there again"):
+        theirs, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
     table, vectors = model.get_input_embeddings(), []
     for token, piece in enumerate(tokenizer.pieces):
         if token in tokenizer.bytes:
@@ -225,7 +228,9 @@ def recogniser_embeddings(folder: Path, tokenizer: Tokenizer) -> np.ndarray:
 
     Tokens are matched by name; NaN for those that it does not have.
     """
-    theirs, weights = Tokenizer.load(folder / "vocab"), load_file(folder / "averaged.safetensors")
+    file = folder / "averaged.safetensors"
+    with reading(file, "train it again"):
+        theirs, weights = Tokenizer.load(folder / "vocab"), load_file(file)
     name = next(n for n in ("attention_decoder.output.weight", "ctc.output.weight", "") if n in weights or not n)
     if not name or len(weights[name]) % len(theirs):
         raise ValueError(f"vocab.tree.folder: {folder} has no flat softmax; train one with vocab.output=softmax")

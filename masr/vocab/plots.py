@@ -9,6 +9,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from scipy.cluster.hierarchy import dendrogram
 
+from masr.files import write_whole, writing
+from masr.progress import in_markdown, printable
 from masr.text.tokenizer import Tokenizer
 from masr.vocab.embeddings import Texts, foreign_neighbours, token_users
 from masr.vocab.tree import Tree
@@ -20,7 +22,7 @@ MOST = 400
 def draw_tree(tree: Tree, tokenizer: Tokenizer, ids: Texts, path: Path) -> None:
     """A dendrogram, as high as subtrees are deep; beside each token the languages that use it."""
     users = [" ".join(itertools.compress(ids, row)) for row in token_users(ids, len(tree))]
-    labels = [f"{name}   {codes}" for name, codes in zip(tokenizer.names, users, strict=True)]
+    labels = [_label(f"{name}   {codes}") for name, codes in zip(tokenizer.names, users, strict=True)]
     leaves = min(len(tree), MOST)
     figure = Figure(figsize=(9, 1 + 0.16 * leaves), layout="constrained")
     axes = figure.add_subplot()
@@ -31,9 +33,14 @@ def draw_tree(tree: Tree, tokenizer: Tokenizer, ids: Texts, path: Path) -> None:
     axes.set_xlabel("levels below")
     axes.spines[["top", "left", "right"]].set_visible(False)
     same_file_for_same_tree = rc_context({"svg.hashsalt": "masr", "svg.fonttype": "none"})
-    with same_file_for_same_tree, warnings.catch_warnings():
+    with same_file_for_same_tree, writing(path), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # letters stay text: who opens the file draws them
         figure.savefig(path, metadata={"Date": None})
+
+
+def _label(text: str) -> str:
+    """Text that matplotlib takes for no formula."""
+    return printable(text).replace("$", r"\$")
 
 
 def _linkage(tree: Tree) -> np.ndarray:
@@ -50,6 +57,6 @@ def write_neighbours(vectors: np.ndarray, tokenizer: Tokenizer, ids: Texts, path
     units = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     lines = ["| token | nearest in languages without it (cosine) |", "|---|---|"]
     for token, others in foreign_neighbours(vectors, tokenizer, ids).items():
-        near = ", ".join(f"`{tokenizer.pieces[o]}` {units[token] @ units[o]:.2f}" for o in others)
-        lines.append(f"| `{tokenizer.pieces[token]}` | {near} |")
-    path.write_text("\n".join(lines) + "\n", "utf-8")
+        near = ", ".join(f"{in_markdown(tokenizer.pieces[o])} {units[token] @ units[o]:.2f}" for o in others)
+        lines.append(f"| {in_markdown(tokenizer.pieces[token])} | {near} |")
+    write_whole(path, "\n".join(lines) + "\n")

@@ -20,7 +20,7 @@ from scipy.cluster.hierarchy import linkage
 from scipy.cluster.vq import kmeans2
 
 from masr.config import Vocab
-from masr.files import written_beside
+from masr.files import DAMAGE, written_beside
 from masr.text.tokenizer import Tokenizer
 
 FILE = "tree.json"
@@ -96,7 +96,7 @@ class Tree:
             if saved["vocabulary"] != vocabulary:
                 raise ValueError(f"it belongs to vocabulary {saved['vocabulary']}, not to {vocabulary}")
             return cls(np.array(saved["children"], dtype=int))
-        except (OSError, KeyError, TypeError, ValueError) as error:
+        except (OSError, *DAMAGE) as error:
             raise ValueError(f"{path}: no tree for this vocabulary; `masr vocab --force` makes it: {error}") from error
 
 

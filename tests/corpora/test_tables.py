@@ -107,7 +107,7 @@ class Published:
 
     def _add_audio(self, file: Path, number: int) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        noise = np.random.default_rng(list(file.name.encode()) + [number]).normal(0, 0.1, 8000)
+        noise = np.random.default_rng([*file.name.encode(), number]).normal(0, 0.1, 8000)
         soundfile.write(file, noise, 16000, format="MP3" if file.suffix == ".mp3" else None)
 
     def row(self, number: int, text: str = "u dos tres") -> bytes:

@@ -14,7 +14,7 @@ TINY = [
     "model.encoder.layers=1", "model.encoder.width=16", "model.encoder.heads=2", "model.encoder.feedforward=16",
     "model.encoder.kernel=3", "model.encoder.subsampling_channels=4", "model.attention_decoder.layers=1",
     "model.attention_decoder.width=16", "model.attention_decoder.heads=2", "model.attention_decoder.feedforward=16",
-    "train.updates=3", "train.validate_every=3", "train.log_every=1", "train.threads=1", "train.precision='no'",
+    "train.updates=3", "train.validate_every=3", "train.log_every=1", "train.threads=1", "train.precision=fp32",
     "decode.beam=2",
 ]  # fmt: skip
 

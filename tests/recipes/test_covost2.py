@@ -19,7 +19,7 @@ TINY = [
     "model.encoder.kernel=3", "model.encoder.subsampling_channels=4", "model.translation.encoder_layers=1",
     "model.translation.layers=1", "model.translation.width=16", "model.translation.heads=2",
     "model.translation.feedforward=16", "train.updates=3", "train.validate_every=3", "train.log_every=1",
-    "train.threads=1", "train.precision='no'", "decode.beam=2",
+    "train.threads=1", "train.precision=fp32", "decode.beam=2",
 ]  # fmt: skip
 
 

@@ -27,7 +27,7 @@ TOKENS = ("ar", "be", "ca", "cs", "cy", "el", "en", "es", "fa", "fr", "nl", "pt"
 TINY = [
     "model.whisper.context=clip", "features.jobs=1", "data.batch_seconds=8", "data.buckets=2", "data.workers=0",
     "train.updates=2", "train.warmup=1", "train.validate_every=2", "train.log_every=1", "train.threads=1",
-    "train.precision='no'", "decode.beam=2",
+    "train.precision=fp32", "decode.beam=2",
 ]  # fmt: skip
 PROMPTS = ["model.adapt.prompts.length=3", "model.adapt.prompts.bottleneck=8"]
 

@@ -134,7 +134,9 @@ def test_error_rates_of_published_text_stand_beside_those_of_normalised_text(tmp
 
 def test_a_published_reference_that_is_no_text_names_the_line(tmp_path):
     source = write_decode_file(tmp_path / "test.jsonl", ROWS[:1], published_reference=5)
-    with pytest.raises(ValueError, match=r"test\.jsonl, line 1: 'published_reference' must be a string or null, found 5"):
+    with pytest.raises(
+        ValueError, match=r"test\.jsonl, line 1: 'published_reference' must be a string or null, found 5"
+    ):
         write_report(source, tmp_path / "score", details=DETAILS)
 
 
@@ -143,7 +145,7 @@ def test_markdown(tmp_path):
     lines = files["report.md"].splitlines()
     assert lines[0] == "# small · greedy · test"
     assert "| command | masr score conf/x.yaml \\| tee log |" in lines
-    assert "| environment | Python<br>3.11 <b> |" in lines
+    assert "| environment | Python<br>3.11 &lt;b&gt; |" in lines
     assert any(line.startswith("| German (de) | 3 | 0.1 | **28.57 ± ") for line in lines)
     assert "| French (fr) | 1 | 0.0 | **33.33** | 31.25 | 0.00 / 33.33 / 0.00 | 100.00 |" in lines
     assert "| German (de) | 3 | 7 | 71.43 | 14.29 | 14.29 | 0.00 | 28.57 | 66.67 |" in lines
@@ -331,3 +333,42 @@ def test_a_model_without_adapters_has_no_weights_to_show(tmp_path):
     metrics, files = score(tmp_path)
     assert metrics["language_weights"] is None and "adapters" not in files["report.md"]
     assert not (tmp_path / "score/language_weights.svg").exists()
+
+
+HOSTILE = [
+    (
+        "a|b/<script>alert(1)</script>\x1b[2J\n1",
+        "x<b>|y",
+        "ein | haus <img src=x> `am` see",
+        "ein \x1b[31m maus",
+        "x<b>|y",
+    ),
+    ("[x](http://evil)", "x<b>|y", "\u202eguten morgen", "guten_morgen *stark* [y](z)", "de\x9b31m"),
+    ("de/3", "de", "ja | nein", "", "de"),
+]
+
+
+def test_nothing_of_a_name_or_a_text_acts_where_it_is_shown(tmp_path):
+    """In a terminal (control characters), in Markdown (tables, links, HTML) and on the page."""
+    _, files = score(tmp_path, HOSTILE, {"command": "masr <b>|\x1b[2J [x](http://y)"})
+    for name in ("report.md", "alignments.txt", "report.html"):
+        assert not [c for c in files[name] if not c.isprintable() and c not in "\n\t"], name
+    assert json.loads(files["metrics.json"])["details"]["command"] == "masr <b>|\x1b[2J [x](http://y)", "as it was"
+    for line in files["report.md"].splitlines():
+        assert not re.search(r"<(?!br>)|(?<!\\)\[.*?(?<!\\)\]\(|(?<!\\)`", line), line
+    widths = [len(re.findall(r"(?<!\\)\|", line)) for line in files["report.md"].splitlines() if line.startswith("| ")]
+    tables = re.findall(r"(?:^\|.*\n)+", files["report.md"], re.MULTILINE)
+    assert widths and all(
+        len({len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}) == 1 for table in tables
+    )
+    page = Page(files["report.html"])
+    assert not page.open and "<script>alert" not in files["report.html"] and "<img" not in files["report.html"]
+    assert len(files["alignments.txt"].splitlines()) == 1 + 2 * 2 + 3 * 3
+
+
+def test_nothing_of_a_folder_acts_where_systems_are_compared(tmp_path):
+    file = write_decode_file(tmp_path / "exp/a|<b>\x1b[31m/decode/greedy/test.jsonl", HOSTILE)
+    table = compare_files([file])
+    assert "\x1b" not in table and "<b>" not in table
+    rows = [line for line in table.splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"(?<!\\)\|", row)) for row in rows}) == 1

@@ -110,12 +110,12 @@ def test_before_its_predecessors_it_names_the_way_out(small, stages, verb):
 
 def test_bfloat16_trains_on_a_cpu_too(ready):
     losses = {}
-    for precision in ("bf16", "no"):
-        AcceleratorState._reset_state(reset_partial_state=True)  # a process has one precision, and goes on with "no"
-        train.run(ready.config(f"name=in_{precision}", f"train.precision='{precision}'", "train.log_every=1"))
+    for precision in ("bf16", "fp32"):
+        AcceleratorState._reset_state(reset_partial_state=True)  # a process has one precision, and goes on with fp32
+        train.run(ready.config(f"name=in_{precision}", f"train.precision={precision}", "train.log_every=1"))
         lines = (ready.folder / f"exp/in_{precision}/log.jsonl").read_text().splitlines()
         losses[precision] = [row["loss"] for row in map(json.loads, lines) if row["kind"] == "train"]
-    assert losses["no"] == pytest.approx(losses["bf16"], rel=0.02) and losses["no"] != losses["bf16"]
+    assert losses["fp32"] == pytest.approx(losses["bf16"], rel=0.02) and losses["fp32"] != losses["bf16"]
 
 
 def test_killed_and_run_again_it_is_finished(ready, kill_at):

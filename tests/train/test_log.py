@@ -1,12 +1,15 @@
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from accelerate import Accelerator
 
 from masr.data.batches import Batch, Tokens
+from masr.train.evaluate import Evaluation
 from masr.train.log import Meter, RunLog
+from masr.train.trainer import Trainer
 
 
 def batch(languages: list[str], tokens: list[int]) -> Batch:
@@ -94,3 +97,26 @@ def test_the_logged_attention_loss_is_the_one_that_is_minimised(accelerator):
     used = Meter(["attention"], ["es"])
     used.add(losses(attention_es=12.0), batch(["es", "es"], [1, 3]))
     assert used.reduce(accelerator)["attention"] == pytest.approx(12.0 / 6)
+
+
+def test_examples_of_dev_are_text_and_not_markup(tmp_path: Path):
+    """TensorBoard shows them as a table in Markdown."""
+    shown: list[str] = []
+    log = SimpleNamespace(write=lambda *_: None, text=lambda _name, _update, markdown: shown.append(markdown))
+    trainer = SimpleNamespace(progress={"update": 1, "best_cer": 0.5}, log=log)
+    Trainer._report(trainer, Evaluation({"cs": 0.5}, [("cs", "a | <script>b", "[x](y)\n\x1b[31m`c`")]))
+    rows = shown[0].splitlines()
+    assert rows == [
+        "| | reference | hypothesis |",
+        "|-|-|-|",
+        r"| cs | a \| &lt;script&gt;b | \[x\](y)\\x0a\\x1b\[31m\`c\` |",
+    ]
+
+
+def test_a_damaged_log_does_not_stop_a_run(tmp_path: Path):
+    """Lines that are not UTF-8 or not JSON are dropped, as one that was cut off."""
+    good = json.dumps({"kind": "train", "update": 1})
+    lines = [good.encode(), b"\xff\xfe garbage", b"[1]", b"5", b'{"update": "x"}', b'{"update": null}', b"{}"]
+    (tmp_path / "log.jsonl").write_bytes(b"\n".join(lines))
+    RunLog(tmp_path, 1)
+    assert (tmp_path / "log.jsonl").read_text() == f"{good}\n"
