@@ -31,7 +31,7 @@ def _supervision_problem(supervision: SupervisionSegment) -> str | None:
     if not isinstance(supervision.text, str | None):
         return f"text: expected a string, found {supervision.text!r}"
     if not isinstance(supervision.language, str) or not supervision.language:
-        return f"language: expected a BCP-47 code, found {supervision.language!r}"
+        return f"language: expected a code of letters and digits, found {supervision.language!r}"
     return None
 
 

@@ -72,13 +72,13 @@ class Rejected:
         say(summary)
 
     def _first(self, rows: list[tuple[str, str]]) -> str:
-        utterance, reason = map(_one_line, rows[0])
+        utterance, reason = printable(rows[0][0]), _one_line(rows[0][1])
         return f"(first: {utterance}: {reason}); all in {self.path}"
 
     def _write(self) -> None:
-        lines = [f"{_one_line(utterance)}\t{_one_line(reason)}\n" for utterance, reason in self.defects()]
+        lines = [f"{printable(utterance)}\t{_one_line(reason)}\n" for utterance, reason in self.defects()]
         for utterance, reason in self.outside:
-            lines.append(f"{_one_line(utterance)}\t{LIMIT}{_one_line(reason)}\n")
+            lines.append(f"{printable(utterance)}\t{LIMIT}{_one_line(reason)}\n")
         once = dict.fromkeys(lines)  # a recording may be in several splits
         write_whole(self.path, "".join(once))
 

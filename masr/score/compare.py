@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from masr.progress import in_markdown
 from masr.score.intervals import FEW_SPEAKERS, MARK, UNKNOWN_MARK, UTTERANCES
 from masr.score.paired import Common, Difference, difference
 from masr.score.plots import percent
@@ -16,9 +17,10 @@ MEASURE = "cer"
 def difference_table(common: Common, names: Sequence[str]) -> str:
     """Markdown: CER of every system less that of the first, in points, by language and in the macro average."""
     codes = common.languages
-    rows = {f"{language_name(code)} ({code})": [code] for code in codes} | {"*macro average*": codes}
+    rows = {in_markdown(f"{language_name(code)} ({code})"): [code] for code in codes} | {"*macro average*": codes}
     baseline, *others = common.systems
-    lines = [f"| CER, points against {names[0]} | {' | '.join(names[1:])} |", "|---" + "|--:" * len(others) + "|"]
+    shown = [in_markdown(name) for name in names]
+    lines = [f"| CER, points against {shown[0]} | {' | '.join(shown[1:])} |", "|---" + "|--:" * len(others) + "|"]
     overs: set[str] = set()
     for label, languages in rows.items():
         cells = []
@@ -61,10 +63,10 @@ def compare_table(metrics: dict[str, Metrics]) -> str:
         raise ValueError("compare_table: no systems given, expected at least one")
     codes = sorted({code for system in metrics.values() for code in system["languages"]})
     shared = [code for code in codes if all(code in system["languages"] for system in metrics.values())]
-    lines = [f"| CER (%) | {' | '.join(metrics)} |", "|---|" + "--:|" * len(metrics)]
+    lines = [f"| CER (%) | {' | '.join(map(in_markdown, metrics))} |", "|---|" + "--:|" * len(metrics)]
     for code in codes:
         rates = [system["languages"].get(code, {"cer": {"rate": None}})["cer"]["rate"] for system in metrics.values()]
-        lines.append(_compare_line(f"{language_name(code)} ({code})", rates))
+        lines.append(_compare_line(in_markdown(f"{language_name(code)} ({code})"), rates))
     for label, average in (("*macro average*", _shared_macro), ("*micro average*", _shared_micro)):
         lines.append(_compare_line(label, [average(system, shared) for system in metrics.values()]))
     return "\n".join([*lines, *(f"\n{remark}" for remark in _remarks(metrics, codes, shared))]) + "\n"

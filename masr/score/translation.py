@@ -169,8 +169,8 @@ def markdown_report(metrics: Metrics) -> str:
         "|---|---|",
         *(f"| {in_markdown(name)} | {value} |" for name, value in facts.items()),
     ]
-    notes = "\n\n".join([_NOTE, *explained(metrics["languages"])]).splitlines()
-    return "\n".join([*lines, "", "## Translation", "", main_table(metrics), "", *notes]) + "\n"
+    notes = "\n\n".join([_NOTE, *explained(metrics["languages"])])
+    return "\n".join([*lines, "", "## Translation", "", main_table(metrics), "", notes]) + "\n"
 
 
 _NOTE = f"± is half the {100 * CONFIDENCE:g} % interval (bootstrap)."

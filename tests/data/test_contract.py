@@ -30,8 +30,8 @@ FOUR = [said(start, 2.0, text) for start, text in [(0.0, "uno"), (2.0, "dos"), (
 BAD = {
     "none": (cut([]), "0 supervisions; expected one"),
     "four in a whole recording": (cut(FOUR, 0.0, 10.0), "4 supervisions; expected one, .*trim_to_supervisions"),
-    "no language": (cut([said(language=None)]), "language: expected a BCP-47 code, found None"),
-    "a number as language": (cut([said(language=5)]), "language: expected a BCP-47 code, found 5"),
+    "no language": (cut([said(language=None)]), "language: expected a code of letters and digits, found None"),
+    "a number as language": (cut([said(language=5)]), "language: expected a code of letters and digits, found 5"),
     "a number as text": (cut([said(text=5)]), "text: expected a string, found 5"),
     "no text": (cut([said(text=None)]), "empty transcript"),
     "NaN as start": (cut(start=math.nan), "start: expected seconds, found nan"),

@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from masr.progress import in_markdown
 from masr.score import errors, plots
 from masr.score.report import compare_files, compare_table, write_report
 from masr.text.normalize import VERSION
@@ -293,7 +294,8 @@ def test_files_without_a_recording_in_common_are_refused(tmp_path):
 
 def test_files_of_the_same_name_are_told_apart(tmp_path):
     first, second = voices(tmp_path / "1", "same", 3), voices(tmp_path / "2", "same", 0)
-    assert f"| CER (%) | {first} | {second} |" in compare_files([first, second])
+    names = " | ".join(in_markdown(str(file)) for file in (first, second))
+    assert f"| CER (%) | {names} |" in compare_files([first, second])
 
 
 @pytest.mark.parametrize(

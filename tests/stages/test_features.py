@@ -230,7 +230,10 @@ def test_what_leaves_a_split_as_it_is_extracts_nothing_again(small, extract, cha
     match change:
         case "another test split":
             other = small.bad_row(id="more", split="test-other", audio="other.wav")
-            small.rows += [miniatures.add_recording(small.corpus, other, miniatures.samples_of(small.rows[1])[::-1])]
+            small.rows = [
+                *small.rows,
+                miniatures.add_recording(small.corpus, other, miniatures.samples_of(small.rows[1])[::-1]),
+            ]
             small.publish()
             config = small.config("corpus.test=[test,test-other]")
         case "moved":

@@ -155,7 +155,7 @@ def test_every_recording_of_an_id_that_is_there_already_counts(small):
 def test_an_id_cannot_break_the_list(small):
     small.publish(small.bad_row(id="one\ttwo\nthree", text=""))
     prepare.run(small.config())
-    assert list(small.rejected()) == ["one two three"]
+    assert list(small.rejected()) == [r"one\x09two\x0athree"]
 
 
 def test_too_many_unusable_recordings_stop_the_stage_with_their_number(small):
