@@ -63,7 +63,7 @@ def stopped(ready, monkeypatch):
         ("train.patience=3", "train.patience (0 -> 3)"),
         ("train.validate_every=1", "train.validate_every (2 -> 1)"),
         ("train.learning_rate=0.0001", "train.learning_rate (0.001 -> 0.0001)"),
-        ("train.precision=bf16", "train.precision (no -> bf16)"),
+        ("train.precision=bf16", "train.precision (fp32 -> bf16)"),
         ("train.keep=last", "train.keep (best -> last)"),
     ],
 )

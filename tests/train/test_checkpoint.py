@@ -137,7 +137,7 @@ def wrapped_full_disk(*arguments, **options):
     [
         (checkpoints, "save_file", wrapped_full_disk),
         (torch, "save", full_disk),
-        (Path, "write_whole", full_disk),
+        (Path, "write_text", full_disk),
         (checkpoints.os, "replace", full_disk),
     ],
 )
