@@ -16,6 +16,19 @@ NO_LOCKS_HERE = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 """What a file system without locks answers, such as some network drives."""
 
 
+_held: set[IO[str]] = set()
+
+
+def _forget_in_child() -> None:
+    """A forked worker must not keep a lock that its parent was killed with; the parent's own is not given up by this."""
+    for file in _held:
+        file.close()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
 class FolderBusy(RuntimeError):
     """Another run is writing there; the message names its process."""
 
@@ -30,6 +43,7 @@ def locked(folder: Path) -> Iterator[None]:
     path = folder.parent / f".{folder.name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     file = _lock(path, folder)
+    _held.add(file)
     try:
         with writing(path):
             file.truncate(0)
@@ -38,6 +52,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         path.unlink(missing_ok=True)  # before the lock is given up, so that nobody's later lock is removed
+        _held.discard(file)
         file.close()
 
 

@@ -97,7 +97,8 @@ def test_a_bug_shows_the_traceback_of_the_process_that_has_it(fail):
 
 def test_a_process_that_was_killed_is_one_line(fail):
     """As when memory runs out; that the others then lose their connection is no news."""
-    body = "import time, signal\nif rank: os.kill(os.getpid(), signal.SIGKILL)\ntime.sleep(2)\nraise RuntimeError('lost rank 1')"
+    killed = "import time, signal\nif rank: os.kill(os.getpid(), signal.SIGKILL)\n"
+    body = f"{killed}time.sleep(2)\nraise RuntimeError('lost rank 1')"
     status, _, errors = fail(body)
     assert status == 128 + signal.SIGKILL
     assert errors.startswith("masr: process 2 of 2 was killed (SIGKILL), as the system does when memory runs out")

@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -123,6 +124,26 @@ def test_the_second_of_two_runs_ends_with_a_line_that_names_the_first(tmp_path):
         first.wait()
     began = time.monotonic()
     assert write(output_of(tmp_path / "out")) and time.monotonic() - began < 10, "a killed run holds nothing"
+
+
+def test_a_forked_worker_keeps_no_lock_of_a_run_that_was_killed(tmp_path):
+    """As those that load batches outlive ``kill -9`` by a moment."""
+    code = (
+        "import os, sys, time; from pathlib import Path; from masr.locks import locked\n"
+        "with locked(Path(sys.argv[1])):\n"
+        "    if os.fork() == 0:\n        print(os.getpid(), flush=True); time.sleep(60)\n    time.sleep(60)"
+    )
+    run = subprocess.Popen([sys.executable, "-c", code, tmp_path / "out"], stdout=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    worker = int(run.stdout.readline())
+    try:
+        with pytest.raises(FolderBusy):
+            write(output_of(tmp_path / "out"))
+        run.kill()
+        run.wait()
+        assert write(output_of(tmp_path / "out"))
+    finally:
+        os.kill(worker, signal.SIGKILL)
 
 
 def test_a_lock_leaves_nothing_behind_and_can_be_taken_again(tmp_path):
