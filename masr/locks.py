@@ -20,7 +20,7 @@ _held: set[IO[str]] = set()
 
 
 def _forget_in_child() -> None:
-    """A forked worker must not keep a lock that its parent was killed with; the parent's own is not given up by this."""
+    """A forked worker must not keep a lock that its parent was killed with; the parent keeps its own."""
     for file in _held:
         file.close()
     _held.clear()
