@@ -49,7 +49,8 @@ def changes_on_the_way(config: Config, data: dict[str, str], folder: Path, finis
         return []
     before, now = load_config(folder / "config.yaml"), config
     changed = list(differences(plain(decisive(before)), plain(decisive(now))))
-    allowed = tuple(f"train.{name} " for name in (AFTER_THE_END if finished else ON_THE_WAY))
+    goes_on = not finished or config.train.updates > reached
+    allowed = tuple(f"train.{name} " for name in (ON_THE_WAY if goes_on else AFTER_THE_END))
     refused = [change for change in changed if not change.startswith(allowed)]
     refused += _other_data(data, folder)
     if refused:

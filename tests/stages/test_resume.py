@@ -121,6 +121,12 @@ def test_a_finished_run_is_not_told_another_learning_rate(ready):
         train.run(ready.config(*SHORT, "train.learning_rate=0.0001"))
 
 
+def test_a_finished_run_goes_on_with_another_learning_rate(ready, capsys):
+    train.run(ready.config(*SHORT))
+    train.run(ready.config(*SHORT, "train.updates=6", "train.learning_rate=0.0001"))
+    assert len(load_config(EXPERIMENT / "config.yaml").train.changed) == 2
+
+
 def test_a_changed_learning_rate_is_that_of_the_next_update(stopped):
     train.run(stopped.config(*SHORT, "train.learning_rate=0.0001", "train.log_every=1"))
     rows = {row["update"]: row["learning_rate"] for row in log_lines("train")}
