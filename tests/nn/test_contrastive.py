@@ -28,7 +28,7 @@ def losses(encoder, objective, features, lengths, random=None, groups=None):
 
 
 def voices(seed: int, number: int = 8, frames: int = 100) -> torch.Tensor:
-    """Recordings with a spectrum each, in noise, that fade out as speech does: their end is told without any context."""
+    """Recordings with a spectrum each, in noise, that fade out as speech does: their end is told without a context."""
     torch.manual_seed(seed)
     fading = torch.ones(frames)
     fading[-30:] = torch.linspace(1.0, 0.3, 30)
@@ -41,9 +41,9 @@ def trained(kind: str, draw, steps: int, **options):
     optimizer = torch.optim.Adam([*encoder.parameters(), *objective.parameters()], 3e-3)
     for step in range(steps):
         features = draw(step)
+        lengths, random = torch.full(features.shape[:1], features.shape[1]), torch.rand(len(features), 9)
         optimizer.zero_grad()
-        random = torch.rand(len(features), 9)
-        losses(encoder, objective, features, torch.full(features.shape[:1], features.shape[1]), random).mean().backward()
+        losses(encoder, objective, features, lengths, random).mean().backward()
         optimizer.step()
     return encoder, objective
 
@@ -124,7 +124,7 @@ def test_a_frame_of_the_future_is_told_from_all_frames_of_the_batch():
 
 def test_contexts_of_other_recordings_foretell_nothing():
     """Recordings as long as context and future: pieces of one recording are told apart without a context."""
-    encoder, objective = trained("cpc", lambda step: voices(step, frames=90), 60, **BRIEF)
+    encoder, objective = trained("cpc", lambda step: voices(step, frames=90), 200, **BRIEF)
     found = losses_by_context(encoder, objective, voices(1000, frames=90))
     chance = torch.tensor(8.0).log().item()
     assert found["own"] < 0.6 * chance, found
@@ -145,7 +145,7 @@ def test_cpc_hears_context_future_and_other_pieces_apart():
 
 def test_white_noise_stays_at_chance():
     """Beyond the place of a frame in its second, which leaves one of each recording, nothing of it is foreseen."""
-    encoder, objective = trained("cpc", lambda step: torch.randn(8, 100, MELS), 60, **BRIEF)
+    encoder, objective = trained("cpc", lambda step: torch.randn(8, 100, MELS), 200, **BRIEF)
     found = losses_by_context(encoder, objective, torch.randn(64, 100, MELS))
     assert min(found.values()) >= 0.98 * torch.tensor(64.0).log(), found
     assert found["swapped"] == pytest.approx(found["own"], abs=0.02)
