@@ -29,8 +29,8 @@ class CPC(nn.Module):
     cosines divided by a temperature of 0.1. Here the batch is a group of recordings that the update decides on.
     RECONSTRUCTED: one place in a recording and epoch, where the official code takes one every half a second.
 
-    Who knows nothing but the place of a frame in its future reaches log(recordings of the group), not less: without
-    the right context the mean loss is never below that.
+    Chance is log(recordings of the group): what is foreseen alike for all recordings, by the place of a frame in its
+    future alone, has a mean loss of that or more.
 
     ``negatives: recording`` is RECONSTRUCTED: the frames in the same place of other pieces of the recording, each heard
     apart, too. In recordings hardly longer than context and future the pieces overlap, and the last one is the right

@@ -177,6 +177,15 @@ def test_the_codes_of_best_rq_are_those_of_what_was_there():
     assert mask[3].tolist()[:1] == [True] and not mask[3][1:].any()
 
 
+def test_configs_without_the_option_load_and_keep_their_parameters():
+    saved = {"kind": "cpc", "weight": 1.0, "windows": 4}
+    options = SelfSupervised.model_validate(saved)
+    assert options.negatives == "batch" and options.compared == 16 and options.least_seconds == 3.0
+    assert SelfSupervised(negatives="recording").compared == SelfSupervised(kind="best-rq").compared == 1
+    states = [build("cpc", negatives=kind)[1].state_dict() for kind in ("batch", "recording")]
+    assert states[0].keys() == states[1].keys()
+
+
 def test_half_precision_changes_no_codes():
     _, objective = build("best-rq")
     features, lengths = torch.randn(8, 330, MELS), torch.full((8,), 330)
