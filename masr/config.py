@@ -357,7 +357,12 @@ class SelfSupervised(Section):
     temperature: PositiveFloat = 0.1
     """What cpc divides cosines by."""
     windows: Annotated[int, Field(ge=2, le=8)] = 4
-    """Pieces of the recording, as long as the future, among which cpc has to find it."""
+    """With ``negatives: recording``: pieces of the recording, as long as the future, among which cpc has to find it."""
+    negatives: Literal["batch", "recording"] = "batch"
+    """What cpc has to tell a frame of the future from: all frames of the futures of the recordings in its group, as in
+    Objective Soups, or the frames in the same place of other pieces of the recording, as masr did at first."""
+    group: Annotated[int, Field(ge=2)] = 16
+    """Most recordings of an update that are compared with each other with ``negatives: batch``."""
     codes: Positive = 1024
     """Random codes of best-rq."""
     code_size: Positive = 16
@@ -366,6 +371,16 @@ class SelfSupervised(Section):
     """Length of what best-rq masks."""
     mask_share: Fraction = 0.4
     """Share of the speech that it masks, if masks did not overlap."""
+
+    @property
+    def least_seconds(self) -> float:
+        """What a recording must last to be heard: cpc needs a whole context and a whole future."""
+        return self.context + self.future if self.kind == "cpc" else 0.0
+
+    @property
+    def compared(self) -> int:
+        """Most recordings that are compared with each other; 1 where each of them is heard for itself."""
+        return self.group if self.kind == "cpc" and self.negatives == "batch" else 1
 
 
 class Whisper(Section):

@@ -51,6 +51,8 @@ class Batch:
     """(B, S) samples, where a model wants them."""
     random: Tensor | None = None
     """(B, R) numbers from 0 to 1 that belong to an utterance and epoch, whatever the batch; of speech without text."""
+    groups: Tensor | None = None
+    """(B,) which utterances are compared with each other: those of one number; of speech without text."""
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch with its tensors on a device."""
@@ -183,12 +185,13 @@ class TrainingUpdates(Dataset):
         self, updates: list[list[Cut]], tokenizer: Tokenizer, options: Features, augment: SpecAugment | None,
         seed: tuple[int, ...],
         device_seconds: float, rank: int = 0, world_size: int = 1, prompts: Prompts | None = None,
-        samples: int = 1, unlabelled: list[list[Cut]] | None = None,
+        samples: int = 1, unlabelled: list[list[Cut]] | None = None, compared: int = 1,
     ):  # fmt: skip
+        """Of the ``unlabelled`` up to ``compared`` are compared with each other: they stay in one micro-batch."""
         self.updates, self.tokenizer, self.augment, self.seed = updates, tokenizer, augment, seed
         self.device_seconds, self.rank, self.world_size = device_seconds, rank, world_size
         self.mel_bins, self.load, self.samples = options.mel_bins, CutFeatures(options), samples
-        self.unlabelled = unlabelled or []
+        self.unlabelled, self.compared = unlabelled or [], compared
         self.prompt = TrainingPrompts(prompts or Prompts(), tokenizer.languages, seed)
 
     def __len__(self) -> int:
@@ -198,38 +201,67 @@ class TrainingUpdates(Dataset):
         cuts = sorted(self.updates[index], key=lambda cut: (-cut.duration, cut.id))
         rejected: dict[str, str] = {}
         samples = [self._sample(part, rejected) for part in _samples(cuts, self.samples, self.seed)]
-        heard = self._heard(index)
-        longest_first = sorted(heard, key=lambda cut: (-cut.duration, cut.id))
-        parts = _samples(longest_first, self.samples, self.seed) if heard else []
-        unlabelled = [self._sample(part, rejected, labelled=False) for part in parts]
+        parts = self._compared(self._heard(index))
+        unlabelled = [self._unlabelled_sample(part, rejected) for part in parts]
+        heard = sum(len(group) for part in parts for group in part)
         seconds = sum(cut.duration for cut in cuts)
         rejected = {name.split("#")[0]: reason for name, reason in rejected.items()}  # the draw's number is not theirs
-        return Update(samples, self._counts(cuts), seconds, rejected, unlabelled, len(heard))
+        return Update(samples, self._counts(cuts), seconds, rejected, unlabelled, heard)
 
     def _heard(self, index: int) -> list[Cut]:
-        """Recordings without text of an update: one batch of them, or more, so that each sample has one."""
+        """Recordings without text of an update: one batch of them, or more, so that each sample has enough."""
         heard: list[Cut] = []
         for number in range(index, index + len(self.unlabelled)):
             heard += self.unlabelled[number % len(self.unlabelled)]
-            if len(heard) >= self.samples:
+            if len(heard) >= self._fewest_heard:
                 break
         return heard
 
-    def _sample(self, cuts: list[Cut], rejected: dict[str, str], labelled: bool = True) -> list[Batch]:
-        parts = split_by_duration(cuts[self.rank :: self.world_size], self.device_seconds)
-        made = self._batch if labelled else self._unlabelled_batch
-        return [batch for part in parts if (batch := made(part, rejected))] or [self._silence(labelled)]
+    @property
+    def _fewest_heard(self) -> int:
+        """Recordings without text that each sample needs, times samples: two where they are compared."""
+        return self.samples * min(self.compared, 2)
 
-    def _unlabelled_batch(self, cuts: list[Cut], rejected: dict[str, str]) -> Batch | None:
-        features, usable = load_usable(cuts, self.load, rejected)
+    def _compared(self, heard: list[Cut]) -> list[list[list[Cut]]]:
+        """Recordings without text by sample, and in it by group; nothing where there are too few for all samples.
+
+        Groups follow from the recordings, seed and epoch, so that neither processes nor micro-batches matter.
+        """
+        if not heard or len(heard) < self._fewest_heard:
+            return []
+        if self.compared == 1:
+            longest_first = sorted(heard, key=lambda cut: (-cut.duration, cut.id))
+            return [[[cut] for cut in part] for part in _samples(longest_first, self.samples, self.seed)]
+        shuffled = sorted(heard, key=self._place)
+        number = max(-(-len(heard) // self.compared), self.samples)
+        groups = [sorted(shuffled[n::number], key=lambda cut: (-cut.duration, cut.id)) for n in range(number)]
+        return [groups[sample :: self.samples] for sample in range(self.samples)]
+
+    def _place(self, cut: Cut) -> tuple[float, str]:
+        """Where a recording stands in this epoch when groups are dealt."""
+        return generator(Purpose.GROUPS, *self.seed, zlib.crc32(cut.id.encode())).random(), cut.id
+
+    def _sample(self, cuts: list[Cut], rejected: dict[str, str]) -> list[Batch]:
+        parts = split_by_duration(cuts[self.rank :: self.world_size], self.device_seconds)
+        return [batch for part in parts if (batch := self._batch(part, rejected))] or [self._silence()]
+
+    def _unlabelled_sample(self, groups: list[list[Cut]], rejected: dict[str, str]) -> list[Batch]:
+        parts = _packed(groups[self.rank :: self.world_size], self.device_seconds)
+        batches = [batch for part in parts if (batch := self._unlabelled_batch(part, rejected))]
+        return batches or [self._silence(labelled=False)]
+
+    def _unlabelled_batch(self, groups: list[list[Cut]], rejected: dict[str, str]) -> Batch | None:
+        features, usable = load_usable([cut for group in groups for cut in group], self.load, rejected)
         if not usable:
             return None
+        numbers = {cut.id: number for number, group in enumerate(groups) for cut in group}
         return Batch(
             ids=[cut.id for cut in usable], languages=[language_of(cut) for cut in usable],
             features=pad_sequence(features, batch_first=True),
             feature_lengths=torch.tensor([len(f) for f in features]), targets={},
             allowed_languages=torch.ones(len(usable), len(self.tokenizer.languages), dtype=torch.bool),
             random=torch.tensor(np.array([self._random(cut).random(RANDOM) for cut in usable]), dtype=torch.float32),
+            groups=torch.tensor([numbers[cut.id] for cut in usable]),
         )  # fmt: skip
 
     def _random(self, cut: Cut) -> np.random.Generator:
@@ -257,12 +289,25 @@ class TrainingUpdates(Dataset):
             ids=[], languages=[], features=torch.zeros(1, 100, self.mel_bins), feature_lengths=torch.tensor([100]),
             allowed_languages=torch.ones(1, len(self.tokenizer.languages), dtype=torch.bool),
             targets={name: nothing for name in names} if labelled else {}, random=torch.zeros(1, RANDOM),
+            groups=torch.zeros(1, dtype=torch.long),
         )  # fmt: skip
 
     def _augmented(self, features: Tensor, cut: Cut) -> Tensor:
         if self.augment is None:
             return features
         return spec_augment(features, self.augment, self._random(cut))
+
+
+def _packed(groups: list[list[Cut]], seconds: float) -> list[list[list[Cut]]]:
+    """Groups (each longest first) whose padded audio stays within ``seconds``; a single larger group stands alone."""
+    parts: list[list[list[Cut]]] = []
+    for group in sorted(groups, key=lambda group: (-group[0].duration, group[0].id)):
+        cuts = sum(len(other) for other in parts[-1]) + len(group) if parts else 0
+        if parts and parts[-1][0][0].duration * cuts <= seconds:
+            parts[-1].append(group)
+        else:
+            parts.append([group])
+    return parts
 
 
 def _samples(cuts: list[Cut], number: int, seed: tuple[int, ...]) -> list[list[Cut]]:

@@ -24,6 +24,8 @@ class Purpose(IntEnum):
     """Which half of an update a recording is in."""
     DROPOUT = 6
     """The stream of torch in one process."""
+    GROUPS = 7
+    """Which recordings without text are compared with each other."""
 
 
 def generator(purpose: Purpose, *numbers: int) -> np.random.Generator:

@@ -132,7 +132,7 @@ class Recognizer(nn.Module):
         if batch.targets:
             return [self.encode(batch.features, batch.feature_lengths, batch.allowed_languages)], None
         assert self.self_supervised is not None and batch.random is not None
-        views, target = self.self_supervised.views(batch.features, batch.feature_lengths, batch.random)
+        views, target = self.self_supervised.views(batch.features, batch.feature_lengths, batch.random, batch.groups)
         return [self.encode(*view, batch.allowed_languages) for view in views], target
 
     def losses(self, outputs: Sequence[EncoderOutput], batch: Batch, target: Any = None) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Objectives on speech without text: contrastive predictive coding, and BEST-RQ.
 
-An utterance is compared with nothing but itself, so that batches and processes do not matter.
+What an utterance is compared with, if anything, is decided by the update, so that batches and processes do not matter.
 B batch, T frames, F mel bins, D width, C codes.
 """
 
@@ -21,12 +21,22 @@ View = tuple[Tensor, Tensor]
 
 
 class CPC(nn.Module):
-    """What comes next, told from what else the recording holds (van den Oord et al. 2018, arXiv 1807.03748).
+    """What comes next, told from what else there is (van den Oord et al. 2018, arXiv 1807.03748).
 
     As in Objective Soups (arXiv 2508.09228): the encoder hears ``context`` seconds from a random place on, and apart
     from them the ``future`` seconds after them; from the last frame of the context a small network predicts every frame
-    of the future in turn. RECONSTRUCTED: what a frame is to be told from, here the frames in the same place of other
-    pieces of the recording, each heard apart, too. (Told from other places, it would be enough to know the place.)
+    of the future in turn. FOUND in the official code: a frame is told from all frames of the futures of the batch, by
+    cosines divided by a temperature of 0.1. Here the batch is a group of recordings that the update decides on.
+    RECONSTRUCTED: one place in a recording and epoch, where the official code takes one every half a second.
+
+    Chance is log(recordings of the group): what is foreseen alike for all recordings, by the place of a frame in its
+    future alone, has a mean loss of that or more.
+
+    ``negatives: recording`` is RECONSTRUCTED: the frames in the same place of other pieces of the recording, each heard
+    apart, too. In recordings hardly longer than context and future the pieces overlap, and the last one is the right
+    one: there it is learnt without any context.
+
+    Recordings shorter than context and future take no part: their loss is 0, and nothing is compared with them.
     """
 
     def __init__(self, mel_bins: int, width: int, options: SelfSupervised, subsampling: int):
@@ -34,35 +44,57 @@ class CPC(nn.Module):
         self.options = options
         self.predict = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
 
-    def views(self, features: Tensor, lengths: Tensor, random: Tensor) -> tuple[list[View], None]:
-        """Context, future, and other pieces as long as that; all shorter, by the same share, in a short utterance.
+    def views(
+        self, features: Tensor, lengths: Tensor, random: Tensor, groups: Tensor | None = None
+    ) -> tuple[list[View], Tensor]:
+        """Context, future and, with negatives from the recording, other pieces as long as the future.
 
-        ``random`` (B, 9) numbers from 0 to 1 say where they begin.
+        ``random`` (B, 9) numbers from 0 to 1 say where they begin. ``groups`` (B,) says which utterances are compared
+        with each other (default: all); what the loss wants is the same, -1 where an utterance takes no part.
         """
         context, future = (round(seconds / FRAME_SHIFT) for seconds in (self.options.context, self.options.future))
-        share = (lengths / (context + future)).clamp(max=1.0)
-        first, second = (share * context).long().clamp(min=1), (share * future).long().clamp(min=1)
-        start = (random[:, 0] * (lengths - first - second).clamp(min=0)).long()
-        room = (lengths - second).clamp(min=0)
-        others = [(random[:, n] * room).long() for n in range(1, self.options.windows)]
+        first, second = torch.full_like(lengths, context), torch.full_like(lengths, future)
+        start = (random[:, 0] * (lengths - context - future).clamp(min=0)).long()
         views = [(_cut_out(features, start, first), first), (_cut_out(features, start + first, second), second)]
-        return [*views, *((_cut_out(features, other, second), second) for other in others)], None
+        if self.options.negatives == "recording":
+            room = (lengths - future).clamp(min=0)
+            others = [(random[:, n] * room).long() for n in range(1, self.options.windows)]
+            views += [(_cut_out(features, other, second), second) for other in others]
+        groups = torch.zeros_like(lengths) if groups is None else groups
+        return views, groups.masked_fill(lengths < context + future, -1)
 
-    def loss(self, outputs: Sequence[EncoderOutput], target: None) -> Tensor:
-        """(B,) mean cross-entropy of the frames of each future."""
+    def loss(self, outputs: Sequence[EncoderOutput], target: Tensor) -> Tensor:
+        """(B,) mean cross-entropy of the frames of each future; 0 of what takes no part, or is alone in its group."""
         context, *pieces = outputs
-        lengths = pieces[0].heard
-        size = int(lengths.max())
+        size = int(pieces[0].heard.max())  # as long in every recording
         last = context.frames[torch.arange(len(context.frames)), context.heard - 1]
         predicted = []
         for _ in range(size):
             last = last + self.predict(last)
             predicted.append(last)
-        found = F.normalize(torch.stack([piece.frames[:, :size] for piece in pieces], 2), dim=-1)
-        scores = (found @ F.normalize(torch.stack(predicted, 1), dim=-1)[..., None]).squeeze(-1)
-        losses = -(scores.float() / self.options.temperature).log_softmax(-1)[..., 0]
-        mask = length_mask(lengths, size)
-        return losses.masked_fill(~mask, 0.0).sum(1) / lengths
+        with torch.autocast(last.device.type, enabled=False):  # cosines are divided by a small temperature
+            foreseen = F.normalize(torch.stack(predicted, 1).float(), dim=-1)
+            found = [F.normalize(piece.frames[:, :size].float(), dim=-1) for piece in pieces]
+            if self.options.negatives == "recording":
+                return self._within_recordings(foreseen, found).masked_fill(target < 0, 0.0)
+            return self._across_recordings(foreseen, found[0], target)
+
+    def _within_recordings(self, foreseen: Tensor, found: Sequence[Tensor]) -> Tensor:
+        """(B, T, D) and pieces (B, T, D), the right one first -> (B,)."""
+        scores = (torch.stack(list(found), 2) @ foreseen[..., None]).squeeze(-1)
+        return -(scores / self.options.temperature).log_softmax(-1)[..., 0].mean(1)
+
+    def _across_recordings(self, foreseen: Tensor, found: Tensor, groups: Tensor) -> Tensor:
+        """(B, T, D), (B, T, D), (B,) -> (B,): every frame among those of its group."""
+        losses = 0.0 * (foreseen.sum((1, 2)) + found.sum((1, 2)))  # every parameter has its gradient
+        for group in groups[groups >= 0].unique():
+            [rows] = torch.where(groups == group)
+            if len(rows) < 2:  # told from its own frames alone, which is to know the place
+                continue
+            scores = foreseen[rows].flatten(0, 1) @ found[rows].flatten(0, 1).T / self.options.temperature
+            each = -scores.log_softmax(-1).diagonal()
+            losses = losses.index_add(0, rows, each.view(len(rows), -1).mean(1))
+        return losses
 
 
 def _cut_out(features: Tensor, start: Tensor, lengths: Tensor) -> Tensor:
@@ -90,10 +122,12 @@ class BestRQ(nn.Module):
         self.register_buffer("codebook", F.normalize(torch.randn(options.codes, options.code_size), dim=-1))
         self.output = nn.Linear(width, options.codes)
 
-    def views(self, features: Tensor, lengths: Tensor, random: Tensor) -> tuple[list[View], tuple[Tensor, Tensor]]:
+    def views(
+        self, features: Tensor, lengths: Tensor, random: Tensor, groups: Tensor | None = None
+    ) -> tuple[list[View], tuple[Tensor, Tensor]]:
         """The masked features; the codes (B, T') of what was there, and which frames (B, T') are masked.
 
-        The first of the ``random`` numbers (B, 9) decides.
+        The first of the ``random`` numbers (B, 9) decides; there are no ``groups`` to compare.
         """
         codes = self.codes(features, lengths)
         own = length_mask(-(-lengths // self.subsampling), codes.shape[1])
@@ -108,13 +142,20 @@ class BestRQ(nn.Module):
         return [(torch.where(hidden, noise, features), lengths)], (codes, masked)
 
     def codes(self, features: Tensor, lengths: Tensor) -> Tensor:
-        """(B, T, F) -> (B, T') numbers; each utterance is normalised first, what is not there counts as its mean."""
+        """(B, T, F) -> (B, T') numbers; each utterance is normalised first, what is not there counts as its mean.
+
+        In float32 whatever the precision of training: rounded projections have other codes.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            return self._codes(features.float(), lengths)
+
+    def _codes(self, features: Tensor, lengths: Tensor) -> Tensor:
         mean, deviation = _statistics(features, lengths)
         normal = (features - mean) / deviation * length_mask(lengths, features.shape[1])[..., None]
         frames = -(-features.shape[1] // self.subsampling)
         padded = F.pad(normal, (0, 0, 0, frames * self.subsampling - features.shape[1]))
-        projected = padded.unflatten(1, (frames, self.subsampling)).flatten(2) @ self.projection
-        return (F.normalize(projected, dim=-1) @ self.codebook.T).argmax(-1)
+        projected = padded.unflatten(1, (frames, self.subsampling)).flatten(2) @ self.projection.float()
+        return (F.normalize(projected, dim=-1) @ self.codebook.float().T).argmax(-1)
 
     def loss(self, outputs: Sequence[EncoderOutput], target: tuple[Tensor, Tensor]) -> Tensor:
         """(B,) mean cross-entropy of the masked frames of each utterance."""

@@ -36,6 +36,9 @@ from masr.stages.vocab import load_tokenizer, load_tree
 from masr.train.trainer import Trainer
 from masr.vocab.tree import same_tree
 
+FEWEST_COMPARED = 4
+"""Recordings that comparing some with others takes: two in each half of an update."""
+
 
 def experiment_folder(config: Config) -> Path:
     """``exp/<name>``."""
@@ -209,7 +212,7 @@ def _unlabelled(config: Config, quiet: bool = False) -> EpochPlan | None:
     options = config.model.self_supervised
     if not options.weight:
         return None
-    limits = config.data.min_seconds, config.data.max_seconds
+    limits = max(config.data.min_seconds, options.least_seconds), config.data.max_seconds
     split = options.split or config.corpus.train
     found = load_cuts(config, split)
     cuts = [cut for cut in found if limits[0] <= cut.duration <= limits[1]]
@@ -219,7 +222,15 @@ def _unlabelled(config: Config, quiet: bool = False) -> EpochPlan | None:
         hours = sum(cut.duration for cut in cuts) / 3600
         say(f"train: {len(cuts)} of {len(found)} of {split} ({hours:.2f} h, every speed) are heard without their text")
     data = config.data.model_copy(update={"batch_seconds": options.batch_seconds, "every_language": False})
-    return EpochPlan(cuts, data, config.seed, stream=1)
+    plan = EpochPlan(cuts, data, config.seed, stream=1)
+    recordings = sum(len(group) for group in plan.recordings.values())
+    if recordings < FEWEST_COMPARED and options.compared > 1:
+        raise ValueError(
+            f"model.self_supervised.negatives=batch: {recordings} recordings of {split} have {limits[0]:g} to "
+            f"{limits[1]:g} s, and it takes {FEWEST_COMPARED} to compare them: lower context or future, or choose "
+            "another split"
+        )
+    return plan
 
 
 def _freeze(model: Recognizer, name: str) -> None:

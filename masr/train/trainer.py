@@ -137,6 +137,7 @@ class Trainer:
             (self.config.seed, epoch), data.device_seconds, self.accelerator.process_index,
             self.accelerator.num_processes, data.prompts, self.soup.samples if self.soup else 1,
             self.unlabelled.updates(epoch) if self.unlabelled else None,
+            self.config.model.self_supervised.compared,
         )  # fmt: skip
         return DataLoader(
             dataset, batch_size=None, sampler=range(self.progress["position"], len(updates)), num_workers=data.workers,

@@ -183,3 +183,42 @@ def test_update_whose_recordings_are_all_bad_is_silence(tokenizer, audio):
     audio.write_bytes(b"")
     update = updates_of([[bad]], tokenizer)[0]
     assert [len(batch) for batch in update.micro_batches] == [0] and list(update.rejected) == ["from-audio"]
+
+
+def groups_of(shares: list[Update], sample: int) -> set[frozenset[str]]:
+    """Which recordings without text are compared with each other in a sample of an update, over all processes."""
+    found: dict[tuple[int, int, int], set[str]] = {}
+    for rank, share in enumerate(shares):
+        for number, batch in enumerate(share.unlabelled[sample]):
+            for name, group in zip(batch.ids, batch.groups.tolist(), strict=False):
+                found.setdefault((rank, number, group), set()).add(name)
+    return {frozenset(names) for names in found.values()}
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_the_update_decides_what_is_compared(cuts, tokenizer, samples):
+    """Neither processes nor micro-batches part a group, whatever their number and size."""
+    options = {"unlabelled": [cuts[:30]], "compared": 4, "samples": samples}
+    alone = updates_of([cuts[:4]], tokenizer, **options)[0]
+    for world_size, device_seconds in ((2, 600.0), (2, 3.0), (3, 0.1), (1, 3.0)):
+        given = options | {"world_size": world_size, "device_seconds": device_seconds}
+        shares = [updates_of([cuts[:4]], tokenizer, rank=rank, **given)[0] for rank in range(world_size)]
+        for sample in range(samples):
+            assert groups_of(shares, sample) == groups_of([alone], sample)
+        assert {share.unlabelled_utterances for share in shares} == {30}
+    found = set().union(*(groups_of([alone], sample) for sample in range(samples)))
+    assert sorted(name for group in found for name in group) == sorted(cut.id for cut in cuts[:30])
+    assert {len(group) for group in found} == {3, 4}
+    reordered = updates_of([cuts[:4]], tokenizer, **options | {"unlabelled": [cuts[29::-1]]})[0]
+    assert groups_of([reordered], 0) == groups_of([alone], 0)
+    later = updates_of([cuts[:4]], tokenizer, seed=(1, 1), **options)[0]
+    assert groups_of([later], 0) != groups_of([alone], 0), "other groups in another epoch"
+
+
+def test_every_sample_hears_two_that_can_be_compared(cuts, tokenizer):
+    options = {"compared": 16, "samples": 2}
+    update = updates_of([cuts[:4]], tokenizer, unlabelled=[[cut] for cut in cuts[:9]], **options)[0]
+    assert [len(batch.ids) for sample in update.unlabelled for batch in sample] == [2, 2]
+    assert update.unlabelled_utterances == 4
+    few = updates_of([cuts[:4]], tokenizer, unlabelled=[cuts[:3]], **options)[0]
+    assert not few.unlabelled and few.unlabelled_utterances == 0, "nothing is divided by what has nothing to learn from"

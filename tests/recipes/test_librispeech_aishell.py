@@ -22,7 +22,7 @@ TINY = [
     "model.encoder.layers=1", "model.encoder.width=16", "model.encoder.heads=2", "model.encoder.feedforward=16",
     "model.encoder.kernel=3", "model.encoder.subsampling_channels=4", "train.updates=3", "train.validate_every=3",
     "train.log_every=1", "train.threads=1", "train.precision=fp32", "decode.methods=[ctc-greedy]",
-    "model.self_supervised={kind: cpc, weight: 0.5, split: unlabelled, batch_seconds: 4, context: 0.6, future: 0.3}",
+    "model.self_supervised={kind: cpc, weight: 0.5, split: unlabelled, batch_seconds: 4, context: 0.4, future: 0.2}",
 ]  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def test_recognition_and_translation_in_a_soup(workdir, tiny_corpus, lora, heard
     levels += ", {objectives: ['lid/*']}, {objectives: [HEARD], penalty: {start: 0.1}}".replace("HEARD", heard)
     options = ["vocab.translation={into: en, kind: char}", "data.every_language=true", "train.soup.every=1"]
     options += ["model.translation={weight: 0.5, layers: 1, width: 16, heads: 2, feedforward: 16, encoder_layers: 1}"]
-    options += [f"model.self_supervised={{kind: {heard}, weight: 1.0, batch_seconds: 5}}"]
+    options += [f"model.self_supervised={{kind: {heard}, weight: 1.0, batch_seconds: 5, context: 0.6, future: 0.3}}"]
     options += [f"model.adapt.lora.rank={lora}", "decode.methods=[attention-beam,translation-beam]"]
     config = load_config(workdir / "tiny.yaml", [f"train.soup.levels=[{levels}]", *options])
     for stage in (prepare, features, vocab, train, decode, score):

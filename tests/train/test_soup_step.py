@@ -395,10 +395,48 @@ def test_all_in_one_vector(config):
     assert sum(weights.values()) == pytest.approx(1) and len(set(weights.values())) > 2 and "cpc" in weights
     short = trainer._loader().dataset
     short.unlabelled = [batch[:1] for batch in short.unlabelled]
-    assert [len(part[0].ids) for part in short[0].unlabelled] == [1, 1], "each sample hears some"
+    assert [len(part[0].ids) for part in short[0].unlabelled] == [2, 2], "each sample hears what it can compare"
     one = trainer._loader().dataset[0]._replace(unlabelled_utterances=1)  # half of the update hears none
     trainer._backward(one)
     assert trainer.soup.soup.coefficients(0) == weights
+
+
+def test_what_is_too_short_for_cpc_is_left_out(config, capsys):
+    """Its loss, and what that is divided by, are those of the others."""
+    brief = SELF_SUPERVISED.replace("KIND", "cpc")
+    longer = brief.replace("0.6, future: 0.3", "0.8, future: 0.4")
+    trainer = trainer_of(config(longer))
+    cuts = [cut for update in trainer.unlabelled.updates(0) for cut in update]
+    everything = [cut for update in trainer_of(config(brief)).unlabelled.updates(0) for cut in update]
+    assert min(cut.duration for cut in everything) < 1.2 <= min(cut.duration for cut in cuts)
+    for update in trainer._loader().dataset:
+        [batches] = update.unlabelled
+        names = [name for batch in batches for name in batch.ids]
+        assert update.unlabelled_utterances == len(names) > 1
+        for batch in batches:
+            encoded, target = trainer.recognizer.encode_views(batch)
+            assert (trainer.recognizer.losses(encoded, batch, target)["cpc"] > 0).all()
+    with pytest.raises(ValueError, match="no recording of train has 60 to"):
+        trainer_of(config(brief.replace("0.6, future", "59.7, future")))
+    longest = sorted({cut.duration for cut in everything})[-2]
+    with pytest.raises(ValueError, match="it takes 4 to compare them: lower context or future"):
+        trainer_of(config(brief.replace("0.6, future", f"{longest - 0.3:.3f}, future")))
+    trainer_of(config(brief.replace("codes", "negatives: recording, codes")))
+
+
+@pytest.mark.parametrize("negatives", ["batch, group: 3", "recording"])
+def test_the_gradient_of_cpc_does_not_depend_on_micro_batches(config, negatives):
+    found = []
+    for seconds in (600, 4, 1):
+        given = SELF_SUPERVISED.replace("KIND", "cpc").replace("codes", f"negatives: {negatives}, codes")
+        trainer = trainer_of(config(given, f"data.device_seconds={seconds}"))
+        trainer.model.train()
+        update = trainer._loader().dataset[0]
+        assert trainer._backward(update)
+        found.append((len(update.unlabelled[0]), gradients(trainer.recognizer)))
+    assert found[0][0] < found[1][0] <= found[2][0]
+    for _, other in found[1:]:
+        assert all(torch.allclose(other[n], g, atol=1e-4, rtol=1e-3) for n, g in found[0][1].items())
 
 
 def test_two_processes_and_micro_batches_are_as_one(config, prepared, workdir):
