@@ -323,6 +323,9 @@ class TransformerDecoder(Section):
 class AttentionDecoder(TransformerDecoder):
     smoothed: Literal["tokens", "decisions"] = "tokens"
     """With a tree: spread it over all tokens, or in each decision over its two sides, which is faster to train."""
+    bias: bool = True
+    """Without a tree: a bias for each token, beside its vector. The decisions of a tree have none, so false is what a
+    tree is to be compared with."""
 
 
 class Translation(TransformerDecoder):
@@ -473,7 +476,10 @@ class Model(Section):
 
 
 class Penalty(Section):
-    """Factor of a level below the top one, and of all levels below it: min(start + rate x epoch, cap)."""
+    """Factor of a level below the top one, and of all levels below it: min(start + rate x epoch, cap).
+
+    It multiplies with the learning rate, which falls while it grows: train.schedule=constant keeps the two apart.
+    """
 
     start: Annotated[float, Field(ge=0.0)] = 1.0
     """At the beginning."""
@@ -561,8 +567,9 @@ class Train(Section):
     """Learning rate of the encoder as a share of the learning rate."""
     soup: Soup = Soup()
     distill: Distill = Distill()
-    schedule: Literal["linear", "cosine", "noam"] = "cosine"
-    """Decay after the warm-up: to zero linearly or as a cosine, or with the inverse square root of the update."""
+    schedule: Literal["linear", "cosine", "noam", "constant"] = "cosine"
+    """After the warm-up: decay to zero linearly or as a cosine, or with the inverse square root of the update; or the
+    peak to the last update, so that nothing but a penalty decides when an objective counts."""
     warmup: Count = 1000
     """Updates of linear warm-up."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01

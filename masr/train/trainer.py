@@ -38,7 +38,7 @@ from masr.train import checkpoint as checkpoints
 from masr.train.evaluate import Evaluation, evaluate
 from masr.train.exchange import sum_gradients
 from masr.train.log import Meter, RunLog, counted
-from masr.train.optim import build_optimizer, build_schedule, learning_rate_factor
+from masr.train.optim import ENDLESS, build_optimizer, build_schedule, learning_rate_factor
 from masr.train.soup_step import SoupStep, soup_objectives
 
 
@@ -372,7 +372,7 @@ class Trainer:
         rate = self.schedule.get_last_lr()[0]
         self.log.write("changed", update, {"options": list(self.changes), "learning_rate": rate})
         say(f"train: from update {update} on: {', '.join(self.changes)}")
-        end = "" if self.options.schedule == "noam" else f", to its end at update {self.options.updates}"
+        end = "" if self.options.schedule in ENDLESS else f", to its end at update {self.options.updates}"
         say(f"train: the {self.options.schedule} schedule goes on with a learning rate of {rate:.2g}{end}")
 
     def _mend_weights(self) -> None:
