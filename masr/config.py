@@ -585,10 +585,13 @@ class Train(Section):
     validate_every: Positive = 500
     """Updates between two evaluations on dev; also when a checkpoint is written."""
     patience: Count = 0
-    """Evaluations without a better dev CER before training stops; 0 never stops early."""
+    """Evaluations without a better dev score (keep_by) before training stops; 0 never stops early."""
     keep: Literal["best", "last"] = "best"
-    """Averaged weights that are the result: those with the best dev CER, or the last, where CER is not what is
+    """Averaged weights that are the result: those with the best dev score, or the last, where that is not what is
     learnt."""
+    keep_by: Literal["cer", "bleu", "sum"] = "cer"
+    """What is best on dev, for ``keep`` and ``patience``: the lowest CER, the highest BLEU of greedy translations, or
+    the lowest sum of CER and 1 - BLEU / 100; means over languages all of them."""
     keep_checkpoints: Positive = 2
     """Newest checkpoints that are kept."""
     log_every: Positive = 50
@@ -695,6 +698,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.train.keep_by != "cer" and not self.model.translation.weight:
+            raise ValueError(f"train.keep_by={self.train.keep_by}: nothing is translated; set model.translation.weight")
         if self.model.pretrained is None:
             if self.vocab.kind == "whisper":
                 raise ValueError("vocab.kind=whisper: the tokens of which Whisper? Set model.pretrained")

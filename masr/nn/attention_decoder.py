@@ -151,8 +151,9 @@ def _select(pair: KeysValues, indices: Tensor) -> KeysValues:
 class AttentionDecoder(nn.Module):
     """Transformer decoder over V tokens; ``sos_eos`` is the one id that starts and ends a sentence.
 
-    Its softmax is flat, with a ``bias`` or without, or hierarchical if a ``tree`` is given. ``adapters`` (their bottleneck, and the number L of
-    languages) stand behind the first and the last block, and are weighted by ``language_weights`` (B, L).
+    Its softmax is flat, with a ``bias`` or without, or hierarchical if a ``tree`` is given. ``adapters`` (their
+    bottleneck, and the number L of languages) stand behind the first and the last block, and are weighted by
+    ``language_weights`` (B, L).
 
     ValueError when ``width`` is odd or not a multiple of ``heads``, or ``sos_eos`` is outside the vocabulary.
     """
