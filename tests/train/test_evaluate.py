@@ -9,7 +9,7 @@ from lhotse import SupervisionSegment
 from lhotse.testing.dummies import dummy_cut
 
 from masr.train import evaluate as module
-from masr.train.evaluate import Evaluation, evaluate
+from masr.train.evaluate import Evaluation, evaluate, note_score
 
 
 def spoken(number: int, language: str, text: str, published: str) -> object:
@@ -46,3 +46,15 @@ def test_spaces_are_no_characters_where_words_are_not_written_apart(monkeypatch,
 def test_the_best_weights_may_be_those_of_translation_or_of_both(by, score):
     found = Evaluation({"el": 0.1, "es": 0.3}, [], {"el": 40.0, "es": 20.0})
     assert found.badness(by) == pytest.approx(score)
+
+
+def test_the_record_of_a_run_names_the_best_scores_so_far():
+    progress = {"update": 4, "best_score": 0.8, "best_cer": 0.5, "best_update": 2, "stale": 1}
+    assert note_score(progress, Evaluation({"el": 0.6}, [], {"el": 30.0}), "bleu")
+    assert progress == {
+        "update": 4, "best_score": pytest.approx(0.7), "best_cer": 0.6, "best_bleu": 30.0, "best_update": 4,
+        "stale": 0, "evaluated": 4,
+    }  # fmt: skip
+    progress["update"] = 6
+    assert not note_score(progress, Evaluation({"el": 0.1}, [], {"el": 29.0}), "bleu")
+    assert (progress["best_update"], progress["stale"], progress["evaluated"]) == (4, 1, 6)
