@@ -323,6 +323,9 @@ class TransformerDecoder(Section):
 class AttentionDecoder(TransformerDecoder):
     smoothed: Literal["tokens", "decisions"] = "tokens"
     """With a tree: spread it over all tokens, or in each decision over its two sides, which is faster to train."""
+    bias: bool = True
+    """Without a tree: a bias for each token, beside its vector. The decisions of a tree have none, so false is what a
+    tree is to be compared with."""
 
 
 class Translation(TransformerDecoder):
@@ -488,7 +491,10 @@ class Model(Section):
 
 
 class Penalty(Section):
-    """Factor of a level below the top one, and of all levels below it: min(start + rate x epoch, cap)."""
+    """Factor of a level below the top one, and of all levels below it: min(start + rate x epoch, cap).
+
+    It multiplies with the learning rate, which falls while it grows: train.schedule=constant keeps the two apart.
+    """
 
     start: Annotated[float, Field(ge=0.0)] = 1.0
     """At the beginning."""
@@ -576,8 +582,9 @@ class Train(Section):
     """Learning rate of the encoder as a share of the learning rate."""
     soup: Soup = Soup()
     distill: Distill = Distill()
-    schedule: Literal["linear", "cosine", "noam"] = "cosine"
-    """Decay after the warm-up: to zero linearly or as a cosine, or with the inverse square root of the update."""
+    schedule: Literal["linear", "cosine", "noam", "constant"] = "cosine"
+    """After the warm-up: decay to zero linearly or as a cosine, or with the inverse square root of the update; or the
+    peak to the last update, so that nothing but a penalty decides when an objective counts."""
     warmup: Count = 1000
     """Updates of linear warm-up."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
@@ -593,10 +600,13 @@ class Train(Section):
     validate_every: Positive = 500
     """Updates between two evaluations on dev; also when a checkpoint is written."""
     patience: Count = 0
-    """Evaluations without a better dev CER before training stops; 0 never stops early."""
+    """Evaluations without a better dev score (keep_by) before training stops; 0 never stops early."""
     keep: Literal["best", "last"] = "best"
-    """Averaged weights that are the result: those with the best dev CER, or the last, where CER is not what is
+    """Averaged weights that are the result: those with the best dev score, or the last, where that is not what is
     learnt."""
+    keep_by: Literal["cer", "bleu", "sum"] = "cer"
+    """What is best on dev, for ``keep`` and ``patience``: the lowest CER, the highest BLEU of greedy translations, or
+    the lowest sum of CER and 1 - BLEU / 100; means over languages all of them."""
     keep_checkpoints: Positive = 2
     """Newest checkpoints that are kept."""
     log_every: Positive = 50
@@ -703,6 +713,8 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.train.keep_by != "cer" and not self.model.translation.weight:
+            raise ValueError(f"train.keep_by={self.train.keep_by}: nothing is translated; set model.translation.weight")
         if self.model.pretrained is None:
             if self.vocab.kind == "whisper":
                 raise ValueError("vocab.kind=whisper: the tokens of which Whisper? Set model.pretrained")

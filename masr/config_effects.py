@@ -47,7 +47,7 @@ RULES = [
             "model.encoder",
             "model.normalization",
             *_below("model.ctc", "upsampling hierarchical intermediate_layers intermediate_weight"),
-            *_below("model.attention_decoder", "layers width heads feedforward dropout smoothed"),
+            *_below("model.attention_decoder", "layers width heads feedforward dropout smoothed bias"),
             *_below("vocab", "size per_language tree"),
         ],
         "beside model.pretrained, which brings its own",
@@ -104,8 +104,14 @@ RULES = [
     Rule(
         lambda c: not c.model.attention_decoder.weight,
         ["model.attention_decoder.weight"],
-        _below("model.attention_decoder", f"{DECODER} smoothed"),
+        _below("model.attention_decoder", f"{DECODER} smoothed bias"),
         "without model.attention_decoder.weight",
+    ),
+    Rule(
+        lambda c: c.vocab.output != "softmax",
+        ["vocab.output"],
+        ["model.attention_decoder.bias"],
+        "with a tree (vocab.output), whose decisions have no bias",
     ),
     Rule(
         lambda c: not c.model.translation.weight,

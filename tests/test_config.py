@@ -163,7 +163,7 @@ def test_an_ill_typed_value_names_what_was_expected_and_found(write, yaml, key, 
 
 def test_a_value_that_is_not_among_the_allowed_ones_lists_them(write):
     message = error_of(write("a.yaml", "train: {schedule: lin}\ndecode: {methods: [greedy]}"))
-    assert "train.schedule" in message and "(allowed: linear, cosine, noam), found 'lin'" in message
+    assert "train.schedule" in message and "(allowed: linear, cosine, noam, constant), found 'lin'" in message
     assert "decode.methods.0" in message
     assert all(name in message for name in ("ctc-greedy", "ctc-prefix-beam", "attention-beam", "joint-beam"))
 

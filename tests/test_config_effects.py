@@ -43,6 +43,7 @@ def error_of(tmp_path):
         "model.ctc.upsampling=2",
         "model.attention_decoder.layers=2",
         "model.attention_decoder.smoothed=decisions",
+        "model.attention_decoder.bias=false",
         "vocab.size=700",
         "vocab.per_language=true",
         "vocab.tree.linkage=average",

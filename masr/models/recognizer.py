@@ -228,7 +228,7 @@ class Recognizer(nn.Module):
         return AttentionDecoder(
             len(self.tokenizer), self.encoder.width, options.width, options.layers, options.heads,
             options.feedforward, options.dropout, START_END, options.label_smoothing, self.tree, options.smoothed,
-            self._decoder_adapters(),
+            self._decoder_adapters(), options.bias,
         )  # fmt: skip
 
     def _build_classifier(self) -> LanguageClassifier | None:

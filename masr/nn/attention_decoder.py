@@ -151,8 +151,9 @@ def _select(pair: KeysValues, indices: Tensor) -> KeysValues:
 class AttentionDecoder(nn.Module):
     """Transformer decoder over V tokens; ``sos_eos`` is the one id that starts and ends a sentence.
 
-    Its softmax is flat, or hierarchical if a ``tree`` is given. ``adapters`` (their bottleneck, and the number L of
-    languages) stand behind the first and the last block, and are weighted by ``language_weights`` (B, L).
+    Its softmax is flat, with a ``bias`` or without, or hierarchical if a ``tree`` is given. ``adapters`` (their
+    bottleneck, and the number L of languages) stand behind the first and the last block, and are weighted by
+    ``language_weights`` (B, L).
 
     ValueError when ``width`` is odd or not a multiple of ``heads``, or ``sos_eos`` is outside the vocabulary.
     """
@@ -176,6 +177,7 @@ class AttentionDecoder(nn.Module):
         tree: Tree | None = None,
         smoothed: Smoothing = "tokens",
         adapters: tuple[int, int] = (0, 0),
+        bias: bool = True,
     ) -> None:
         super().__init__()
         if width % heads or width % 2:
@@ -197,7 +199,7 @@ class AttentionDecoder(nn.Module):
         )  # fmt: skip
         self.norm = nn.LayerNorm(width)
         self.output: Softmax | HierarchicalSoftmax = (
-            Softmax(width, vocabulary_size) if tree is None else HierarchicalSoftmax(width, tree, smoothed)
+            Softmax(width, vocabulary_size, bias) if tree is None else HierarchicalSoftmax(width, tree, smoothed)
         )
 
     def loss(

@@ -12,6 +12,8 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from masr.config import Train
 
+ENDLESS = ("noam", "constant")
+"""Schedules that do not depend on the number of updates."""
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Coefficients of the quintic iteration (Jordan et al. 2024)."""
 
@@ -133,10 +135,12 @@ def learning_rate_factor(update: int, options: Train) -> float:
     """Share of the peak learning rate at an update (from 0).
 
     Linear warm-up; then ``linear`` or ``cosine`` decay to zero at the last update, or ``noam``: the inverse square root
-    of the update, as in Vaswani et al. 2017 (section 5.3) with its peak at the end of the warm-up.
+    of the update, as in Vaswani et al. 2017 (section 5.3) with its peak at the end of the warm-up; or ``constant``.
     """
     if update < options.warmup:
         return (update + 1) / options.warmup
+    if options.schedule == "constant":
+        return 1.0
     if options.schedule == "noam":
         return math.sqrt(max(options.warmup, 1) / (update + 1))
     progress = min(1.0, (update - options.warmup) / max(1, options.updates - options.warmup))

@@ -35,10 +35,10 @@ from masr.progress import clock, in_markdown, say, track
 from masr.soup.levels import Soup
 from masr.tensor_files import is_intact
 from masr.train import checkpoint as checkpoints
-from masr.train.evaluate import Evaluation, evaluate
+from masr.train.evaluate import Evaluation, evaluate, note_score
 from masr.train.exchange import sum_gradients
 from masr.train.log import Meter, RunLog, counted
-from masr.train.optim import build_optimizer, build_schedule, learning_rate_factor
+from masr.train.optim import ENDLESS, build_optimizer, build_schedule, learning_rate_factor
 from masr.train.soup_step import SoupStep, soup_objectives
 
 
@@ -73,7 +73,7 @@ class Trainer:
         self.meter = Meter(list(self.weights), model.tokenizer.languages)
         self.progress: dict[str, Any] = {
             "update": 0, "epoch": 0, "position": 0, "best_cer": math.inf, "best_update": 0, "stale": 0, "bad_steps": 0,
-            "evaluated": 0,
+            "evaluated": 0, "best_score": math.inf,
             "audio_seconds": 0.0, "train_seconds": 0.0, "logged_audio": 0.0, "logged_seconds": 0.0,
         }  # fmt: skip
         self.updates_of_epoch = 1
@@ -276,12 +276,9 @@ class Trainer:
 
     def _evaluate_and_save(self) -> None:
         self._check_recordings()
-        result = evaluate(self.averaged, self.dev, self.config.decode.batch_seconds, self.dev_prompt, self.accelerator)
-        better = result.macro_cer < self.progress["best_cer"]
-        if better:
-            self.progress |= {"best_cer": result.macro_cer, "best_update": self.progress["update"]}
-        self.progress["stale"] = 0 if better else self.progress["stale"] + 1
-        self.progress["evaluated"] = self.progress["update"]
+        by, seconds = self.options.keep_by, self.config.decode.batch_seconds
+        result = evaluate(self.averaged, self.dev, seconds, self.dev_prompt, self.accelerator, by != "cer")
+        better = note_score(self.progress, result, by)
         if self.is_main:
             self._report(result)
             if self.soup is not None:
@@ -306,11 +303,12 @@ class Trainer:
 
     def _report(self, result: Evaluation) -> None:
         update = self.progress["update"]
-        self.log.write("dev", update, {"macro_cer": result.macro_cer, **{f"cer/{c}": v for c, v in result.cer.items()}})
+        self.log.write("dev", update, result.values())
         lines = [f"| {' | '.join(map(in_markdown, example))} |" for example in result.examples]
         self.log.text("dev/examples", update, "\n".join(["| | reference | hypothesis |", "|-|-|-|", *lines]))
         each = "  ".join(f"{code} {value:.1%}" for code, value in result.cer.items())
-        say(f"update {update}: dev CER {result.macro_cer:.2%} (best {self.progress['best_cer']:.2%})  {each}")
+        bleu = f"BLEU {result.macro_bleu:.2f}  " if result.bleu else ""
+        say(f"update {update}: dev CER {result.macro_cer:.2%} (best {self.progress['best_cer']:.2%})  {bleu}{each}")
 
     def _save_checkpoint(self) -> None:
         random_states = gather_object([checkpoints.random_state()])
@@ -347,7 +345,7 @@ class Trainer:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         if self.soup is not None:
             self.soup.load_state_dict(state["soup"])
-        self.progress |= state["progress"]
+        self.progress |= {"best_score": state["progress"]["best_cer"]} | state["progress"]  # once CER alone decided
         if rank < len(state["meters"]):
             self.meter.load_state_dict(state["meters"][rank])
         if random_state is not None:
@@ -373,7 +371,7 @@ class Trainer:
         rate = self.schedule.get_last_lr()[0]
         self.log.write("changed", update, {"options": list(self.changes), "learning_rate": rate})
         say(f"train: from update {update} on: {', '.join(self.changes)}")
-        end = "" if self.options.schedule == "noam" else f", to its end at update {self.options.updates}"
+        end = "" if self.options.schedule in ENDLESS else f", to its end at update {self.options.updates}"
         say(f"train: the {self.options.schedule} schedule goes on with a learning rate of {rate:.2g}{end}")
 
     def _mend_weights(self) -> None:

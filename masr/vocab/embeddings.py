@@ -6,11 +6,13 @@ pretrained model is read, and all of Mono-Map but its idea, after VecMap (Artetx
 """
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import load_file
+from scipy.sparse import coo_array, csr_array, hstack
+from scipy.sparse.linalg import svds
 
 from masr.config import Vocab
 from masr.files import reading, text_lines
@@ -22,6 +24,10 @@ ROUNDS = 20
 """Most rounds of Mono-Map's self-learning."""
 NEIGHBOURS = 5
 """Neighbours by which CSLS corrects similarities."""
+SMALL = 256
+"""Tokens up to which all singular vectors are computed, not only those that are wanted: so many take no time."""
+CHUNK = 2**20
+"""Similarities that are looked at in one go."""
 
 Texts = Mapping[str, Sequence[Sequence[int]]]
 """Token ids of the sentences of each language."""
@@ -78,22 +84,67 @@ def monolingual(sentences: Sequence[Sequence[int]], tokens: int, dimensions: int
     """(V, D) unit vectors of the tokens of one language, 0 for those that do not occur.
 
     Singular vectors of the positive mutual information between a token and its neighbours at each distance, which is
-    what word2vec factorises, too (Levy & Goldberg 2014, NIPS): for so little text exact, and the same every time.
+    what word2vec factorises, too (Levy & Goldberg 2014, NIPS): for so little text exact, and the same every time. Only
+    tokens that occur and neighbours that were seen take memory.
     """
-    size = tokens + 1  # the last context is the end of the sentence
-    counts = np.zeros((tokens, 2 * WINDOW * size))
-    for line in sentences:
-        padded = [tokens] * WINDOW + list(line) + [tokens] * WINDOW
-        for place, offset in enumerate([*range(-WINDOW, 0), *range(1, WINDOW + 1)]):
-            contexts = padded[WINDOW + offset : WINDOW + offset + len(line)]
-            np.add.at(counts, (np.array(line, dtype=int), np.array(contexts, dtype=int) + place * size), 1)
-    expected = counts.sum(1, keepdims=True) * counts.sum(0) / max(counts.sum(), 1)
-    information = np.log(np.maximum(np.divide(counts, expected, out=np.ones_like(counts), where=expected > 0), 1))
-    left, strength, _ = np.linalg.svd(information, full_matrices=False)
-    size = min(dimensions, len(strength))
     vectors = np.zeros((tokens, dimensions))
-    vectors[:, :size] = left[:, :size] * np.sqrt(strength[:size])
-    return _centred_units(vectors, counts.sum(1) > 0)
+    words = [np.asarray(line, dtype=int) for line in sentences]
+    own = np.unique(np.concatenate([*words, np.zeros(0, dtype=int)]))
+    information = _information(_neighbours(words, own))
+    if information.nnz:
+        vectors[own] = _singular_vectors(information, dimensions)
+    there = np.zeros(tokens, dtype=bool)
+    there[own] = True
+    return _centred_units(vectors, there)
+
+
+def _neighbours(sentences: Sequence[np.ndarray], own: np.ndarray) -> csr_array:
+    """(N, 2 WINDOW (N + 1)): how often each of the N ``own`` tokens has each neighbour at each distance.
+
+    The last neighbour of each distance is the end of the sentence.
+    """
+    ends = np.full(WINDOW, len(own))
+    parts = [ends]
+    for line in sentences:
+        parts += [np.searchsorted(own, line), ends]
+    text = np.concatenate(parts)
+    places = np.flatnonzero(text < len(own))
+    size = (len(own), len(own) + 1)
+    counts = []
+    for offset in (*range(-WINDOW, 0), *range(1, WINDOW + 1)):
+        pairs = (text[places], text[places + offset])
+        counts.append(coo_array((np.ones(len(places)), pairs), shape=size).tocsr())  # adds up what is there twice
+    return csr_array(hstack(counts))
+
+
+def _information(counts: csr_array) -> csr_array:
+    """Positive pointwise mutual information of counts; where nothing was counted there is none."""
+    total, rows, columns = counts.sum(), counts.sum(axis=1), counts.sum(axis=0)
+    pairs = counts.tocoo()
+    expected = rows[pairs.row] * columns[pairs.col] / max(total, 1)
+    values = np.log(np.maximum(pairs.data / expected, 1))
+    result = coo_array((values, (pairs.row, pairs.col)), shape=counts.shape).tocsr()
+    result.eliminate_zeros()
+    return result
+
+
+def _singular_vectors(matrix: csr_array, number: int) -> np.ndarray:
+    """(N, ``number``): left singular vectors of (N, M) times the roots of their values, the largest first.
+
+    What is largest in a vector is positive, for otherwise its sign would be chance.
+    """
+    result = np.zeros((matrix.shape[0], number))
+    if min(matrix.shape) <= max(SMALL, number):
+        left, strength, _ = np.linalg.svd(matrix.toarray(), full_matrices=False)
+    else:
+        random = np.random.default_rng(0)
+        start = random.standard_normal(min(matrix.shape))
+        left, strength, _ = svds(matrix, k=number, v0=start, rng=random)
+    order = np.argsort(-strength, kind="stable")[:number]
+    left, strength = left[:, order], strength[order]
+    largest = left[np.abs(left).argmax(axis=0), np.arange(len(order))]
+    result[:, : len(order)] = left * np.sign(largest) * np.sqrt(strength)
+    return result
 
 
 def _turn(ours: np.ndarray, has: np.ndarray, common: np.ndarray, known: np.ndarray, pairs: Sequence) -> np.ndarray:
@@ -126,12 +177,46 @@ def _rotation(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
 
 
 def _mutual_neighbours(ours: np.ndarray, theirs: np.ndarray) -> list[tuple[int, int]]:
-    """Pairs of rows that are each other's nearest by CSLS (Conneau et al. 2018, arXiv 1710.04087)."""
-    similar = ours @ theirs.T
-    near = [np.sort(matrix, axis=1)[:, -NEIGHBOURS:].mean(1) for matrix in (similar, similar.T)]
-    csls = 2 * similar - near[0][:, None] - near[1]
-    forward, back = csls.argmax(1), csls.argmax(0)
+    """Pairs of rows that are each other's nearest by CSLS (Conneau et al. 2018, arXiv 1710.04087).
+
+    A few rows at a time, so that the table of all similarities is never there.
+    """
+    near = _nearness(ours, theirs)
+    forward, back = np.zeros(len(ours), dtype=int), np.zeros(len(theirs), dtype=int)
+    best = np.full(len(theirs), -np.inf)
+    for rows in _chunks(len(ours), len(theirs)):
+        csls = 2 * (ours[rows] @ theirs.T) - near[0][rows, None] - near[1]
+        forward[rows] = csls.argmax(1)
+        highest = csls.max(0)
+        better = highest > best  # of equal ones the first, as argmax has it
+        back[better] = rows.start + csls[:, better].argmax(0)
+        best[better] = highest[better]
     return [(row, int(column)) for row, column in enumerate(forward) if back[column] == row]
+
+
+def _nearness(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean similarity of each row (N,) of ``ours`` to its nearest of ``theirs``, and (M,) the other way round."""
+    mine = np.zeros(len(ours))
+    nearest = np.zeros((len(theirs), 0))
+    for rows in _chunks(len(ours), len(theirs)):
+        similar = ours[rows] @ theirs.T
+        mine[rows] = _largest(similar).mean(1)
+        nearest = _largest(np.concatenate([nearest, _largest(similar.T)], axis=1))
+    return mine, nearest.mean(1)
+
+
+def _largest(values: np.ndarray) -> np.ndarray:
+    """The largest of each row, as many as there are neighbours."""
+    if values.shape[1] > NEIGHBOURS:
+        values = np.partition(values, -NEIGHBOURS, axis=1)[:, -NEIGHBOURS:]
+    return np.sort(values, axis=1)
+
+
+def _chunks(rows: int, columns: int) -> Iterator[slice]:
+    """Rows of which a table with so many columns has at most `CHUNK` numbers."""
+    size = max(1, CHUNK // max(columns, 1))
+    for start in range(0, rows, size):
+        yield slice(start, min(start + size, rows))
 
 
 def _units(vectors: np.ndarray) -> np.ndarray:

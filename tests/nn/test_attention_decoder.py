@@ -54,6 +54,16 @@ def test_smoothing_is_that_of_cross_entropy(decoder):
     assert torch.allclose(decoder.output.loss(hidden, targets, 0.1), expected, atol=1e-6)
 
 
+def test_a_flat_softmax_may_have_no_bias_as_a_tree_has_none(batch):
+    options = {"layers": 1, "heads": 2, "feedforward": 16, "dropout": 0.1, "sos_eos": SOS_EOS}
+    with_bias = AttentionDecoder(V, 6, 8, **options).eval()
+    without = AttentionDecoder(V, 6, 8, **options, bias=False).eval()
+    assert with_bias.state_dict().keys() - without.state_dict().keys() == {"output.bias"}
+    torch.nn.init.zeros_(with_bias.output.bias)
+    without.load_state_dict(with_bias.state_dict(), strict=False)
+    assert torch.equal(without.loss(*batch), with_bias.loss(*batch))
+
+
 def test_gradients_are_finite_with_empty_texts_and_empty_audio(decoder, batch):
     frames, lengths, ids, _ = batch
     decoder.train().loss(frames, lengths, ids, torch.zeros(3, dtype=torch.long)).sum().backward()

@@ -109,6 +109,15 @@ def test_a_finished_run_goes_on_when_asked_for_more_updates(ready, capsys):
     assert "train: complete in exp/small" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("schedule", ["noam", "constant"])
+def test_a_schedule_without_an_end_is_not_said_to_end(ready, schedule, capsys):
+    options = [*SHORT, f"train.schedule={schedule}", "train.warmup=2"]
+    train.run(ready.config(*options))
+    train.run(ready.config(*options, "train.updates=6", "train.log_every=1"))
+    printed = capsys.readouterr().out
+    assert f"the {schedule} schedule goes on with a learning rate of" in printed and "to its end" not in printed
+
+
 def test_fewer_updates_than_were_made_are_refused(ready):
     train.run(ready.config(*SHORT))
     with pytest.raises(ConfigError, match=r"exp/small has made 4 updates already, more than train\.updates=2"):

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import masr
-from masr.config_files import load_config
+from masr.config_files import ConfigError, load_config
 from masr.models.folder import load_model
 from masr.stages import decode, score, train, vocab
+from masr.train.evaluate import evaluate
 
 OPTIONS = [
     "vocab.translation={into: en, kind: char}", "decode.beam=2", "decode.methods=[ctc-greedy,translation-beam]",
@@ -44,6 +45,30 @@ def test_from_the_vocabulary_to_the_scores(config, workdir, capsys):
     assert metrics["languages"].keys() == {"el", "es", "ro"} and metrics["signatures"]["bleu"].startswith("nrefs:1")
     report = (workdir / "exp/tiny/score/translation-beam/test/report.md").read_text()
     assert "| Spanish (es) | 4 | " in report and "tok:13a" in report
+
+
+@pytest.mark.parametrize(("by", "best"), [("cer", 4), ("bleu", 6), ("sum", 8)])
+def test_what_is_kept_may_be_what_translates_best(config, workdir, monkeypatch, by, best):
+    scores = iter([(0.9, 10.0), (0.3, 15.0), (0.5, 30.0), (0.31, 29.0)])
+
+    def scripted(*arguments):
+        result = evaluate(*arguments)
+        assert result.bleu.keys() == (set() if by == "cer" else {"el", "es", "ro"})
+        cer, bleu = next(scores)
+        result.cer, result.bleu = {"es": cer}, {code: bleu for code in result.bleu}
+        return result
+
+    monkeypatch.setattr("masr.train.trainer.evaluate", scripted)
+    vocab.run(config())
+    more = ["train.validate_every=2", f"train.keep_by={by}", "model.translation.per_language=true"]
+    train.run(config(*more))
+    record = json.loads((workdir / "exp/tiny/training.json").read_text())
+    assert record["best_update"] == best and record["best_cer"] == {4: 0.3, 6: 0.5, 8: 0.31}[best]
+
+
+def test_only_what_translates_is_kept_by_its_translations(config):
+    with pytest.raises(ConfigError, match=r"train.keep_by=bleu: nothing is translated; set model.translation.weight"):
+        config("model.translation.weight=0", "train.keep_by=bleu")
 
 
 def test_a_decoder_for_each_language_must_know_what_is_spoken(config):

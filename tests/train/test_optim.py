@@ -14,7 +14,7 @@ def factors(updates: list[int], **options) -> list[float]:
     return [learning_rate_factor(update, Train(updates=10, warmup=4, **options)) for update in updates]
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine", "noam"])
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "noam", "constant"])
 def test_warm_up_is_linear_to_the_peak(schedule):
     assert factors([0, 1, 2, 3], schedule=schedule) == [0.25, 0.5, 0.75, 1.0]
 
@@ -32,7 +32,11 @@ def test_noam_decay_by_hand():
     assert factors([4, 15, 35, 399], schedule="noam") == pytest.approx([math.sqrt(0.8), 0.5, 1 / 3, 0.1])
 
 
-@pytest.mark.parametrize("schedule", ["linear", "cosine", "noam"])
+def test_a_constant_rate_stays_at_the_peak():
+    assert factors([4, 5, 9, 10, 4000], schedule="constant") == [1.0] * 5
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "noam", "constant"])
 def test_no_warm_up_starts_at_the_peak(schedule):
     assert learning_rate_factor(0, Train(updates=10, warmup=0, schedule=schedule)) == 1.0
 

@@ -259,3 +259,17 @@ def test_objective_without_weight_does_not_train(prepared, workdir):
     gradients = {name: parameter.grad for name, parameter in trainer.recognizer.named_parameters()}
     assert gradients["ctc.output.weight"] is None and gradients["attention_decoder.output.weight"].any()
     assert not trainer.recognizer.ctc.output.weight.requires_grad
+
+
+def test_a_checkpoint_from_when_cer_alone_decided_goes_on(prepared, workdir):
+    config = prepared.config("train.updates=2")
+    trainer = build_trainer(config, 4)
+    trainer.run()
+    [step] = (EXPERIMENT / "checkpoints").glob("step-*")
+    state = torch.load(step / "state.pt")
+    best = state["progress"].pop("best_score")
+    torch.save(state, step / "state.pt")
+    hashes = {path.name: checkpoints.file_hash(path) for path in sorted(step.iterdir()) if path.name != "files.json"}
+    (step / "files.json").write_text(json.dumps(hashes))
+    again = Trainer(build_model(config), trainer.plan, trainer.dev, config, EXPERIMENT, Accelerator(cpu=True))
+    assert again.run()["best_score"] == best == trainer.progress["best_cer"]

@@ -1,5 +1,7 @@
 """Token embeddings: what corresponds in two languages comes to lie together."""
 
+import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from masr.config import Config, Vocab
 from masr.models.folder import save_model
 from masr.models.recognizer import Recognizer
 from masr.text.tokenizer import Tokenizer, train_tokenizer
+from masr.vocab import embeddings
 from masr.vocab.embeddings import (
     foreign_neighbours,
     mono_map,
@@ -19,6 +22,7 @@ from masr.vocab.embeddings import (
     text_model_embeddings,
     token_embeddings,
 )
+from masr.vocab.tree import clustered
 
 TEXTS = {"el": ["μια γάτα", "και μια αγελάδα"], "es": ["una vaca", "y un gato"], "ro": ["o vacă", "un câine"]}
 MODEL = {
@@ -78,6 +82,92 @@ def test_more_dimensions_than_tokens_are_zero():
     vectors = monolingual([[0, 1, 2], [2, 1]], 5, 30)
     assert vectors.shape == (5, 30) and not vectors[3:].any() and not vectors[:, 5:].any()
     assert np.allclose(np.linalg.norm(vectors[:3], axis=1), 1)
+
+
+def dense(sentences: Sequence[Sequence[int]], tokens: int, dimensions: int) -> np.ndarray:
+    """What `monolingual` gives but for signs, in tables of every token beside every other one, and all vectors."""
+    counts = np.zeros((tokens, 4, tokens + 1))
+    for line in sentences:
+        padded = [tokens, tokens, *line, tokens, tokens]
+        for place, token in enumerate(line, 2):
+            for distance, offset in enumerate((-2, -1, 1, 2)):
+                counts[token, distance, padded[place + offset]] += 1
+    counts = counts.reshape(tokens, -1)
+    expected = counts.sum(1, keepdims=True) * counts.sum(0) / counts.sum()
+    ratio = np.divide(counts, expected, out=np.ones_like(counts), where=expected > 0)
+    left, strength, _ = np.linalg.svd(np.log(np.maximum(ratio, 1)), full_matrices=False)
+    vectors = left[:, :dimensions] * np.sqrt(strength[:dimensions])
+    there = counts.any(1)
+    units = vectors[there] / np.linalg.norm(vectors[there], axis=1, keepdims=True)
+    units -= units.mean(0)
+    vectors[:] = 0
+    vectors[there] = units / np.linalg.norm(units, axis=1, keepdims=True)
+    return vectors
+
+
+def babble(tokens: int, lines: int = 1500, first: int = 0) -> list[list[int]]:
+    """Sentences in which after each token comes mostly one of a few."""
+    random = np.random.default_rng(tokens)
+    follows = random.integers(tokens, size=(tokens, 3))
+    found = []
+    for _ in range(lines):
+        line = [int(random.integers(tokens))]
+        while len(line) < 10:
+            often = random.random() < 0.9
+            line.append(int(follows[line[-1], random.integers(3)] if often else random.integers(tokens)))
+        found.append([first + token for token in line])
+    return found
+
+
+@pytest.mark.parametrize("tokens", [40, 400])
+def test_sparse_counts_and_few_vectors_give_what_dense_ones_gave(tokens):
+    """But for the signs of dimensions; of 40 tokens all singular vectors are computed, of 400 those that are wanted."""
+    sentences = babble(tokens)
+    ours, expected = monolingual(sentences, tokens + 5, 12), dense(sentences, tokens + 5, 12)
+    assert np.allclose(np.abs((ours * expected).sum(0)), (expected**2).sum(0), atol=1e-6)
+    assert np.allclose(ours @ ours.T, expected @ expected.T, atol=1e-6)
+
+
+def test_a_small_vocabulary_has_the_tree_that_dense_counts_gave(monkeypatch):
+    names, counts = [f"t{token:02}" for token in range(24)], np.ones(24, dtype=int)
+    ours = clustered(mono_map(cipher(), 24, 8), counts, names)
+    monkeypatch.setattr(embeddings, "monolingual", dense)
+    monkeypatch.setattr(embeddings, "CHUNK", 10**9)
+    assert np.array_equal(ours.children, clustered(mono_map(cipher(), 24, 8), counts, names).children)
+
+
+def test_vectors_are_the_same_every_time():
+    sentences = babble(400)
+    first, again = monolingual(sentences, 400, 12), monolingual(sentences, 400, 12)
+    assert np.array_equal(first, again)
+
+
+def test_neighbours_found_a_few_rows_at_a_time_are_the_same(monkeypatch):
+    random = np.random.default_rng(0)
+    ours, theirs = random.normal(size=(50, 4)), random.normal(size=(30, 4))
+    theirs[7] = theirs[3]  # of equal ones the first is taken
+    whole = embeddings._mutual_neighbours(ours, theirs)
+    monkeypatch.setattr(embeddings, "CHUNK", 100)
+    assert whole and embeddings._mutual_neighbours(ours, theirs) == whole
+
+
+def test_a_language_without_text_or_with_one_token_has_vectors_of_zeros_at_most():
+    assert not monolingual([], 5, 3).any()
+    assert monolingual([[2]], 5, 3).shape == (5, 3)
+
+
+def test_no_table_of_every_token_beside_every_other_one_is_made():
+    """Two languages of 1,500 tokens each: such a table has 72 MB."""
+    texts = {"a": babble(1500, 3000), "b": babble(1500, 3000, first=1500)}
+    pairs = [(token, token + 1500) for token in range(200)]
+    tracemalloc.start()
+    try:
+        vectors = mono_map(texts, 3000, 24, pairs)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert vectors.shape == (3000, 24)
+    assert peak < 3000 * 3000 * 8
 
 
 def test_a_lexicon(tmp_path: Path, tokenizer):
