@@ -175,9 +175,7 @@ class SoupStep:
         self.now.directions = {number: self.now.directions[number] for number in self.now.modo}
         sum_over_processes(tensor for direction in self.now.directions.values() for tensor in direction)
 
-    def _batch(
-        self, batch: Batch, update: Update, meter: Meter | None, sample: int, gives_directions: bool
-    ) -> bool:
+    def _batch(self, batch: Batch, update: Update, meter: Meter | None, sample: int, gives_directions: bool) -> bool:
         """Adds the gradients of a batch of the sample with a number; False if a loss was not finite."""
         if not batch.ids:  # this process has no share
             return True

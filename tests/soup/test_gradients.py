@@ -2,6 +2,7 @@
 
 import copy
 
+import pytest
 import torch
 
 from masr.config import Encoder
@@ -17,11 +18,13 @@ def through(blocks, frames: torch.Tensor) -> list[torch.Tensor]:
     return [frames]
 
 
-def rms_error(**options) -> float:
+def rms_error(scale: float, **options) -> float:
     """Of the products of eight gradients with one another through four blocks, as a share of their norms: in units of
-    a cosine."""
+    a cosine. Matrices ``scale`` times as large as at the beginning bend more."""
     torch.manual_seed(0)
     model = torch.nn.ModuleList([ConformerBlock(OPTIONS) for _ in range(4)]).eval()
+    for parameter in model.parameters():
+        parameter.data *= scale if parameter.dim() > 1 else 1.0
     exact, frames = copy.deepcopy(model).double(), torch.randn(3, 20, 32)
     [there] = through(exact, frames.double())
     cotangents = torch.randn(8, *there.shape, dtype=torch.float64)
@@ -37,30 +40,27 @@ def rms_error(**options) -> float:
     return errors.square().mean().sqrt().item()
 
 
-def test_products_are_those_of_float64_within_the_stated_error():
-    error = rms_error()
-    assert error < 5e-5, error
+@pytest.mark.parametrize("scale", [1.0, 2.0, 3.0])
+def test_products_are_those_of_float64_within_the_stated_error(scale):
+    """6e-5, 6e-5 and 2.2e-4; one-sided differences with a step of 1e-5 had 8e-3 at the last."""
+    error = rms_error(scale)
+    assert error < 3e-4, error
 
 
 def test_a_larger_and_a_smaller_step_have_larger_errors():
     """Curvature above, rounding below."""
-    assert rms_error(step=100 * STEP) > 2 * rms_error() < rms_error(step=STEP / 100)
+    assert rms_error(3.0, step=10 * STEP) > 2 * rms_error(3.0) < rms_error(3.0, step=STEP / 10)
 
 
 def test_products_are_in_full_precision_whatever_surrounds_them():
     """Differences of bfloat16 numbers would be nothing but rounding."""
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        error = rms_error_of_outputs_in_autocast()
-    assert error < 1e-4, error
-
-
-def rms_error_of_outputs_in_autocast() -> float:
+    torch.manual_seed(0)
     layer, frames = torch.nn.Linear(8, 8), torch.randn(4, 8)
     direction = [torch.randn_like(parameter) for parameter in layer.parameters()]
-    [change] = directional_change(lambda: [layer(frames)], list(layer.parameters()), direction)
-    with torch.autocast("cpu", enabled=False):
-        exact = frames @ direction[0].T + direction[1]
-    return ((change - exact).norm() / exact.norm()).item() / 100
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        [change] = directional_change(lambda: [layer(frames)], list(layer.parameters()), direction)
+    exact = frames @ direction[0].T + direction[1]
+    assert (change - exact).norm() < 0.03 * exact.norm()
 
 
 def test_tensor_cores_do_not_round_and_are_as_before_afterwards():
