@@ -15,6 +15,8 @@ from masr.config import Soup as SoupOptions
 from masr.soup.weighting import mgda_weights, modo_step, torchjd_weights
 
 CONSTANT = ("uniform", "static")
+RETURN = 0.01
+"""Share of the way back to equal weights that a step of MoDo takes, unless ``train.soup.pull`` says another."""
 
 
 @dataclass
@@ -82,7 +84,8 @@ class Soup:
 
     def step(self, level: Level, products: Tensor) -> None:
         """MoDo's step of a level's weights by inner products (M,)."""
-        level.weights = modo_step(level.weights, products, self.options.step, self.options.pull)
+        step, pull = self.options.step, self.options.pull
+        level.weights = modo_step(level.weights, products, step, RETURN / step if pull is None else pull)
 
     def solve(self, level: Level, gramian: Tensor) -> None:
         """The weights of a level by the inner products (M, M) of its gradients."""

@@ -26,7 +26,8 @@ def modo_step(weights: Tensor, products: Tensor, step: float, pull: float) -> Te
     """The next weights (M,) (Objective Soups, equation 4).
 
     ``products`` (M,) are those of each objective's gradient in one sample with the weighted sum of all gradients in
-    another, independent one; ``pull`` is the regulariser's share, towards equal weights.
+    another, independent one; ``pull`` is the regulariser's share, towards equal weights:
+    where no product differs, a step takes ``step * pull`` of the way to them.
     """
     return project_to_simplex(weights - step * (products + pull * (weights - 1 / len(weights))))
 

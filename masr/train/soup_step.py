@@ -57,8 +57,8 @@ class Findings:
     """Whether conflicts are measured."""
     parameters: list[nn.Parameter]
     """Of the layers that decide on weights."""
-    gradients: dict[str, list[Tensor]]
-    """By objective, where each is wanted by itself: of all layers."""
+    gradients: list[dict[str, list[Tensor]]]
+    """By objective, where each is wanted by itself: of all layers. By sample where conflicts are measured, else one."""
     products: dict[int, Tensor]
     """By number of a MoDo level (M,): of its objectives in one sample with its direction in the other."""
     directions: dict[int, list[Tensor]] = field(default_factory=dict)
@@ -78,15 +78,17 @@ class SoupStep:
         self.conflicts = Conflicts(list(self.layers), self.objectives)
         self.inner_weights = model.objective_weights()
         moved = [name for level in soup.levels if level.kind == "modo" and level.changes for name in level.objectives]
-        self.heard_at_least = self.samples if any(name in SELF_SUPERVISED for name in moved) else 1
+        compared = self.objectives if soup.options.detect_epochs else moved
+        self.heard_at_least = self.samples if any(name in SELF_SUPERVISED for name in compared) else 1
         """Recordings without text that an update needs, for its samples to have one each."""
         if any(level.changes for level in soup.levels) and not self.layers:
             raise ValueError("train.frozen: nothing that objectives share is left to learn, so they need no weights")
 
     @property
     def samples(self) -> int:
-        """Independent samples that an update is made of."""
-        return 2 if any(level.kind == "modo" and level.changes for level in self.soup.levels) else 1
+        """Independent samples that an update is made of: gradients of one are multiplied with those of another."""
+        moving = any(level.kind == "modo" and level.changes for level in self.soup.levels)
+        return 2 if moving or self.soup.options.detect_epochs else 1
 
     def backward(self, update: Update, epoch: float, number: int | None, meter: Meter | None) -> bool:
         """Adds the gradients of an update, over all processes; False if a loss was not finite.
@@ -95,7 +97,7 @@ class SoupStep:
         """
         self.now = self._asked(update, epoch, number)
         finite = self._pass_through(update, meter)
-        found = [gradient for gradients in self.now.gradients.values() for gradient in gradients]
+        found = [gradient for gradients in self._of_all_samples() for gradient in gradients]
         sum_over_processes([*self.now.products.values(), *found])
         sum_gradients(self.model.parameters())
         self._move()
@@ -116,7 +118,7 @@ class SoupStep:
         return Findings(
             epoch, self.soup.coefficients(epoch), self.soup.factors(epoch), modo, solved, detecting,
             parameters=[parameter for name in self.selected(epoch) for parameter in self.layers[name]],
-            gradients={name: _zeros(self._everywhere()) for name in each},
+            gradients=[self._zeros_of(each) for _ in range(len(update.samples) if detecting else 1)],
             products={n: torch.zeros(len(levels[n].objectives), device=device) for n in modo},
         )  # fmt: skip
 
@@ -142,10 +144,12 @@ class SoupStep:
         self.now.directions = (
             {n: _zeros(self.now.parameters) for n in levels - {self.now.derived}} if self.now.modo else {}
         )
-        finite = [self._batch(batch, update, meter, gives_directions=True) for batch in first]
+        finite = [self._batch(batch, update, meter, last, gives_directions=True) for batch in first]
         self._derive()
-        rest = [*then, *(batch for sample in others for batch in [*update.samples[sample], *heard[sample]])]
-        return all([*finite, *(self._batch(batch, update, meter, gives_directions=False) for batch in rest)])
+        rest = [(last, batch) for batch in then]
+        rest += [(sample, batch) for sample in others for batch in [*update.samples[sample], *heard[sample]]]
+        finite += [self._batch(batch, update, meter, sample, gives_directions=False) for sample, batch in rest]
+        return all(finite)
 
     def _is_in(self, number: int, batches: Sequence[Batch]) -> bool:
         """Whether these batches have losses of a level."""
@@ -171,7 +175,8 @@ class SoupStep:
         self.now.directions = {number: self.now.directions[number] for number in self.now.modo}
         sum_over_processes(tensor for direction in self.now.directions.values() for tensor in direction)
 
-    def _batch(self, batch: Batch, update: Update, meter: Meter | None, gives_directions: bool) -> bool:
+    def _batch(self, batch: Batch, update: Update, meter: Meter | None, sample: int, gives_directions: bool) -> bool:
+        """Adds the gradients of a batch of the sample with a number; False if a loss was not finite."""
         if not batch.ids:  # this process has no share
             return True
         batch, before = batch.to(self.accelerator.device), random_state()
@@ -185,21 +190,32 @@ class SoupStep:
         for number, (task, loss) in enumerate(tasks.items(), 1):
             finite &= bool(torch.isfinite(loss))
             cotangents.add(task, self._scaled(loss), last=number == len(tasks))
-        for name, gradients in self.now.gradients.items():
+        for name, gradients in self.now.gradients[min(sample, len(self.now.gradients) - 1)].items():
             self._add_gradient(gradients, self._everywhere(), cotangents, batch, {name: 1.0})
         for number, direction in self.now.directions.items() if gives_directions else ():
             weights = self.soup.levels[number].by_name(self.now.epoch)
             self._add_gradient(direction, self.now.parameters, cotangents, batch, weights)
         cotangents.backward(self._rows(cotangents, batch, self.now.coefficients))
         if not gives_directions:
-            here = None if self.accelerator.mixed_precision != "no" else [t.detach() for t in _tensors(encoded)]
-            self._multiply(cotangents, batch, before, here)
+            self._multiply(cotangents, batch, before)
         if meter is not None and batch.languages:
             meter.add(by_language(losses, batch.languages), batch)
         return finite
 
     def _everywhere(self) -> list[nn.Parameter]:
         return [parameter for layer in self.layers.values() for parameter in layer]
+
+    def _zeros_of(self, objectives: Iterable[str]) -> dict[str, list[Tensor]]:
+        return {name: _zeros(self._everywhere()) for name in objectives}
+
+    def _of_all_samples(self) -> list[list[Tensor]]:
+        """The gradients of all objectives that are wanted by themselves, those of the first sample first."""
+        return [gradient for sample in self.now.gradients for gradient in sample.values()]
+
+    def _whole(self, name: str) -> list[Tensor]:
+        """The gradient of an objective in the whole update."""
+        samples = [sample[name] for sample in self.now.gradients]
+        return [torch.stack(parts).sum(0) for parts in zip(*samples, strict=True)]
 
     def _add_gradient(
         self, sums: list[Tensor], parameters: Sequence[nn.Parameter], cotangents: Cotangents, batch: Batch,
@@ -239,11 +255,8 @@ class SoupStep:
             for task in cotangents.gradients
         }
 
-    def _multiply(self, cotangents: Cotangents, batch: Batch, before: Any, here: list[Tensor] | None) -> None:
-        """Adds the products of each objective's gradient in this sample with the directions of the other.
-
-        ``here`` is what the encoder gave out in full precision, None if it did not.
-        """
+    def _multiply(self, cotangents: Cotangents, batch: Batch, before: Any) -> None:
+        """Adds the products of each objective's gradient in this sample with the directions of the other."""
 
         def outputs() -> list[Tensor]:
             gpus = [self.accelerator.device] if self.accelerator.device.type == "cuda" else []
@@ -257,10 +270,7 @@ class SoupStep:
             rows = [self._rows(cotangents, batch, {name: 1.0}) for name in names]
             if not any(bool(values.any()) for each in rows for values in each.values()):
                 continue
-            if here is None:
-                with torch.no_grad():
-                    here = outputs()
-            products = cotangents.products(directional_change(outputs, self.now.parameters, direction, here))
+            products = cotangents.products(directional_change(outputs, self.now.parameters, direction))
             for place, each in enumerate(rows):
                 found = sum(products[task] @ values.to(products[task].dtype) for task, values in each.items())
                 self.now.products[number][place] += found / scale**2
@@ -281,14 +291,21 @@ class SoupStep:
                 self.soup.step(level, products.cpu() * level.scales(self.now.epoch) * self.samples**2)
         for level in self.now.solved:
             self._solve(level)
-        if self.now.detecting and torch.isfinite(gramians := self._gramians(self.objectives, self.layers)).all():
+        if self.now.detecting:
+            self._measure_conflicts()
+        self.now.directions, self.now.gradients = {}, []
+
+    def _measure_conflicts(self) -> None:
+        gramians = self._gramians(self._of_all_samples(), self.layers)
+        if torch.isfinite(gramians).all():
             self.conflicts.add(gramians)
-        self.now.directions, self.now.gradients = {}, {}
 
     def _solve(self, level: Level) -> None:
         """Finds the weights of a level by the gradients of this update, which then follows them."""
         scales = level.scales(self.now.epoch)
-        gramian = self._gramians(level.objectives, self.selected(self.now.epoch)).sum(0) * scales * scales[:, None]
+        gradients = {name: self._whole(name) for name in level.objectives}
+        layers = self.selected(self.now.epoch)
+        gramian = self._gramians(list(gradients.values()), layers).sum(0) * scales * scales[:, None]
         if not torch.isfinite(gramian).all():
             return
         self.soup.solve(level, gramian)
@@ -298,17 +315,17 @@ class SoupStep:
             level.weights = weights.cpu()
         after = self.soup.coefficients(self.now.epoch)
         for name in level.objectives:
-            for parameter, gradient in zip(self._everywhere(), self.now.gradients[name], strict=True):
+            for parameter, gradient in zip(self._everywhere(), gradients[name], strict=True):
                 if parameter.grad is not None:
                     parameter.grad.add_(gradient, alpha=after[name] - self.now.coefficients[name])
 
-    def _gramians(self, objectives: Sequence[str], layers: Iterable[str]) -> Tensor:
-        """(L, M, M) inner products of the gradients of some objectives in some layers."""
+    def _gramians(self, gradients: Sequence[Sequence[Tensor]], layers: Iterable[str]) -> Tensor:
+        """(L, N, N) inner products of N gradients in some layers."""
         places = {parameter: place for place, parameter in enumerate(self._everywhere())}
         found = []
         for layer in layers:
             numbers = [places[parameter] for parameter in self.layers[layer]]
-            each = [torch.cat([self.now.gradients[name][n].flatten() for n in numbers]) for name in objectives]
+            each = [torch.cat([gradient[n].flatten() for n in numbers]) for gradient in gradients]
             stacked = torch.stack(each) / self._loss_scale()
             found.append((stacked @ stacked.T).cpu())
         return torch.stack(found)

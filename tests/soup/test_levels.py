@@ -90,3 +90,25 @@ def test_a_step_of_modo_favours_what_the_others_are_against():
 def test_what_makes_no_sense_is_refused(levels, message):
     with pytest.raises(ValueError, match=message):
         soup(*levels)
+
+
+@pytest.mark.parametrize("step", [0.01, 0.001])
+def test_a_weight_that_noise_drove_to_nothing_comes_back(step):
+    """300 steps are 600 updates at the default pace."""
+    found = soup({"objectives": ["asr/*", "st/*"], "weights": "modo"}, {"objectives": ["cpc"], "penalty": {"start": 0}})
+    found.options = found.options.model_copy(update={"step": step})
+    level = found.levels[0]
+    found.step(level, torch.tensor([2.0, 0, 0, 0]) / step)
+    assert level.weights.tolist() == pytest.approx([0, 1 / 3, 1 / 3, 1 / 3])
+    random = torch.Generator().manual_seed(0)
+    for _ in range(300):
+        found.step(level, 0.1 * torch.randn(4, generator=random))
+    assert level.weights.tolist() == pytest.approx([0.25] * 4, abs=0.05)
+
+
+def test_the_pull_of_older_configs_is_kept():
+    options = {"levels": [{"objectives": ["*"], "weights": "modo"}], "pull": 0.001}
+    found = Soup(Options.model_validate(options), OBJECTIVES[:2])
+    found.levels[0].weights = torch.tensor([1.0, 0.0])
+    found.step(found.levels[0], torch.zeros(2))
+    assert found.levels[0].weights[1].item() == pytest.approx(0.01 * 0.001 / 2, rel=0.01)
