@@ -552,6 +552,16 @@ class Soup(Section):
     """A layer is in conflict if the cosines of all pairs are negative on average; or if any is (the paper's text); or,
     with a number, that share of layers is whose means are the lowest, negative or not."""
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        moves = any(level.weights == "modo" for level in self.levels)
+        if self.pull is None or moves:
+            return self
+        if self.pull != 0.001:
+            raise ValueError(f"pull={self.pull:g} has no effect: no level has weights=modo")
+        self.pull = None  # configs of before it had this default say 0.001, also where nothing is pulled
+        return self
+
 
 class Distill(Section):
     """A student learns what a trained model says of the same speech (a Whisper, adapted or not)."""

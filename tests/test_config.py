@@ -6,9 +6,9 @@ import typing
 from pathlib import Path
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
-from masr.config import Config, Section
+from masr.config import Config, Level, Section, Soup
 from masr.config_files import ConfigError, config_yaml, load_config, save_config
 
 ROOT = Path(__file__).parents[1]
@@ -394,3 +394,11 @@ def test_unknown_keys_inside_lists_are_explained(tmp_path, override, message):
     (tmp_path / "x.yaml").write_text("{}\n")
     with pytest.raises(ConfigError, match=message):
         load_config(tmp_path / "x.yaml", [override])
+
+
+def test_the_old_default_of_pull_counts_for_nothing_where_nothing_is_pulled():
+    """Saved configs say it; another value is someone's wish."""
+    assert Soup(pull=0.001) == Soup()
+    with pytest.raises(ValidationError, match="no level has weights=modo"):
+        Soup(pull=0.5)
+    assert Soup(pull=0.5, levels=[Level(objectives=["asr/*"], weights="modo")]).pull == 0.5
