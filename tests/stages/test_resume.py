@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 import masr
 from masr.config_files import ConfigError, load_config
 from masr.data.random import Purpose, generator, seed_of
+from masr.files import file_hash
 from masr.models.folder import load_model
 from masr.stages import decode, train
 from masr.train.trainer import Trainer, TrainingFailed
@@ -277,3 +278,28 @@ def test_two_seeds_mask_otherwise_in_every_epoch(ready):
             [batch] = TrainingUpdates([cuts], *options)[0].micro_batches
             seen.append(batch.features)
     assert not any(torch.equal(a, b) for number, a in enumerate(seen) for b in seen[:number])
+
+
+def as_masr_01_left_it(finished: bool) -> None:
+    """Seals of masr 0.1 held hashes alone, and its data.json those of whole stages."""
+    (EXPERIMENT / "data.json").write_text(json.dumps({"features": "abc", "vocab": "def"}))
+    seal = EXPERIMENT / "complete.json"
+    seal.unlink()
+    if finished:
+        weights = {"averaged.safetensors": file_hash(EXPERIMENT / "averaged.safetensors")}
+        seal.write_text(json.dumps({"inputs": {"features": "abc"}, "files": weights}))
+
+
+def test_what_masr_01_trained_is_complete_and_decodes(ready, capsys):
+    train.run(ready.config(*SHORT))
+    as_masr_01_left_it(finished=True)
+    train.run(ready.config(*SHORT))
+    assert "train: complete in exp/small, by masr 0.1" in capsys.readouterr().out
+    decode.run(ready.config(*SHORT))
+
+
+def test_what_masr_01_did_not_finish_is_not_mixed_with_other_texts(ready):
+    train.run(ready.config(*SHORT))
+    as_masr_01_left_it(finished=False)
+    with pytest.raises(ConfigError, match="the data, as masr 0.1 began this run, whose text normalisation was another"):
+        train.run(ready.config(*SHORT, "train.updates=6"))
