@@ -79,6 +79,9 @@ class StageOutput:
             yield False
             return
         with locked(self.folder):
+            if not force and self.is_complete(verify):  # another run has finished it since
+                yield False
+                return
             if not force:
                 self._refuse_other_options()
             self._begin(clear)

@@ -146,6 +146,21 @@ def test_a_forked_worker_keeps_no_lock_of_a_run_that_was_killed(tmp_path):
         os.kill(worker, signal.SIGKILL)
 
 
+def test_what_another_run_finished_meanwhile_is_not_made_again(tmp_path, monkeypatch):
+    """Both found the folder incomplete; the second one gets the lock when the first has sealed it."""
+    assert write(output_of(tmp_path / "out"))
+    (tmp_path / "out/stray").touch()
+    second, look = output_of(tmp_path / "out"), StageOutput.is_complete
+    seen_before_the_lock = [False]
+
+    def is_complete(verify: bool = False) -> bool:
+        return seen_before_the_lock.pop() if seen_before_the_lock else look(second, verify)
+
+    monkeypatch.setattr(second, "is_complete", is_complete)
+    assert not write(second)
+    assert (tmp_path / "out/stray").exists()
+
+
 def test_a_lock_leaves_nothing_behind_and_can_be_taken_again(tmp_path):
     for _ in range(2):
         with locked(tmp_path / "out"):
