@@ -297,6 +297,9 @@ class CTC(Section):
     """CTC frames made of each encoder frame: room for the letters of fast speech."""
     hierarchical: bool = False
     """Use the tree of vocab.output for CTC, too, with blank as a child of the root."""
+    per_language: bool = False
+    """A head for each language over its own tokens, as Objective Soups has them, instead of one for all. Where a prompt
+    allows several languages their heads are mixed as the language classifier says, or alike without one."""
     intermediate_layers: list[Positive] = []
     """Blocks (from 1) whose output also gets the CTC loss (Lee & Watanabe 2021, arXiv 2102.03216)."""
     intermediate_weight: Fraction = 0.3

@@ -46,7 +46,7 @@ RULES = [
         [
             "model.encoder",
             "model.normalization",
-            *_below("model.ctc", "upsampling hierarchical intermediate_layers intermediate_weight"),
+            *_below("model.ctc", "upsampling hierarchical per_language intermediate_layers intermediate_weight"),
             *_below("model.attention_decoder", "layers width heads feedforward dropout smoothed bias"),
             *_below("vocab", "size per_language tree"),
         ],
@@ -92,7 +92,7 @@ RULES = [
     Rule(
         lambda c: not c.model.ctc.weight,
         ["model.ctc.weight"],
-        _below("model.ctc", "intermediate_layers intermediate_weight"),
+        _below("model.ctc", "per_language intermediate_layers intermediate_weight"),
         "without model.ctc.weight",
     ),
     Rule(

@@ -113,7 +113,7 @@ class SpeechRecognizer:
 
     def _transcribe(self, audio: Sequence[Audio], sample_rate: int, allowed: Tensor) -> list[Transcript]:
         recordings = [read_audio(item, sample_rate) for item in audio]
-        if self.streaming_problem() is None:
+        if self.streaming_problem() is None and not self._mixes_heads(allowed):
             return [self._as_stream(samples, allowed) for samples in recordings]
         chunks = [chunk for i, samples in enumerate(recordings) for chunk in _chunks(i, samples)]
         parts: dict[int, list[Transcript]] = {i: [] for i in range(len(recordings))}
@@ -201,7 +201,17 @@ class SpeechRecognizer:
 
     def stream(self, languages: Languages = None) -> Stream:
         """For audio that comes bit by bit; ValueError where `streaming_problem` has something to say."""
-        return Stream(self, self._allowed(languages))
+        allowed = self._allowed(languages)
+        if self._mixes_heads(allowed):
+            raise ValueError(
+                "this model has CTC heads by language, and which of them to follow is known at the end of a recording "
+                "alone: to stream, name one language"
+            )
+        return Stream(self, allowed)
+
+    def _mixes_heads(self, allowed: Tensor) -> bool:
+        """Whether several CTC heads take part, each as much as the whole recording sounds like its language."""
+        return self.model.config.model.ctc.per_language and int(allowed.sum()) > 1
 
     def streaming_problem(self) -> str | None:
         """Why this model cannot recognise audio that has not ended yet, or None."""

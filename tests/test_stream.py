@@ -191,6 +191,16 @@ def test_models_that_need_the_whole_recording_say_so(tmp_path, speech, changes, 
     assert recognizer.transcribe(speech).text
 
 
+def test_heads_by_language_stream_in_one_language(tmp_path, speech):
+    recognizer = masr.load(str(save(tmp_path / "model", ctc={"per_language": True})))
+    with pytest.raises(ValueError, match="to stream, name one language"):
+        recognizer.stream()
+    assert recognizer.transcribe(speech) is not None
+    stream = recognizer.stream(["es"])
+    heard = " ".join(found.text for found in [*stream.push(speech), *stream.finish()])
+    assert heard == recognizer.transcribe(speech, languages=["es"]).text
+
+
 def test_the_command_prints_what_is_heard_so_far(folder, recognizer, speech, tmp_path, monkeypatch, capsys):
     soundfile.write(tmp_path / "a.wav", speech, RATE, subtype="FLOAT")
     monkeypatch.setattr(sys, "argv", ["masr", "transcribe", str(folder), "--stream", str(tmp_path / "a.wav")])

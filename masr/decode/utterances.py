@@ -35,6 +35,8 @@ class SearchableModel(Protocol):
     @property
     def tokens_per_frame(self) -> float: ...
 
+    def ctc_log_probs(self, encoded: Any, allowed_languages: Tensor) -> tuple[Tensor, Tensor]: ...
+
 
 @dataclass
 class Utterances:
@@ -68,7 +70,7 @@ def utterances_of(model: SearchableModel, encoded: Encoded, allowed: Tensor) -> 
     if model.ctc is None:
         log_probs, lengths = encoded.frames.new_zeros(len(allowed), 0, len(model.tokenizer)), encoded.lengths * 0
     else:
-        log_probs, lengths = model.ctc.log_probs(encoded.frames, encoded.lengths)
+        log_probs, lengths = model.ctc_log_probs(encoded, allowed)
     if log_probs.isnan().any():
         raise ValueError("the model's CTC posteriors are NaN: its weights or the features are damaged")
     known = model.tokenizer.languages

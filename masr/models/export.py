@@ -78,7 +78,7 @@ def _with_languages(model: Recognizer, languages: Sequence[str]) -> Recognizer:
     kept = torch.tensor([index for index, code in enumerate(model.languages) if code in languages])
     smaller = Recognizer(config, model.tokenizer, model.tree)
     shapes = {name: tensor.shape for name, tensor in smaller.state_dict().items()}
-    weights = model.state_dict()
+    weights = {name: tensor for name, tensor in model.state_dict().items() if name in shapes}
     smaller.load_state_dict({name: w if w.shape == shapes[name] else w[kept] for name, w in weights.items()})
     return smaller.eval()
 

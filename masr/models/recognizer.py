@@ -17,7 +17,7 @@ from masr.decode.utterances import Utterances
 from masr.nn.attention_decoder import AttentionDecoder
 from masr.nn.contrastive import CPC, SELF_SUPERVISED, BestRQ
 from masr.nn.encoder import Encoder, EncoderOutput
-from masr.nn.heads import CTCHead, LanguageClassifier
+from masr.nn.heads import CTCHead, LanguageClassifier, LanguageCTCHeads
 from masr.nn.subsampling import length_mask, masked_mean
 from masr.nn.summary_adapters import MixedAdapters
 from masr.nn.translation import Translator
@@ -38,7 +38,7 @@ class Recognizer(nn.Module):
     adapted: Sequence[Any] = ()
     """What learns in the place of a pretrained model."""
     encoder: Encoder
-    ctc: CTCHead
+    ctc: CTCHead | LanguageCTCHeads
     attention_decoder: AttentionDecoder | None
 
     def __init__(self, config: Config, tokenizer: Tokenizer, tree: Tree | None = None, pretrained: Any = None):
@@ -67,11 +67,10 @@ class Recognizer(nn.Module):
 
     def _build_parts(self, pretrained: Any) -> None:
         """Encoder, CTC head and attention decoder."""
-        options, tree = self.config.model, self.tree
+        options = self.config.model
         layers = tuple(options.ctc.intermediate_layers)
         self.encoder = Encoder(self.config.features.mel_bins, options.encoder, layers, self.tokenizer.languages)
-        ctc_tree = tree if options.ctc.hierarchical else None
-        self.ctc = CTCHead(self.encoder.width, len(self.tokenizer), options.ctc.upsampling, BLANK, ctc_tree)
+        self.ctc = self._build_ctc()
         self.ctc.requires_grad_(options.ctc.weight > 0)  # distributed wrappers wait for every gradient asked for
         self.attention_decoder = self._build_decoder() if options.attention_decoder.weight else None
 
@@ -152,9 +151,9 @@ class Recognizer(nn.Module):
         ids, id_lengths = batch.targets["transcript"]
         losses = {}
         if self.config.model.ctc.weight:
-            losses["ctc"] = self.ctc.loss(frames, lengths, ids, id_lengths)
+            losses["ctc"] = self._ctc_loss(frames, lengths, batch)
         if self.config.model.ctc.weight and encoded.intermediate:
-            each = [self.ctc.loss(middle, lengths, ids, id_lengths) for middle in encoded.intermediate]
+            each = [self._ctc_loss(middle, lengths, batch) for middle in encoded.intermediate]
             losses["intermediate-ctc"] = torch.stack(each).mean(0)
         if self.attention_decoder is not None:
             losses["attention"] = self.attention_decoder.loss(
@@ -163,6 +162,32 @@ class Recognizer(nn.Module):
         if self.config.model.language_classifier.weight:
             losses["lid"] = self._language_loss(encoded, self._language_numbers(batch))
         return losses
+
+    def _ctc_loss(self, frames: Tensor, lengths: Tensor, batch: Batch) -> Tensor:
+        """(B,) of frames (B, T, D), the last or those of a block between."""
+        ids, id_lengths = batch.targets["transcript"]
+        if isinstance(self.ctc, LanguageCTCHeads):
+            return self.ctc.loss(frames, lengths, ids, id_lengths, self._language_numbers(batch))
+        return self.ctc.loss(frames, lengths, ids, id_lengths)
+
+    def ctc_log_probs(self, encoded: EncoderOutput, allowed_languages: Tensor) -> tuple[Tensor, Tensor]:
+        """Posteriors of CTC (B, S, V), natural log, and their lengths (B,), under a prompt (B, K)."""
+        if not isinstance(self.ctc, LanguageCTCHeads):
+            return self.ctc.log_probs(encoded.frames, encoded.lengths)
+        shares = self._language_shares(encoded, allowed_languages)
+        return self.ctc.log_probs(encoded.frames, encoded.lengths, shares)
+
+    def _language_shares(self, encoded: EncoderOutput, allowed_languages: Tensor) -> Tensor:
+        """(B, L) probabilities of the languages that have parts of their own: as the classifier says, or alike."""
+        allowed = allowed_languages[:, self._own_languages()]
+        logits = self._language_logits(encoded)
+        if logits is None:
+            logits = torch.zeros(allowed.shape, device=allowed.device)
+        return logits.masked_fill(~allowed, -torch.inf).softmax(-1)
+
+    def _own_languages(self) -> list[int]:
+        """Numbers of `languages` among those of prompts."""
+        return [self.tokenizer.languages.index(code) for code in self.languages]
 
     def _language_numbers(self, batch: Batch) -> Tensor:
         numbers = [self.languages.index(code) for code in batch.languages] or [0]
@@ -202,14 +227,17 @@ class Recognizer(nn.Module):
     def _named_languages(
         self, encoded: EncoderOutput, found: list[list[Hypothesis]], allowed_languages: Tensor
     ) -> list[str | None]:
-        logits = encoded.language_logits if self.config.model.language_classifier.weight else None
-        if self.language_classifier is not None:
-            logits = self.language_classifier.log_probs(encoded.frames, encoded.lengths)
+        logits = self._language_logits(encoded)
         if logits is not None:
-            own = [self.tokenizer.languages.index(code) for code in self.languages]
-            best = logits.masked_fill(~allowed_languages[:, own], -torch.inf).argmax(-1)
+            best = logits.masked_fill(~allowed_languages[:, self._own_languages()], -torch.inf).argmax(-1)
             return [self.languages[i] for i in best.tolist()]
         return [self.tokenizer.language_of(nbest[0].tokens) or nbest[0].language for nbest in found]
+
+    def _language_logits(self, encoded: EncoderOutput) -> Tensor | None:
+        """(B, L) of the language classifier, its own or that of the adapters; None where none has learnt."""
+        if self.language_classifier is not None:
+            return self.language_classifier.log_probs(encoded.frames, encoded.lengths)
+        return encoded.language_logits if self.config.model.language_classifier.weight else None
 
     def objective_weights(self) -> dict[str, float]:
         """Weight of every objective in plain training."""
@@ -222,6 +250,18 @@ class Recognizer(nn.Module):
             options.self_supervised.kind: options.self_supervised.weight,
         }  # fmt: skip
         return {name: weight for name, weight in weights.items() if weight}
+
+    def _build_ctc(self) -> CTCHead | LanguageCTCHeads:
+        options, width, size = self.config.model.ctc, self.encoder.width, len(self.tokenizer)
+        if not options.per_language:
+            return CTCHead(width, size, options.upsampling, BLANK, self.tree if options.hierarchical else None)
+        if options.hierarchical:
+            raise ValueError(
+                "model.ctc.per_language: a tree (model.ctc.hierarchical) is one of all tokens, and heads by language "
+                "have their own; set one of the two to false"
+            )
+        tokens = {code: self.tokenizer.usable([code]) for code in self.languages}
+        return LanguageCTCHeads(width, tokens, size, options.upsampling)
 
     def _build_decoder(self) -> AttentionDecoder:
         options = self.config.model.attention_decoder
@@ -308,6 +348,8 @@ def parameter_count_for_one_language(model: Recognizer) -> int:
         return parameter_count(model)
     parts: list[nn.Module] = [p for p in model.modules() if isinstance(p, MixedAdapters | LanguageClassifier)]
     parts += [*model.encoder.language_adapters.classifiers.values()]
+    if isinstance(model.ctc, LanguageCTCHeads):
+        parts.append(model.ctc)
     number = sum(parameter_count(part) for part in parts)
     if (vectors := model.encoder.language_adapters.prompt_vectors) is not None:
         number += vectors.numel()

@@ -20,12 +20,12 @@ MODEL = {
 FAST = {"beam": 3, "lattice": {"lattice_beam": 2.0, "beam": 6.0}, "rescoring": {"candidates": 5}}
 
 
-@pytest.fixture(scope="module", params=["", "language token", "tree"])
+@pytest.fixture(scope="module", params=["", "language token", "tree", "by language"])
 def model(request) -> Recognizer:
     torch.manual_seed(0)
     tokenizer = train_tokenizer(TEXTS, Vocab(language_token=request.param == "language token"))
     tree = balanced(tokenizer.pieces, seed=1) if request.param == "tree" else None
-    options = MODEL | {"ctc": {"hierarchical": tree is not None}}
+    options = MODEL | {"ctc": {"hierarchical": tree is not None, "per_language": request.param == "by language"}}
     config = Config.model_validate({"name": "x", "features": {"mel_bins": 20}, "model": options})
     model = Recognizer(config, tokenizer, tree)
     for parameter in model.ctc.parameters():

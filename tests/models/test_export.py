@@ -129,6 +129,21 @@ def test_one_language_is_what_runs_in_the_whole_model(adapted, tmp_path):
     assert again.languages == ["pt"]
 
 
+def test_of_heads_by_language_only_theirs_are_exported(adapted, tmp_path):
+    config, tokenizer = load_model(adapted).config, load_model(adapted).tokenizer
+    config.model.ctc.per_language = True
+    torch.manual_seed(0)
+    model = Recognizer(config, tokenizer)
+    for parameter in model.parameters():
+        parameter.data.normal_(std=0.2)
+    save_model(tmp_path / "heads", model)
+    small = load_model(export_model(tmp_path / "heads", tmp_path / "small", languages=["ro", "es"]))
+    assert list(small.ctc.heads) == ["es", "ro"]
+    audio = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+    expected = masr.load(tmp_path / "heads").transcribe(audio, languages=["es", "ro"])
+    assert masr.load(tmp_path / "small").transcribe(audio).score == pytest.approx(expected.score, rel=0.005)
+
+
 def test_languages_that_cannot_be_exported(adapted, tmp_path):
     with pytest.raises(ValueError, match="unknown: cs; this model knows es, pt, ro"):
         export_model(adapted, tmp_path / "model", languages=["es", "cs"])

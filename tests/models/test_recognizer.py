@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,7 @@ EVERYTHING = {
     "attention_decoder": DECODER, "language_classifier": {"weight": 0.1},
 }  # fmt: skip
 TREES = EVERYTHING | {"ctc": EVERYTHING["ctc"] | {"hierarchical": True, "upsampling": 2}}
+BY_LANGUAGE = EVERYTHING | {"ctc": EVERYTHING["ctc"] | {"per_language": True, "upsampling": 2}}
 OBJECTIVES = ("ctc", "intermediate-ctc", "attention", "lid")
 
 
@@ -47,11 +49,13 @@ def tokenizer() -> Tokenizer:
     return train_tokenizer(TEXTS, Vocab())
 
 
-@pytest.fixture(params=["flat", "trees"])
+@pytest.fixture(params=["flat", "trees", "by language"])
 def recognizer(tokenizer, request) -> Recognizer:
-    """With all heads; with flat softmaxes, or hierarchical ones of the decoder and of CTC."""
+    """With all heads; with flat softmaxes, or hierarchical ones of the decoder and of CTC, or CTC by language."""
     if request.param == "flat":
         return build(tokenizer, **EVERYTHING)
+    if request.param == "by language":
+        return build(tokenizer, **BY_LANGUAGE)
     return build(tokenizer, balanced(tokenizer.pieces, seed=1), **TREES)
 
 
@@ -127,11 +131,10 @@ def test_gradient_of_a_batch_is_the_sum_of_gradients(tokenizer, recognizer):
 
 def test_intermediate_objective_is_the_ctc_loss_of_the_block(tokenizer, recognizer):
     batch = make_batch(tokenizer, [0, 2])
-    ids, lengths = batch.targets["transcript"]
     encoded = recognizer.encode(batch.features, batch.feature_lengths)
-    found, losses = recognizer.objectives(batch), recognizer.ctc.loss
-    assert found["ctc/es"].item() == losses(encoded.frames, encoded.lengths, ids, lengths).sum().item()
-    expected = losses(encoded.intermediate[0], encoded.lengths, ids, lengths).sum().item()
+    found, losses = recognizer.objectives(batch), partial(recognizer._ctc_loss, batch=batch)
+    assert found["ctc/es"].item() == losses(encoded.frames, encoded.lengths).sum().item()
+    expected = losses(encoded.intermediate[0], encoded.lengths).sum().item()
     assert found["intermediate-ctc/es"].item() == expected != found["ctc/es"].item()
 
 
@@ -377,3 +380,26 @@ def test_languages_are_named_by_the_prompt_or_by_what_was_taught_to(tokenizer):
         recognizer = with_adapters(tokenizer, weight)
         assert recognizer.predict_languages(recognizer.encode(features, lengths, one), found, one) == ["es"]
         assert recognizer.predict_languages(recognizer.encode(features, lengths, two), found, two)[0] in expected
+
+
+def test_the_classifier_says_how_much_each_head_by_language_counts(tokenizer):
+    model = build(tokenizer, **BY_LANGUAGE)
+    encoded = model.encode(torch.randn(2, 60, 20), torch.tensor([60, 40]))
+    allowed = torch.tensor([[True, False, True], [False, True, False]])
+    mixture, _ = model.ctc_log_probs(encoded, allowed)
+    probabilities = model.language_classifier.log_probs(encoded.frames, encoded.lengths).exp()
+    each = [model.ctc_log_probs(encoded, torch.eye(3, dtype=torch.bool)[[k, k]])[0].exp() for k in range(3)]
+    shares = probabilities[0, [0, 2]] / probabilities[0, [0, 2]].sum()
+    assert torch.allclose(mixture[0].exp(), shares[0] * each[0][0] + shares[1] * each[2][0], atol=1e-5)
+    assert torch.allclose(mixture[1].exp(), each[1][1], atol=1e-6)
+    without = build(tokenizer, ctc={"per_language": True})
+    encoded = without.encode(torch.randn(2, 60, 20), torch.tensor([60, 40]))
+    alike, _ = without.ctc_log_probs(encoded, allowed)
+    each = [without.ctc_log_probs(encoded, torch.eye(3, dtype=torch.bool)[[k, k]])[0].exp() for k in (0, 2)]
+    assert torch.allclose(alike[0].exp(), (each[0][0] + each[1][0]) / 2, atol=1e-5)
+
+
+def test_heads_by_language_and_a_tree_of_all_tokens_are_refused(tokenizer):
+    ctc = {"per_language": True, "hierarchical": True}
+    with pytest.raises(ValueError, match=r"model.ctc.per_language: a tree .* set one of the two to false"):
+        build(tokenizer, balanced(tokenizer.pieces, seed=1), ctc=ctc)

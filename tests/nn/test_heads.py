@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from masr.nn.heads import CTCHead, LanguageClassifier
+from masr.nn.heads import CTCHead, LanguageClassifier, LanguageCTCHeads
 
 D, V, K = 6, 4, 3
 LENGTHS = torch.tensor([5, 3, 4])
@@ -110,3 +110,46 @@ def test_upsampling_makes_room_for_fast_speech():
     assert torch.allclose(log_probs.exp().sum(-1), torch.ones(1, 6))
     assert torch.allclose(head.log_probs(frames[:, :1], lengths - 1)[0], log_probs[:, :3], atol=1e-6)
     assert head.loss(frames, lengths, ids, id_lengths).isfinite().all()
+
+
+TOKENS = {"cs": [0, 1, 2], "el": [0, 3], "nl": [0, 1, 3]}
+
+
+def heads_by_language() -> LanguageCTCHeads:
+    torch.manual_seed(1)
+    return LanguageCTCHeads(D, TOKENS, V)
+
+
+def test_each_language_has_a_head_over_its_own_tokens(frames):
+    heads = heads_by_language()
+    for number, (code, tokens) in enumerate(TOKENS.items()):
+        shares = torch.eye(3)[[number] * 3]
+        log_probs, lengths = heads.log_probs(frames, LENGTHS, shares)
+        expected = heads.heads[code].log_probs(frames, LENGTHS)[0]
+        assert torch.equal(log_probs[..., tokens], expected) and torch.equal(lengths, LENGTHS)
+        assert (log_probs.exp().sum(-1) - 1).abs().max() < 1e-6
+        others = [token for token in range(V) if token not in tokens]
+        assert (log_probs[..., others] == -torch.inf).all()
+
+
+def test_several_languages_are_a_mixture_of_their_heads(frames):
+    heads, shares = heads_by_language(), torch.tensor([[0.25, 0.0, 0.75], [0.0, 1.0, 0.0], [0.2, 0.3, 0.5]])
+    mixture = heads.log_probs(frames, LENGTHS, shares)[0].exp()
+    each = [heads.log_probs(frames, LENGTHS, torch.eye(3)[[k] * 3])[0].exp() for k in range(3)]
+    expected = sum(shares[:, k, None, None] * each[k] for k in range(3))
+    assert torch.allclose(mixture, expected, atol=1e-6)
+    alone = heads.log_probs(frames[2:, :4], LENGTHS[2:], shares[2:])[0]
+    assert torch.allclose(alone[0], mixture[2, :4].log(), atol=1e-5)
+
+
+def test_the_loss_of_a_language_is_that_of_its_head_and_moves_no_other(frames):
+    heads, languages = heads_by_language(), torch.tensor([2, 1, 2])
+    ids = torch.tensor([[1, 3, 3], [3, 0, 0], [0, 0, 0]])
+    losses = heads.loss(frames, LENGTHS, ids, ID_LENGTHS, languages)
+    for row, number in enumerate(languages.tolist()):
+        log_probs = heads.log_probs(frames, LENGTHS, torch.eye(3)[[number] * 3])[0][row, : LENGTHS[row]]
+        expected = negative_log_likelihood(log_probs, ids[row, : ID_LENGTHS[row]].tolist())
+        assert losses[row].item() == pytest.approx(expected, abs=1e-4)
+    losses.sum().backward()
+    gradients = {code: head.output.weight.grad.abs().sum() for code, head in heads.heads.items()}
+    assert gradients["cs"] == 0 and gradients["el"] > 0 and gradients["nl"] > 0

@@ -70,9 +70,11 @@ def flat_gradient(trainer, update, name: str, numbers: list[int]) -> torch.Tenso
     return torch.cat([each[number].flatten() for number in numbers])
 
 
-def test_the_encoder_gets_the_weighted_sum_and_heads_their_own_losses(config):
+@pytest.mark.parametrize("heads", [[], ["model.ctc.per_language=true", "model.translation.per_language=true"]])
+def test_the_encoder_gets_the_weighted_sum_and_heads_their_own_losses(config, heads):
     static = "{'asr/*': 1.0, 'st/el': 3.0, 'st/es': 0.0, 'st/ro': 0.0}"
-    trainer = trainer_of(config(f"train.soup.levels=[{{objectives: ['*'], weights: static, static: {static}}}]"))
+    levels = f"train.soup.levels=[{{objectives: ['*'], weights: static, static: {static}}}]"
+    trainer = trainer_of(config(levels, *heads))
     update = trainer._loader().dataset[0]
     trainer.model.train()
     assert trainer._backward(update)
