@@ -159,7 +159,7 @@ def transcribe(
     if stream and translate:
         raise ValueError("--translate: a stream is not translated; leave out --stream")
     if stream:
-        from masr.stream import print_stream
+        from masr.recognize.stream import print_stream
 
         for file in files:
             name = f"{printable(file)}\t" if len(files) > 1 else ""

@@ -5,7 +5,7 @@ recognizer.transcribe("a.wav").text
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -26,34 +26,12 @@ from masr.models.folder import load_model
 from masr.models.recognizer import Recognizer
 from masr.models.searcher import load_scales, load_searcher
 from masr.nn.encoder import EncoderOutput
-from masr.stream import Stream
+from masr.recognize.stream import Stream
+from masr.recognize.transcript import Transcript, Word
 from masr.text.characters import joined
 
 CHUNK_SECONDS = 20.0  # a longer recording is cut at its quietest places
 Languages = Sequence[str] | None
-
-
-@dataclass
-class Word:
-    """A word and when it is spoken, in seconds."""
-
-    text: str
-    start: float
-    end: float
-
-
-@dataclass
-class Transcript:
-    """What was recognised from ``start`` to ``end`` (seconds); ``score`` is the log-probability per second of it."""
-
-    text: str
-    language: str | None = None
-    words: list[Word] = field(default_factory=list)
-    score: float = 0.0
-    start: float = 0.0
-    end: float = 0.0
-    translation: str | None = None
-    """Where it was asked for."""
 
 
 @dataclass
@@ -189,7 +167,9 @@ class SpeechRecognizer:
         text = joined((part.text, part.language) for part in parts)
         words = [word for part in parts for word in part.words]
         score = sum(part.score * (part.end - part.start) for part in parts) / seconds
-        return Transcript(text, language, words, score, 0.0, round(seconds, 3), self._joined_translation(parts))
+        return Transcript(
+            text, language, words, score, 0.0, round(seconds, 3), translation=self._joined_translation(parts)
+        )
 
     def _joined_translation(self, parts: list[Transcript]) -> str | None:
         texts = [part.translation for part in parts if part.translation is not None]
@@ -227,7 +207,7 @@ def find_model(name: str | Path) -> Path:
     """The folder itself, or the model shipped with the recipe of that name."""
     if Path(name).is_dir():
         return Path(name)
-    recipes = Path(__file__).parents[1] / "egs"
+    recipes = Path(__file__).parents[2] / "egs"
     if (shipped := recipes / str(name) / "model").is_dir():
         return shipped
     known = sorted(path.parents[1].name for path in recipes.glob("*/model/config.yaml"))

@@ -13,16 +13,17 @@ import soundfile
 import torch
 
 import masr
-from masr import cli, stream
+from masr import cli
 from masr.config import Config, Vocab
 from masr.data.features import KaldiLogMel, LogMelPieces
 from masr.models.folder import save_model
 from masr.models.recognizer import Recognizer
 from masr.nn.encoder import PIECE
-from masr.recognize import SpeechRecognizer, _Chunk
+from masr.recognize import stream
+from masr.recognize.recognizer import SpeechRecognizer, _Chunk
 from masr.text.tokenizer import train_tokenizer
 
-CORPUS = Path(__file__).parents[1] / "egs/freevoices/corpus"
+CORPUS = Path(__file__).parents[2] / "egs/freevoices/corpus"
 RATE = 16000
 ENCODER = {
     "type": "mamba", "directions": "forward", "look_ahead": 3, "layers": 2, "width": 16, "feedforward": 16,

@@ -12,15 +12,16 @@ import soundfile
 import torch
 
 import masr
-from masr import cli, recognize
+from masr import cli
 from masr.config import Config, Vocab
 from masr.data.features import UnusableAudio
 from masr.models.folder import save_model
 from masr.models.recognizer import Recognizer
 from masr.recognize import SpeechRecognizer, Transcript
+from masr.recognize import recognizer as recognize
 from masr.text.tokenizer import train_tokenizer
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CORPUS = ROOT / "egs/freevoices/corpus"
 RATE = 16000
 MODEL = {
@@ -257,7 +258,7 @@ def test_an_impossible_sample_rate_is_refused(recognizer, speech, rate):
 
 
 def test_a_path_that_is_no_model_names_the_shipped_ones(tmp_path):
-    shipped = sorted(path.parents[1].name for path in (ROOT / "egs").glob("*/model/config.yaml"))
+    shipped = sorted(path.parents[2].name for path in (ROOT / "egs").glob("*/model/config.yaml"))
     with pytest.raises(FileNotFoundError) as caught:
         masr.load("exp/nothing")
     assert str(caught.value) == (
@@ -270,7 +271,7 @@ def test_a_path_that_is_no_model_names_the_shipped_ones(tmp_path):
 def test_a_shipped_model_is_found_by_the_name_of_its_recipe(folder, tmp_path, monkeypatch):
     (tmp_path / "egs/somewhere").mkdir(parents=True)
     (tmp_path / "egs/somewhere/model").symlink_to(folder)
-    monkeypatch.setattr(recognize, "__file__", str(tmp_path / "masr/recognize.py"))
+    monkeypatch.setattr(recognize, "__file__", str(tmp_path / "masr/recognize/recognizer.py"))
     assert masr.load("somewhere").model.tokenizer.languages == ["el", "es"]
     with pytest.raises(FileNotFoundError, match=r"elsewhere is neither a folder nor a shipped model \(somewhere\)"):
         masr.load("elsewhere")

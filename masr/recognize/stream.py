@@ -30,7 +30,8 @@ from masr.nn.encoder import PIECE, EncoderOutput
 from masr.progress import json_line, printable
 
 if TYPE_CHECKING:
-    from masr.recognize import SpeechRecognizer, Transcript
+    from masr.recognize.recognizer import SpeechRecognizer
+    from masr.recognize.transcript import Transcript
 
 PAUSE = 1.0
 """Seconds without a token that end a transcript."""
