@@ -120,7 +120,12 @@ class SpeechRecognizer:
         Recordings are read block by block, and their segments recognised in batches, so that memory grows neither with
         their number nor with their length. Arguments as of `transcribe`.
         """
-        request = self.request(languages, translate)
+        return self.transcribe_requested(sources, self.request(languages, translate), sample_rate, channel)
+
+    def transcribe_requested(
+        self, sources: Iterable[Audio], request: Request, sample_rate: int = SAMPLING_RATE, channel: int | None = None
+    ) -> Iterator[tuple[Audio, Transcript | UnusableAudio]]:
+        """`transcribe_each` of what `request` made."""
         pending: list[Recording] = []
         waiting: list[tuple[Recording, Speech]] = []
         for source in sources:
@@ -139,11 +144,20 @@ class SpeechRecognizer:
         for done in pending:
             yield done.source, self._result(done, request)
 
-    def request(self, languages: Languages = None, translate: bool = False) -> Request:
+    def identify(self, audio: Audio, sample_rate: int = SAMPLING_RATE, languages: Languages = None) -> Transcript:
+        """The language of a recording and the probability of each accepted one, without a text where a classifier
+        tells; arguments and errors as of `transcribe`."""
+        request = self.request(languages, languages_only=True)
+        [(_, result)] = self.transcribe_requested([audio], request, sample_rate)
+        if isinstance(result, UnusableAudio):
+            raise result
+        return result
+
+    def request(self, languages: Languages = None, translate: bool = False, languages_only: bool = False) -> Request:
         """What is asked of a call; ValueError lists the languages that the model knows."""
         if translate and self.model.translator is None:
             raise ValueError("this model does not translate: train one with model.translation.weight")
-        return Request(self._allowed(languages), translate)
+        return Request(self._allowed(languages), translate, languages_only)
 
     def _read(self, recording: Recording, sample_rate: int, channel: int | None) -> Iterator[Speech]:
         """Its segments of speech; what makes it unusable is kept with it."""

@@ -31,6 +31,8 @@ class Request:
     allowed: Tensor
     """(K,) bool: the languages to expect."""
     translate: bool = False
+    languages_only: bool = False
+    """Name the language and write no text, where a classifier tells without one."""
 
 
 class SegmentRecognizer:
@@ -86,7 +88,12 @@ class SegmentRecognizer:
         lengths = torch.tensor([len(f) for f in features], device=device)
         prompt = request.allowed.to(device).expand(len(speech), -1)
         encoded = self.model.encode(pad_sequence(features, batch_first=True).to(device), lengths, prompt)
-        segments = self.search(encoded, [(piece.start, piece.end) for piece in speech], prompt, request.translate)
+        times = [(piece.start, piece.end) for piece in speech]
+        shares = self.model.language_probabilities(encoded, prompt)
+        if request.languages_only and all(shares):
+            segments = [_named(share, *time) for share, time in zip(shares, times, strict=True)]
+        else:
+            segments = self.search(encoded, times, prompt, request.translate)
         for segment, piece in zip(segments, speech, strict=True):
             segment.no_speech_probability = round(1 - piece.probability, 4)
         return segments
@@ -147,6 +154,11 @@ class SegmentRecognizer:
         if model.normalization != "corpus":
             return "this model cannot stream: it needs the mean of a recording; train with model.normalization=corpus"
         return None
+
+
+def _named(shares: dict[str, float], start: float, end: float) -> Segment:
+    """A segment without text in the most probable language."""
+    return Segment("", max(shares, key=shares.__getitem__), start=start, end=end, languages=shares)
 
 
 def _lowest(best: Hypothesis, certainty: Certainty, first: float, last: float) -> float | None:
