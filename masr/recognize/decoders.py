@@ -10,21 +10,25 @@ import shutil
 import struct
 import subprocess
 import tempfile
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import soundfile
 
 from masr.data.audio_checks import UnusableAudio
 
-CHUNK = 4096
-"""Samples that are decoded at once; as many are lost, at most, where a file breaks off within them."""
+CHUNK = 2**15
+"""Samples that are decoded at once."""
+NEAR_DAMAGE = 2**10
+"""Samples that libsndfile decodes at once where it cannot decode a chunk: as many are lost, at most."""
 UNKNOWN_LENGTH = 0x7FFF0000
 """Bytes from which on the size in a WAV header stands for "not known yet": what recorders and pipes write there."""
 HEADER = 2**16
 """Bytes in which the header of a WAV file ends."""
 SIZES = re.compile(r"^\s*(?:data|SSND|Data Size)\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)
 """What libsndfile notes where a header's size of the samples is not what the file has."""
+PLAIN = ("WAV", "WAVEX", "RF64", "W64", "AIFF", "AU")
+"""Formats of which no other decoder finds more samples than libsndfile, only others than those of the recording."""
 ESTIMATED = 0.05
 """Part by which a length that a header does not say exactly may be wrong."""
 INSTALL = "install ffmpeg, or pip install 'masr[audio]'"
@@ -82,19 +86,23 @@ class Libsndfile(Decoder):
     def __init__(self, file: BinaryIO):
         super().__init__()
         try:
+            self.source = file
             self.file = _open_with_libsndfile(file)
-            if self.file.frames == 0 and (patched := _with_unknown_size(file, self.file.extra_info)):
+            patched = None if self.file.frames else _with_unknown_size(file, self.file.extra_info)
+            if patched is not None:
                 self.warnings.append("its header says that it is empty: read to its end")
                 self.file.close()
+                self.source = patched
                 self.file = _open_with_libsndfile(patched)
         except (soundfile.LibsndfileError, TypeError) as error:
             raise UnusableAudio(str(error).rpartition(": ")[2].rstrip(".")) from error
         self.rate, self.channels = self.file.samplerate, self.file.channels
         self.tolerance = ESTIMATED if self.file.format == "MP3" else 0.0
-        self._read_length(os.fstat(file.fileno()).st_size if isinstance(file, io.FileIO) else None)
+        self._read_length()
+        self.chunk, self.position = CHUNK, 0
         self.ahead = self._decode()
 
-    def _read_length(self, size: int | None) -> None:
+    def _read_length(self) -> None:
         """What the header promises, and what of it the file can hold."""
         frames = self.file.frames
         if frames < 2**62:  # libsndfile's way to say that it does not know: the largest number
@@ -110,10 +118,22 @@ class Libsndfile(Decoder):
 
     def _decode(self) -> np.ndarray:
         try:
-            return self.file.read(CHUNK, dtype="float32", always_2d=True)
+            samples = self.file.read(self.chunk, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
+            if self.chunk > NEAR_DAMAGE:
+                return self._decode_near_damage()
             self.warnings.append(f"decoding stopped before the end of the file ({error.error_string.rstrip('.')})")
             return np.zeros((0, self.channels), np.float32)
+        self.position += len(samples)
+        return samples
+
+    def _decode_near_damage(self) -> np.ndarray:
+        """What can be decoded of a chunk that cannot be decoded as a whole, and of what follows it."""
+        self.chunk = NEAR_DAMAGE
+        self.file.close()
+        self.file = _open_with_libsndfile(self.source)
+        self.file.seek(self.position)
+        return self._decode()
 
     def _close(self) -> None:
         self.file.close()
@@ -126,7 +146,7 @@ def _open_with_libsndfile(file: BinaryIO) -> soundfile.SoundFile:
     return soundfile.SoundFile(file)
 
 
-def _with_unknown_size(file: BinaryIO, notes: str) -> "BinaryIO | None":
+def _with_unknown_size(file: BinaryIO, notes: str) -> BinaryIO | None:
     """The WAV file with "unknown" for the size 0 of its samples; None where nothing but chunks of text follows."""
     if not re.search(r"^data : 0$", notes, re.MULTILINE):
         return None
@@ -140,7 +160,7 @@ def _with_unknown_size(file: BinaryIO, notes: str) -> "BinaryIO | None":
     is_chunk = len(start) == 8 and start[:4].isascii() and int.from_bytes(start[4:], "little") + 8 <= left
     if left == 0 or is_chunk:
         return None
-    return Patched(file, place + 4, b"\xff\xff\xff\xff")  # type: ignore[return-value]
+    return cast(BinaryIO, Patched(file, place + 4, b"\xff\xff\xff\xff"))
 
 
 class Patched(io.RawIOBase):
@@ -155,14 +175,15 @@ class Patched(io.RawIOBase):
     def tell(self) -> int:
         return self.file.tell()
 
-    def read(self, size: int = -1) -> bytes:
+    def readinto(self, buffer: Any) -> int:
         begin = self.file.tell()
-        found = bytearray(self.file.read(size))
+        found = self.file.read(len(buffer))
+        buffer[: len(found)] = found
         for number, byte in enumerate(self.content):
             at = self.place + number - begin
             if 0 <= at < len(found):
-                found[at] = byte
-        return bytes(found)
+                buffer[at : at + 1] = bytes([byte])
+        return len(found)
 
 
 class Ffmpeg(Decoder):
@@ -175,12 +196,8 @@ class Ffmpeg(Decoder):
         super().__init__()
         self.notes = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close)
         talk = ["-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info"]
-        source: list[str | bytes] = [
-            "-protocol_whitelist",
-            "file",
-            "-i",
-            b"file:" + path,
-        ]  # a playlist must not fetch what it names
+        # A playlist must not fetch what it names, and a name with a colon is no address.
+        source: list[str | bytes] = ["-protocol_whitelist", "file", "-i", b"file:" + path]
         decode = ["-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "-"]
         self.program = subprocess.Popen(
             ["ffmpeg", *talk, *source, *decode],
@@ -336,14 +353,15 @@ def open_decoder(file: BinaryIO, path: bytes | None) -> Decoder:
 
     UnusableAudio says why there is none, or what to install.
     """
+    problem = "no samples"
     try:
-        decoder: Decoder = Libsndfile(file)
-        if not decoder.empty:
-            return decoder
-        decoder.close()
-        problem = "no samples"
+        decoder = Libsndfile(file)
     except UnusableAudio as error:
         problem = str(error)
+    else:
+        if not decoder.empty or decoder.file.format in PLAIN:
+            return _not_empty(decoder)
+        decoder.close()
     try:
         return _open_with_ffmpeg(file, path)
     except ModuleNotFoundError as error:
@@ -382,6 +400,7 @@ def _open_with_ffmpeg(file: BinaryIO, path: bytes | None) -> Decoder:
 
 
 def _not_empty(decoder: Decoder) -> Decoder:
+    """The decoder; UnusableAudio if it finds no samples."""
     if decoder.empty:
         decoder.close()
         raise UnusableAudio("no samples")
