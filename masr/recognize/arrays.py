@@ -4,7 +4,7 @@ import numpy as np
 from torch import Tensor
 
 from masr.data.audio_checks import UnusableAudio, rate_problem
-from masr.recognize.decoders import CHUNK, Decoder
+from masr.recognize.decoder import CHUNK, Decoder
 
 MOST_CHANNELS = 64
 """Channels of the largest microphone arrays: where neither axis is shorter, the array is not audio."""

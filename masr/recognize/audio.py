@@ -5,12 +5,9 @@ with open_audio("meeting.m4a") as audio:
         ...
 """
 
-import io
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
-from typing import Any, BinaryIO, Self, cast
+from typing import BinaryIO, Self
 
 import numpy as np
 import soxr
@@ -19,7 +16,8 @@ from torch import Tensor
 from masr.data.audio_checks import UnusableAudio, check_samples, constant_problem, rate_problem
 from masr.data.features import SAMPLING_RATE
 from masr.recognize.arrays import ArrayDecoder
-from masr.recognize.decoders import Decoder, open_decoder
+from masr.recognize.audio_files import open_file
+from masr.recognize.decoder import Decoder
 from masr.recognize.levels import Levels, Mixer
 
 AudioSource = str | os.PathLike | bytes | bytearray | memoryview | BinaryIO | np.ndarray | Tensor
@@ -156,51 +154,4 @@ def _name_of(audio: AudioSource) -> str:
 def _decoder_of(audio: AudioSource, sample_rate: float) -> Decoder:
     if isinstance(audio, np.ndarray | Tensor):
         return ArrayDecoder(audio, sample_rate)
-    file, path = _open_file(audio)
-    try:
-        if not file.seek(0, io.SEEK_END):
-            raise UnusableAudio("is empty (0 bytes)")
-        decoder = open_decoder(file, path)
-    except BaseException:
-        if file is not audio:
-            file.close()
-        raise
-    if file is not audio:
-        decoder.files.append(file)
-    return decoder
-
-
-def _open_file(audio: Any) -> tuple[BinaryIO, bytes | None]:
-    """A file that can be read from its beginning and again, and its path if it has one."""
-    if isinstance(audio, bytes | bytearray | memoryview):
-        return io.BytesIO(audio), None
-    if isinstance(audio, str | os.PathLike):
-        return _open_path(os.fsencode(audio))
-    if not hasattr(audio, "read"):
-        raise UnusableAudio(
-            f"expected a file's name, its content, an open file, an array or a tensor, found {type(audio).__name__}"
-        )
-    if not isinstance(audio.read(0), bytes):
-        raise UnusableAudio('expected a file of bytes, found one of text: open it with mode "rb"')
-    return (audio if audio.seekable() else _copied(audio)), None
-
-
-def _open_path(path: bytes) -> tuple[BinaryIO, bytes | None]:
-    """Without a buffer, since decoders have their own; bytes, since names need not be UTF-8."""
-    try:
-        file = cast(BinaryIO, io.FileIO(path))
-    except FileNotFoundError as error:
-        raise UnusableAudio("no such file") from error
-    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        raise UnusableAudio(f"cannot be opened ({getattr(error, 'strerror', None) or error})") from error
-    if file.seekable():
-        return file, path
-    with file:
-        return _copied(file), None
-
-
-def _copied(file: BinaryIO) -> BinaryIO:
-    """A temporary file with what comes out of a pipe, in which decoders can go back."""
-    copy = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (whoever decodes it closes it)
-    shutil.copyfileobj(file, copy)
-    return cast(BinaryIO, copy)
+    return open_file(audio)
