@@ -62,7 +62,7 @@ def read_script(lines: Sequence[str], language: str, tokenizer: Tokenizer, name:
             unknown = tokenizer.unknown_characters(form, language)
             left_out.update(unknown)
             writable = _without(form, unknown)
-            if unknown and not writable:
+            if not writable and any(character.isalnum() for character in unknown):
                 unwritable.append((number, chunk))
             own = list(_units(chunk, number, language, tokenizer))
             units += own
