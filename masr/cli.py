@@ -197,6 +197,33 @@ def _stream(stream: Any, files: list[str], as_json: bool) -> None:
     print_stream(stream, files[0], as_json)
 
 
+@app.command("align", help="When each word of a known text is spoken: audio and its text -> words with times.")
+def align(
+    model: Annotated[str, typer.Argument(help="Trained folder with a CTC head, or the name of a shipped model.")],
+    audio: Annotated[Path, typer.Argument(help="Recording of any length.")],
+    text: Annotated[Path, typer.Argument(help="What is said in it: a UTF-8 file; each line is a segment.")],
+    form: Annotated[str, typer.Option("--format", help="json, ctm, textgrid, srt, vtt, tsv or text.")] = "json",
+    language: Annotated[str | None, typer.Option(help="Language of the text, if the model knows several.")] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write; default: print.")] = None,
+) -> None:
+    """Writes or prints words with times; ValueError for a model that cannot align, or a text that it cannot write."""
+    import masr
+    from masr.files import write_whole
+    from masr.recognize.align import align_file
+    from masr.recognize.writers import find_writer
+
+    writer = find_writer(form)
+    transcript = align_file(masr.load(model), audio, text, language, show=output is not None)
+    for warning in transcript.warnings:
+        print(f"masr: {printable(warning)}", file=sys.stderr)
+    rendered = writer.write(transcript, str(audio))
+    if output is None:
+        print(printable(rendered, LINES) if sys.stdout.isatty() else rendered, end="")
+        return
+    write_whole(output, rendered)
+    _show(f"wrote {output}")
+
+
 adapt = typer.Typer(help="Whisper with prompts or experts: add a language, merge experts, list.", no_args_is_help=True)
 app.add_typer(adapt, name="adapt")
 Model = Annotated[Path, typer.Argument(help="Adapted model, e.g. exp/lapt.")]

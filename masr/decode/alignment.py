@@ -11,6 +11,7 @@ from torch import Tensor
 
 from masr.decode.hypothesis import Hypothesis
 from masr.decode.utterances import SearchableModel
+from masr.decode.viterbi import best_path
 from masr.text.characters import begins_a_word
 from masr.text.tokenizer import WORD_START
 
@@ -28,8 +29,7 @@ def ctc_align(log_probs: Tensor, tokens: Sequence[int], blank: int = 0) -> list[
         return []
     states = np.full(2 * len(tokens) + 1, blank)
     states[1::2] = tokens
-    emissions = log_probs.detach().cpu().double().numpy()[:, states]
-    path = _best_path(emissions, _skippable(states))
+    path = best_path(log_probs.detach().cpu().float().numpy(), states)
     starts = np.searchsorted(path, np.arange(1, len(states), 2), side="left")
     ends = np.searchsorted(path, np.arange(1, len(states), 2), side="right")
     return list(zip(starts.tolist(), ends.tolist(), strict=True))
@@ -105,31 +105,3 @@ def _check(log_probs: Tensor, tokens: Sequence[int], blank: int) -> None:
             f"{frames} frames are too few for {len(tokens)} tokens with {repeats} repeats: "
             f"at least {len(tokens) + repeats} are needed; use a smaller subsampling factor or shorter transcript"
         )
-
-
-def _skippable(states: np.ndarray) -> np.ndarray:
-    """(S,): whether a state may be entered from two states before, over the blank between two different tokens."""
-    skippable = np.zeros(len(states), dtype=bool)
-    skippable[3::2] = states[3::2] != states[1:-2:2]
-    return skippable
-
-
-def _best_path(emissions: np.ndarray, skippable: np.ndarray) -> np.ndarray:
-    """The state of each frame (T,) on the best path through ``emissions`` (T, S); ValueError when there is none."""
-    frames, states = emissions.shape
-    # Two states that are never left for the others let "stay, advance, skip" be three slices of one array.
-    scores = np.full(states + 2, -np.inf)
-    scores[2:4] = emissions[0, :2]
-    skip_penalty = np.where(skippable, 0.0, -np.inf)
-    moves = np.zeros((frames, states), dtype=np.int8)
-    for frame in range(1, frames):
-        options = np.stack((scores[2:], scores[1:-1], scores[:-2] + skip_penalty))
-        moves[frame] = options.argmax(axis=0)
-        scores[2:] = options.max(axis=0) + emissions[frame]
-    if np.isneginf(scores[-2:]).all():
-        raise ValueError("every alignment of these tokens has probability 0")
-    path = np.empty(frames, dtype=np.int64)
-    path[-1] = states - 2 + scores[-2:].argmax()
-    for frame in range(frames - 1, 0, -1):
-        path[frame - 1] = path[frame] - moves[frame, path[frame]]
-    return path

@@ -72,6 +72,17 @@ def begins_a_word(piece: str, before: str) -> bool:
     return is_written_without_spaces(piece[0]) or is_written_without_spaces(_first_letter(reversed(before)) or " ")
 
 
+def unspaced_words(text: str) -> list[str]:
+    """Text without spaces as words: whole, or where its script has no spaces, each letter with what belongs to it."""
+    words: list[str] = []
+    for character in text:
+        if words and not begins_a_word(character, words[-1]):
+            words[-1] += character
+        else:
+            words.append(character)
+    return words
+
+
 @lru_cache(maxsize=2**16)
 def is_written_without_spaces(character: str) -> bool:
     """Whether a character is a letter or number of a script without spaces; its marks and punctuation are not."""
