@@ -47,7 +47,10 @@ UNKNOWN = Estimate(0.0, -1.0, 1.0)
 
 
 class Design:
-    """Which gradients may be multiplied with each other, and how often bootstrap draws take each of them."""
+    """Which gradients may be multiplied with each other, and how often bootstrap draws take each of them.
+
+    A group of recordings is drawn as a unit of its own, even if some of its recordings are drawn by themselves, too.
+    """
 
     def __init__(self, sources: Sequence[Source], draws: int = 1000, seed: int = 1):
         """ValueError when an objective has no two gradients of different recordings."""
@@ -177,7 +180,8 @@ def kinds_of_pairs(objectives: Sequence[str]) -> dict[str, Tensor]:
     for row, column in torch.triu_indices(len(objectives), len(objectives), 1).T.tolist():
         kinds["all pairs"].append([row, column])
         kinds.setdefault(_kind(objectives[row], objectives[column]), []).append([row, column])
-    return {name: torch.tensor(pairs).T for name, pairs in kinds.items() if pairs}
+    everything, *rest = kinds
+    return {name: torch.tensor(kinds[name]).T for name in [everything, *sorted(rest)]}
 
 
 def _kind(first: str, second: str) -> str:

@@ -12,7 +12,7 @@ from lhotse.cut import Cut
 from torch import Tensor
 
 from masr.config import Config
-from masr.config_files import load_config
+from masr.config_files import ConfigError, load_config
 from masr.data.batches import Batch, Counts, CutFeatures, collate, load_usable
 from masr.data.rejected import Rejected
 from masr.data.sampling import recording_name
@@ -37,6 +37,8 @@ from masr.train.soup_step import soup_objectives
 ALL_LAYERS = "all layers"
 DRAWS = 1000
 """Of the bootstrap."""
+OVERRIDES = ("data_dir", "corpus.path", "data.min_seconds", "data.max_seconds", "data.max_bad_fraction")
+"""Options that may be others than in training."""
 SHOWN = 10
 """Pairs of objectives that the report shows, those with the lowest cosines."""
 
@@ -73,8 +75,10 @@ def run(
 ) -> str:
     """Writes ``<folder>/conflicts/<split>[-<checkpoint>]`` .md, .json and -layers.svg; returns the table of layers.
 
-    Up to ``recordings`` of each language are drawn from the split by ``seed``.
+    Up to ``recordings`` of each language are drawn from the split by ``seed``, and as many groups of them for speech
+    without text. ``overrides`` say where the data is and how long recordings may be; ConfigError for any others.
     """
+    _check_overrides(overrides)
     model = load_model(folder, "cuda" if torch.cuda.is_available() else "cpu")
     if checkpoint is not None:
         _load_checkpoint(folder, checkpoint, model)
@@ -103,6 +107,15 @@ def run(
     draw_agreement(output / f"{name}-layers.svg", findings.layers)
     say(f"conflicts: report in {output / name}.md")
     return table
+
+
+def _check_overrides(overrides: Sequence[str]) -> None:
+    """A trained model is what its own config says."""
+    for override in overrides:
+        if override.partition("=")[0] not in OVERRIDES:
+            raise ConfigError(
+                f"conflicts: {override} changes nothing in a model that is trained: give {', '.join(OVERRIDES)} alone"
+            )
 
 
 def _load_checkpoint(folder: Path, update: int, model: Recognizer) -> None:

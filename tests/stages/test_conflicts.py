@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from masr.cli import app
-from masr.config_files import load_config
+from masr.config_files import ConfigError, load_config
 from masr.stages import conflicts, train, vocab
 
 OPTIONS = [
@@ -59,10 +59,11 @@ def test_a_checkpoint_has_figures_of_its_own(folder, monkeypatch):
 
 def test_what_cannot_be_measured_is_left_out(folder, monkeypatch, capsys):
     monkeypatch.setattr(conflicts, "DRAWS", 100)
-    more = ["model.self_supervised.context=0.3", "data.min_seconds=1.3"]
-    conflicts.run(folder, more, recordings=4, split="dev")
+    conflicts.run(folder, ["data.min_seconds=1.3"], recordings=4, split="dev")
     left_out = json.loads((folder / "conflicts/dev.json").read_text())["left_out"]
     assert left_out and all("2 are needed" in reason for reason in left_out.values())
     assert f"{next(iter(left_out))} is left out: " in capsys.readouterr().out
     with pytest.raises(ValueError, match="there are not two objectives to compare"):
         conflicts.run(folder, ["data.min_seconds=60"], split="dev")
+    with pytest.raises(ConfigError, match=r"model.encoder.dropout=0.5 changes nothing in a model that is trained"):
+        conflicts.run(folder, ["model.encoder.dropout=0.5"])
