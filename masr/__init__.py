@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from masr.recognize import SpeechRecognizer
 
 
-def load(folder: str, device: str | None = None, **options: Any) -> "SpeechRecognizer":
+def load(folder: str, device: str | None = None, precision: str = "fp32", **options: Any) -> "SpeechRecognizer":
     """The recogniser of a model folder or a shipped model; ``options`` (methods, beam ...) override its ``decode:``."""
     from masr.recognize import SpeechRecognizer
 
-    return SpeechRecognizer.load(folder, device, **options)
+    return SpeechRecognizer.load(folder, device, precision, **options)

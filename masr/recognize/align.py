@@ -119,7 +119,7 @@ def posteriors(
     found = np.empty(((windows[-1].end + 1) * upsampling, len(columns)), np.float32)
     done = 0
     for window in _tracked(windows, show):
-        features = torch.from_numpy(recognizer.log_mel(samples[window.first * step : window.last * step]))
+        features = torch.from_numpy(recognizer.segments.log_mel(samples[window.first * step : window.last * step]))
         lengths = torch.tensor([len(features)], device=device)
         encoded = model.encode(features[None].to(device), lengths, prompt)
         log_probs, _ = model.ctc_log_probs(encoded, prompt)

@@ -49,19 +49,22 @@ class SpeechRecognizer:
     One recogniser serves any number of threads: what a call needs travels with the call.
     """
 
-    def __init__(self, model: Recognizer, searcher: Searcher, setting: Setting):
+    def __init__(self, model: Recognizer, searcher: Searcher, setting: Setting, precision: str = "fp32"):
         self.model, self.searcher, self.setting = model, searcher, setting
         self.options = searcher.options
-        self.segments = SegmentRecognizer(model, searcher, setting)
+        self.segments = SegmentRecognizer(model, searcher, setting, precision)
 
     @classmethod
-    def load(cls, folder: str | Path, device: str | None = None, **overrides: Any) -> "SpeechRecognizer":
+    def load(
+        cls, folder: str | Path, device: str | None = None, precision: str = "fp32", **overrides: Any
+    ) -> "SpeechRecognizer":
         """A model folder (exp/<name>), or the name of a model that masr ships, e.g. ``freevoices``.
 
-        ``overrides`` are options of ``decode:`` that are to be other than in its config.
+        ``device`` is cuda where there is one, else cpu; ``precision`` fp32, bf16 or fp16. ``overrides`` are options of
+        ``decode:`` that are to be other than in its config.
         """
         folder = find_model(folder)
-        model = load_model(folder, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model = load_model(folder, _usable(device))
         options = Decode.model_validate(model.config.decode.model_dump() | overrides)
         method = options.methods[0]
         if METHODS[method].oracle:
@@ -69,7 +72,7 @@ class SpeechRecognizer:
         if METHODS[method].translates:
             raise ValueError(f"decode.methods: {method} does not transcribe; name another one first, use --translate")
         searcher = load_searcher(folder, model, options.model_copy(update={"methods": [method]}))
-        return cls(model, searcher, load_scales(folder, method, options))
+        return cls(model, searcher, load_scales(folder, method, options), precision)
 
     @overload
     def transcribe(  # type: ignore[overload-overlap]
@@ -253,6 +256,18 @@ def _counted(blocks: Iterable[Any], recording: Recording) -> Iterator[Any]:
     for block in blocks:
         recording.seconds += len(block) / SAMPLING_RATE
         yield block
+
+
+def _usable(device: str | None) -> str:
+    """The device that was named, or the best one; ValueError where torch cannot use it."""
+    if device is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"device: {device} cannot be used here ({reason}); leave it out, or use cpu") from error
+    return device
 
 
 def find_model(name: str | Path) -> Path:

@@ -20,6 +20,7 @@ from masr.recognize.speech import Speech
 from masr.recognize.stream import Stream
 from masr.recognize.transcript import Segment, Word
 
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 UNTOLD = 1.5
 """Seconds of speech behind the last word from which a decoder is taken to have stopped too early."""
 
@@ -38,8 +39,12 @@ class Request:
 class SegmentRecognizer:
     """A model and its search. Nothing of a call is left on it."""
 
-    def __init__(self, model: Recognizer, searcher: Searcher, setting: Setting):
+    def __init__(self, model: Recognizer, searcher: Searcher, setting: Setting, precision: str = "fp32"):
+        """``precision`` of what the networks compute: fp32, bf16 or fp16."""
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision: expected {', '.join(PRECISIONS)}; found {precision}")
         self.model, self.searcher, self.setting = model, searcher, setting
+        self.precision = PRECISIONS[precision]
         self.options = searcher.options
         self.log_mel = log_mel_of(model.config.features)
 
@@ -87,7 +92,8 @@ class SegmentRecognizer:
         features = [torch.from_numpy(self.log_mel(piece.samples)) for piece in speech]
         lengths = torch.tensor([len(f) for f in features], device=device)
         prompt = request.allowed.to(device).expand(len(speech), -1)
-        encoded = self.model.encode(pad_sequence(features, batch_first=True).to(device), lengths, prompt)
+        with torch.autocast(device.type, self.precision, enabled=self.precision != torch.float32):
+            encoded = self.model.encode(pad_sequence(features, batch_first=True).to(device), lengths, prompt)
         times = [(piece.start, piece.end) for piece in speech]
         shares = self.model.language_probabilities(encoded, prompt)
         if request.languages_only and all(shares):

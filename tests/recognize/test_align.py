@@ -121,7 +121,7 @@ def test_windows_give_every_frame_once(bpe, in_a_row, subsampling, upsampling):
     columns = np.arange(len(bpe))
     for seconds in (0.3, 29.9, 41.7):
         samples = in_a_row[0][: int(seconds * RATE)]
-        features = torch.from_numpy(recognizer.log_mel(samples))
+        features = torch.from_numpy(recognizer.segments.log_mel(samples))
         prompt = torch.tensor([[True, False]])
         with torch.no_grad():
             encoded = recognizer.model.encode(features[None], torch.tensor([len(features)]), prompt)
