@@ -71,7 +71,7 @@ def test_a_recording_is_opened_once(publish, monkeypatch):
     [
         ('{"id": ', "Expecting value"),
         ("5", "expected a JSON object, found 5"),
-        ('{"id": "x", "language": "ca"}', "no audio, split, speaker, start, duration, text, translation; expected id,"),
+        ('{"id": "x", "language": "ca"}', "no audio, split, speaker, start, duration, text; expected id,"),
         (row(language=None), "language: expected text, found None"),
         (row(split=1), "split: expected text, found 1"),
         (row(start=-1), "start: expected seconds, found -1"),
@@ -112,7 +112,9 @@ def test_audio_that_cannot_be_read_has_no_samples(publish):
 
 
 def test_a_folder_without_a_manifest_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="corpus.path: .*manifest.jsonl is missing: .* is not a freevoices"):
+    with pytest.raises(
+        FileNotFoundError, match="corpus.path: .*manifest.jsonl is missing: .* is not the folder of such"
+    ):
         freevoices.read(tmp_path)
     (tmp_path / "manifest.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match=r"manifest\.jsonl:1: not UTF-8 text"):
