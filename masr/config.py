@@ -62,6 +62,19 @@ def _named_precision(value: Any) -> Any:
     return "fp32" if value is False or value == "no" else value
 
 
+class OtherCorpus(Section):
+    """A further corpus, of which some splits are used beside those of the corpus that a config is about."""
+
+    name: FileName
+    """Module of masr.corpora that reads it."""
+    path: AnyPath
+    """Its folder, as it was published."""
+    splits: Annotated[dict[FileName, FileName], Field(min_length=1)]
+    """What its splits are called here: {strangers: test} brings its test split under the name strangers."""
+    languages: list[LanguageCode] = []
+    """BCP-47 codes to use; empty means every language of it."""
+
+
 class Corpus(Section):
     name: FileName = "freevoices"
     """Module of masr.corpora that reads the corpus."""
@@ -77,6 +90,9 @@ class Corpus(Section):
     """Split that early stopping and the choice of the best weights look at."""
     test: Annotated[list[FileName], Field(min_length=1)] = ["test"]
     """Splits that stages 4 and 5 decode and score."""
+    also: list[OtherCorpus] = []
+    """Further corpora, whose splits dev and test can name, e.g. voices that nobody trained on. What they have in
+    languages that the training split lacks is left out."""
     disjoint: list[Literal["text", "speaker"]] = []
     """What no recording of dev and test may share with one that is trained on, besides its id and its audio."""
 
@@ -755,6 +771,9 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        brought = [name for other in self.corpus.also for name in other.splits]
+        if twice := sorted(name for name in set(brought) if brought.count(name) > 1):
+            raise ValueError(f"corpus.also: two splits are called {twice[0]}; choose another name for one of them")
         if self.train.keep_by != "cer" and not self.model.translation.weight:
             raise ValueError(f"train.keep_by={self.train.keep_by}: nothing is translated; set model.translation.weight")
         if self.model.pretrained is None:

@@ -38,7 +38,22 @@ ADAPTERS = (
 )
 SOUP = "step pull every warmup detect_epochs detect_every conflict"
 
+
+def _brings_unused_splits(config: Config) -> bool:
+    """Whether corpus.also has splits that the config names nowhere."""
+    corpus = config.corpus
+    used = {corpus.train, corpus.dev, *corpus.test, config.model.self_supervised.split}
+    return any(not other.splits.keys() <= used for other in corpus.also)
+
+
 RULES = [
+    # --- data ---
+    Rule(
+        _brings_unused_splits,
+        ["corpus.train", "corpus.dev", "corpus.test", "model.self_supervised.split"],
+        ["corpus.also"],
+        "where corpus.test (or dev, or train) does not name each of its splits",
+    ),
     # --- a pretrained model, and what adapts it ---
     Rule(
         lambda c: c.model.pretrained is not None,

@@ -152,3 +152,31 @@ def test_rules_are_about_options_that_there_are():
             for part in name.split("."):
                 node = node[part]
     assert options_without_effect(Config(name="x"), []) == []
+
+
+ALSO = "corpus: {also: [{name: phoneprompts, path: p, splits: {strangers: test, more: dev}}]}"
+
+
+def test_splits_of_other_corpora_that_nothing_names_are_refused(error_of):
+    for named in ("test: [test, strangers]", "dev: more", ""):
+        message = error_of(ALSO.replace("{also", f"{{{named}, also" if named else "{also"))
+        assert message is not None and "corpus.also=" in message
+        assert "has no effect where corpus.test (or dev, or train) does not name each of its splits" in message
+    assert error_of(ALSO.replace("{also", "{test: [test, strangers, more], also")) is None
+    assert error_of(ALSO.replace("{also", "{test: [strangers], dev: more, also")) is None
+
+
+def test_what_an_override_switches_off_brings_nothing_and_is_not_refused(error_of):
+    text = ALSO.replace("corpus: {", "corpus: {test: [test, strangers, more], ")
+    assert error_of(text) is None
+    assert error_of(text, "corpus.test=[test]") is None
+
+
+def test_two_splits_of_other_corpora_have_two_names(error_of):
+    text = (
+        "corpus: {test: [a], also: [{name: mls, path: p, splits: {a: dev}}, {name: fleurs, path: q, splits: {a: dev}}]}"
+    )
+    message = error_of(text)
+    assert message is not None and "corpus.also: two splits are called a; choose another name" in message
+    message = error_of("corpus: {also: [{name: mls, path: p}]}")
+    assert message is not None and "corpus.also.0.splits" in message

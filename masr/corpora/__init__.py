@@ -25,7 +25,7 @@ from masr.data.audio_checks import UnusableAudio, check_file, check_recording
 from masr.progress import printable, track
 from masr.text.languages import is_code
 
-NO_CORPORA = ("tables",)
+NO_CORPORA = ("others", "tables")
 """Modules of this room that serve the readers."""
 
 

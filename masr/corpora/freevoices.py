@@ -1,6 +1,7 @@
 """freevoices: real speech in eleven languages with translations, in the box (egs/freevoices/corpus/README.md).
 
-One Opus file holds all recordings of a source and language; ``manifest.jsonl`` has one line a recording.
+One Opus file holds all recordings of a source and language; ``manifest.jsonl`` has one line a recording. Any folder
+like this is read, e.g. that of phoneprompts; translations may be missing there.
 """
 
 from collections import defaultdict
@@ -16,7 +17,7 @@ from masr.corpora.tables import BadRow, read_objects
 
 SOURCES = ("manifest.jsonl", "*.opus")
 TEXTS = ("id", "audio", "language", "split", "speaker")
-FIELDS = (*TEXTS, "start", "duration", "text", "translation")
+FIELDS = (*TEXTS, "start", "duration", "text")
 LONGEST = 1e9
 """Seconds: no recording is longer than 30 years."""
 
@@ -48,7 +49,9 @@ def read(path: Path, languages: Sequence[str] = ()) -> dict[str, list[Cut | BadR
 
 def _read_manifest(manifest: Path) -> Iterator[dict[str, Any] | BadRow]:
     if not manifest.is_file():
-        raise FileNotFoundError(f"corpus.path: {manifest} is missing: {manifest.parent} is not a freevoices folder")
+        raise FileNotFoundError(
+            f"corpus.path: {manifest} is missing: {manifest.parent} is not the folder of such a pack"
+        )
     for row in read_objects(manifest):
         if isinstance(row, BadRow):
             yield row
@@ -74,15 +77,22 @@ def _problem(row: dict[str, Any]) -> str | None:
     for name in ("start", "duration"):
         if not isinstance(row[name], int | float) or not 0 <= row[name] < LONGEST:
             return f"{name}: expected seconds, found {row[name]!r}"
-    translation = row["translation"] or {}
+    translation = row.get("translation") or {}
     if not isinstance(translation, dict) or not all(isinstance(text, str) for text in translation.values()):
         return f"translation: expected texts by language, found {translation!r}"
     return None
 
 
 def _cut(row: dict, recording: Recording) -> Cut:
+    custom = {"translation": row["translation"]} if "translation" in row else None
     supervision = SupervisionSegment(
-        id=row["id"], recording_id=recording.id, start=0.0, duration=row["duration"], text=row["text"],
-        language=row["language"], speaker=row["speaker"], custom={"translation": row["translation"]},
-    )  # fmt: skip
+        id=row["id"],
+        recording_id=recording.id,
+        start=0.0,
+        duration=row["duration"],
+        text=row["text"],
+        language=row["language"],
+        speaker=row["speaker"],
+        custom=custom,
+    )
     return cut_with(recording, row["start"], row["duration"], supervision)

@@ -1,7 +1,7 @@
 """Stage 0: the corpus as published -> validated, normalised CutSets in ``data/manifests``."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from lhotse.cut import Cut
 
 from masr.config import Config
 from masr.corpora import Split, check_cut, corpus_module, problem_of, unreadable
+from masr.corpora.others import OtherSplit, other_splits, read_others, transcript_states
 from masr.corpora.tables import BadRow
 from masr.data.contract import contract_problem
 from masr.data.leaks import refuse_leaks
@@ -65,15 +66,53 @@ def run(config: Config, force: bool = False, verify: bool = False) -> None:
     path = Path(config.corpus.path)
     if not path.is_dir():
         raise FileNotFoundError(f"corpus.path: no folder {path.resolve()}; set corpus.path=... to where the corpus is")
-    output, splits = _output(config, digest(_transcripts(path, corpus.SOURCES))), _splits_to_keep(config)
+    others = _other_splits(config)
+    transcripts = digest(transcript_states(path, corpus.SOURCES))
+    output = _output(config, transcripts, _states(others))
+    splits = _splits_to_keep(config)
     if not RecordingList.is_up_to_date(output.folder / RECORDINGS) or (verify and not _same_audio(config)):
         output.outdated = "the recordings"
     with output.writing(force, verify=verify) as needed:
         if needed:
-            output.content = _write(output.folder, corpus.read(path, config.corpus.languages), config, splits)
+            published = _with_others(corpus.read(path, config.corpus.languages), others, config)
+            output.content = _write(output.folder, published, config, splits, others)
 
 
-def _output(config: Config, transcripts: str) -> StageOutput:
+def _other_splits(config: Config) -> dict[str, OtherSplit]:
+    """Splits of other corpora: those of this config and, as long as they are there, those that others have prepared."""
+    seal = read_seal(manifests(config)) or {"inputs": {}, "content": {}}
+    used = all_splits(config)
+    ours = {name: split for name, split in other_splits(config.corpus.also).items() if name in used}
+    found: dict[str, OtherSplit] = {}
+    for name, state in seal["inputs"].get("also", {}).items():
+        split = OtherSplit(state["name"], state["path"], state["split"], state["languages"])
+        if name in seal["content"] and name not in used and Path(split.path).is_dir():
+            found[name] = split
+    return found | ours
+
+
+def _states(others: Mapping[str, OtherSplit]) -> dict[str, Any]:
+    """What decides the splits of other corpora; FileNotFoundError for a corpus that is not there."""
+    states: dict[str, Any] = {}
+    for name, split in others.items():
+        path = Path(split.path)
+        if not path.is_dir():
+            raise FileNotFoundError(f"corpus.also: no folder {path.resolve()}, which has {name}; set its path")
+        transcripts = digest(transcript_states(path, corpus_module(split.name).SOURCES))
+        states[name] = {**split.description(), "path": split.path, "transcripts": transcripts}
+    return states
+
+
+def _with_others(published: dict[str, Split], others: Mapping[str, OtherSplit], config: Config) -> dict[str, Any]:
+    """The splits of the corpus and those of others; ValueError where two have the same name."""
+    if same := [name for name in others if name in published]:
+        raise ValueError(
+            f"corpus.also: {config.corpus.path} has a split {same[0]} of its own; choose another name in splits"
+        )
+    return {**published, **read_others(others)}
+
+
+def _output(config: Config, transcripts: str, others: dict[str, Any]) -> StageOutput:
     """The folder of the manifests, and all that decides what is in them."""
     limits = {"min_seconds": config.data.min_seconds, "max_bad_fraction": config.data.max_bad_fraction}
     inputs = {
@@ -81,6 +120,7 @@ def _output(config: Config, transcripts: str) -> StageOutput:
         "compared": _compared(config),
         "heard": _heard_only(config),
         "transcripts": transcripts,
+        "also": others,
         "limits": limits,
         "normalization": VERSION,
     }
@@ -125,18 +165,17 @@ def _same_audio(config: Config) -> bool:
     return all(same_audio(read_cuts(manifests(config), split)) for split in seal["content"])
 
 
-def _transcripts(path: Path, patterns: Sequence[str]) -> dict[str, list[int]]:
-    """Size and time of the files that the corpus is read from, by their names below its folder."""
-    found: dict[str, list[int]] = {}
-    for pattern in patterns:
-        for file in sorted(path.glob(pattern)):
-            state = file.stat()
-            found[str(file.relative_to(path))] = [state.st_size, state.st_mtime_ns]
-    return found
+def _write(
+    folder: Path,
+    published: dict[str, Any],
+    config: Config,
+    keep: Sequence[str],
+    others: Collection[str],
+) -> dict[str, Any]:
+    """Writes the manifests of the splits in use and of those to ``keep``; what stands for the content of each.
 
-
-def _write(folder: Path, published: dict[str, Split], config: Config, keep: Sequence[str]) -> dict[str, Any]:
-    """Writes the manifests of the splits in use and of those to ``keep``; what stands for the content of each."""
+    Of ``others``, the splits of other corpora, those that are not trained on have the languages of training alone.
+    """
     wanted = all_splits(config)
     if missing := [split for split in wanted if not published.get(split)]:
         found = ", ".join(published) or "none"
@@ -147,7 +186,11 @@ def _write(folder: Path, published: dict[str, Split], config: Config, keep: Sequ
     usable: dict[str, list[Cut]] = {}
     for split in wanted:
         heard_only = split in _heard_only(config)
-        usable[split] = list(_usable(recordings.watch(published[split]), config, rejected, heard_only, bad_rows))
+        languages = None
+        if split in others and not heard_only and split not in _training(config):
+            languages = _languages(usable[config.corpus.train])
+        watched = recordings.watch(published[split])
+        usable[split] = list(_usable(watched, config, rejected, heard_only, bad_rows, languages))
     total = sum(map(len, usable.values())) + len(rejected)
     if config.corpus.minutes:
         usable[config.corpus.train] = _draw(usable[config.corpus.train], config.corpus.minutes)
@@ -176,14 +219,22 @@ def _check(usable: dict[str, list[Cut]], config: Config, reasons: Path) -> None:
     """ValueError when a split or a language of the config has no recordings, or training has none of a language that
     dev or a split to decode has: no model could be asked for it."""
     if empty := [split for split, cuts in usable.items() if not cuts]:
-        raise ValueError(f"prepare: no recording of {', '.join(empty)} can be used; reasons in {reasons}")
-    languages = {split: {cut.supervisions[0].language for cut in cuts} for split, cuts in usable.items()}
+        others = [split for split in config.corpus.test if split not in empty]
+        way_out = ""
+        if others and set(empty) <= set(config.corpus.test):
+            way_out = f"; corpus.test=[{','.join(others)}] does without"
+        raise ValueError(f"prepare: no recording of {', '.join(empty)} can be used; reasons in {reasons}{way_out}")
+    languages = {split: _languages(cuts) for split, cuts in usable.items()}
     if missing := set(config.corpus.languages).difference(*languages.values()):
         raise ValueError(f"corpus.languages: {config.corpus.path} has no recordings in {', '.join(sorted(missing))}")
     train = languages[config.corpus.train]
     for split in dict.fromkeys([config.corpus.dev, *config.corpus.test]):
         if languages[split] - train:
             raise ValueError(_only_there(split, languages[split], train, config))
+
+
+def _languages(cuts: Iterable[Cut]) -> set[str]:
+    return {cut.supervisions[0].language for cut in cuts}
 
 
 def _only_there(split: str, languages: set[str], train: set[str], config: Config) -> str:
@@ -229,14 +280,38 @@ def require(config: Config, split: str) -> dict[str, Any]:
             f"{manifests(config)} has no split {split} (it has {', '.join(content)}): run `masr prepare` with these "
             "corpus options"
         )
+    if _described(config, split) != _sealed_description(inputs, split):
+        raise ValueError(
+            f"{manifests(config)} has a split {split} that is not the one of corpus.also: run `masr prepare` (or "
+            "./run.sh from stage 0)"
+        )
     return content[split]
 
 
+def _described(config: Config, split: str) -> dict[str, Any] | None:
+    """What a split of another corpus is in the config; None for one of the corpus itself."""
+    other = other_splits(config.corpus.also).get(split)
+    return None if other is None else other.description()
+
+
+def _sealed_description(inputs: dict[str, Any], split: str) -> dict[str, Any] | None:
+    """The same as stage 0 sealed it."""
+    state = inputs.get("also", {}).get(split)
+    if state is None:
+        return None
+    return OtherSplit(state["name"], state["path"], state["split"], state["languages"]).description()
+
+
 def _usable(
-    cuts: Iterable[Cut | BadRow], config: Config, rejected: Rejected, heard_only: bool, bad_rows: set[str]
+    cuts: Iterable[Cut | BadRow],
+    config: Config,
+    rejected: Rejected,
+    heard_only: bool,
+    bad_rows: set[str],
+    languages: Collection[str] | None = None,
 ) -> Iterator[Cut]:
     """Cuts with normalised text, which only speech that is ``heard_only`` may lack; others are rejected with a
-    reason.
+    reason. Those in other ``languages`` are left out.
 
     ``bad_rows`` are those of other splits, for one of which nobody knows the split is in all of them.
     """
@@ -252,6 +327,9 @@ def _usable(
             rejected.add(cut.id, problem)
             continue
         supervision = cut.supervisions[0]
+        if languages is not None and supervision.language not in languages:
+            rejected.leave_out(cut.id, f"{config.corpus.train} has no recordings in {supervision.language}")
+            continue
         text = normalize(supervision.text or "", supervision.language)
         if problem := _problem(cut, text, seen, config, heard_only):
             rejected.add(cut.id, problem)

@@ -13,7 +13,7 @@ DECIDES_NOTHING: dict[str, Any] = {
     "name": True,
     "decode": True,
     "data_dir": True,
-    "corpus": {"path", "test"},
+    "corpus": {"path", "test", "also"},
     "features": {"jobs"},
     "data": {"workers", "max_bad_fraction", "device_seconds"},
     "train": {"threads", "log_every", "keep_checkpoints", "max_bad_steps", "changed"},

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from masr.corpora import corpus_module, freevoices
+from masr.corpora import corpus_module, freevoices, phoneprompts
 from masr.corpora.tables import BadRow
 
 CORPUS = Path(__file__).parents[2] / "egs/freevoices/corpus"
@@ -71,7 +71,7 @@ def test_a_recording_is_opened_once(publish, monkeypatch):
     [
         ('{"id": ', "Expecting value"),
         ("5", "expected a JSON object, found 5"),
-        ('{"id": "x", "language": "ca"}', "no audio, split, speaker, start, duration, text, translation; expected id,"),
+        ('{"id": "x", "language": "ca"}', "no audio, split, speaker, start, duration, text; expected id,"),
         (row(language=None), "language: expected text, found None"),
         (row(split=1), "split: expected text, found 1"),
         (row(start=-1), "start: expected seconds, found -1"),
@@ -112,7 +112,9 @@ def test_audio_that_cannot_be_read_has_no_samples(publish):
 
 
 def test_a_folder_without_a_manifest_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="corpus.path: .*manifest.jsonl is missing: .* is not a freevoices"):
+    with pytest.raises(
+        FileNotFoundError, match="corpus.path: .*manifest.jsonl is missing: .* is not the folder of such"
+    ):
         freevoices.read(tmp_path)
     (tmp_path / "manifest.jsonl").write_bytes(b"\xff\xfe")
     with pytest.raises(ValueError, match=r"manifest\.jsonl:1: not UTF-8 text"):
@@ -133,3 +135,23 @@ def test_a_corpus_is_found_by_its_name():
     assert corpus_module("freevoices") is freevoices
     with pytest.raises(ValueError, match="known corpora: .*freevoices"):
         corpus_module("free_voices")
+
+
+def test_translations_may_be_missing(publish):
+    line = row()
+    del line["translation"]
+    (cut,) = freevoices.read(publish(line))["train"]
+    assert cut.supervisions[0].custom is None
+
+
+def test_phoneprompts_is_read_whole_and_its_speakers_are_strangers_to_freevoices():
+    assert corpus_module("phoneprompts") is phoneprompts
+    splits = phoneprompts.read(CORPUS.parents[1] / "phoneprompts/corpus")
+    assert {split: len(cuts) for split, cuts in splits.items()} == {"train": 1053, "dev": 170, "test": 272}
+    cuts = [cut for group in splits.values() for cut in group]
+    assert len({cut.id for cut in cuts}) == len(cuts)
+    assert all(cut.end <= cut.recording.duration + 0.05 for cut in cuts)
+    known = freevoices.read(CORPUS, ["es", "fr", "ru"])
+    speakers = {cut.supervisions[0].speaker for group in known.values() for cut in group}
+    strangers = {cut.supervisions[0].speaker for cut in cuts}
+    assert len(strangers) == 5 and not strangers & speakers

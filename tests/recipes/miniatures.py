@@ -20,6 +20,7 @@ from masr.text.normalize import normalize
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CORPUS = REPOSITORY / "egs/freevoices/corpus"
+PHONEPROMPTS = REPOSITORY / "egs/phoneprompts/corpus"
 SAMPLING_RATE = 16000
 GAP = 0.1  # seconds of silence after each recording of a freevoices file
 COUNTS = {"train": 6, "dev": 2, "test": 3}
@@ -57,17 +58,21 @@ FLEURS_COUNTS = {"train": 4, "dev": 1, "test": 2}
 
 
 @cache
-def published_rows() -> list[dict]:
-    """Lines of the manifest of the shipped corpus."""
-    return [json.loads(line) for line in (CORPUS / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
+def published_rows(corpus: Path = CORPUS) -> list[dict]:
+    """Lines of the manifest of a shipped corpus."""
+    return [json.loads(line) for line in (corpus / "manifest.jsonl").read_text(encoding="utf-8").splitlines()]
 
 
 def choose(
-    languages: Sequence[str], counts: Mapping[str, int], longest: float = LONGEST, fastest: float = FASTEST
+    languages: Sequence[str],
+    counts: Mapping[str, int],
+    longest: float = LONGEST,
+    fastest: float = FASTEST,
+    corpus: Path = CORPUS,
 ) -> list[dict]:
     """The first ``counts[split]`` recordings of moderate length of every split and language."""
     chosen: dict[tuple[str, str], list[dict]] = defaultdict(list)
-    for row in published_rows():
+    for row in published_rows(corpus):
         group = chosen[row["language"], row["split"]]
         fits = SHORTEST < row["duration"] < longest and len(row["text"]) < fastest * row["duration"]
         if row["language"] in languages and fits and len(group) < counts.get(row["split"], 0):
@@ -75,10 +80,10 @@ def choose(
     return [row for group in chosen.values() for row in group]
 
 
-def samples_of(row: dict) -> np.ndarray:
-    """(S,) float32 samples of a recording of the shipped corpus."""
+def samples_of(row: dict, corpus: Path = CORPUS) -> np.ndarray:
+    """(S,) float32 samples of a recording of a shipped corpus."""
     start, frames = (round(row[name] * SAMPLING_RATE) for name in ("start", "duration"))
-    return soundfile.read(CORPUS / row["audio"], start=start, frames=frames, dtype="float32")[0]
+    return soundfile.read(corpus / row["audio"], start=start, frames=frames, dtype="float32")[0]
 
 
 def freevoices(
@@ -88,11 +93,26 @@ def freevoices(
 
     Returns the lines of the manifest.
     """
+    return write_pack(folder, choose(languages, counts), CORPUS)
+
+
+def phoneprompts(
+    folder: Path, languages: Sequence[str] = ("en", "es", "fr"), counts: Mapping[str, int] = COUNTS
+) -> list[dict]:
+    """phoneprompts as in egs/phoneprompts/corpus, which is laid out as freevoices is.
+
+    Returns the lines of the manifest.
+    """
+    return write_pack(folder, choose(languages, counts, corpus=PHONEPROMPTS), PHONEPROMPTS)
+
+
+def write_pack(folder: Path, chosen: Sequence[dict], corpus: Path) -> list[dict]:
+    """Some recordings of a shipped corpus, laid out like it; the lines of their manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     audio: dict[str, list[np.ndarray]] = defaultdict(list)
     rows = []
-    for row in choose(languages, counts):
-        before, samples = audio[row["audio"]], samples_of(row)
+    for row in chosen:
+        before, samples = audio[row["audio"]], samples_of(row, corpus)
         rows.append(row | {"start": sum(map(len, before)) / SAMPLING_RATE, "duration": len(samples) / SAMPLING_RATE})
         before += [samples, np.zeros(int(GAP * SAMPLING_RATE), dtype=np.float32)]
     for name, parts in audio.items():
