@@ -107,7 +107,8 @@ def _items(files: Sequence[Path], output: Output) -> tuple[list[Item], list[tupl
         channels: list[int | None] = [None]
         if output.separate:
             try:
-                channels = [*range(open_audio(path).channels)]
+                with open_audio(path) as audio:
+                    channels = [*range(audio.channels)]
             except UnusableAudio as error:
                 unreadable.append((str(path), error))
                 continue

@@ -236,7 +236,7 @@ def test_unusable_files_are_named_with_what_was_found(recognizer, wav, tmp_path)
     for name, found in {
         "missing.wav": "no such file", "garbage.wav": "cannot be decoded", "empty.wav": "is empty (0 bytes)",
         "headerless.raw": "cannot be decoded", "silent.wav": "no samples", "nan.wav": "2 samples are NaN or infinite",
-        ".": "cannot be decoded",
+        ".": "cannot be opened (Is a directory)",
     }.items():  # fmt: skip
         with pytest.raises(UnusableAudio) as caught:
             recognizer.transcribe([wav, tmp_path / name])
