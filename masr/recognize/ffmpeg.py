@@ -11,6 +11,14 @@ import numpy as np
 from masr.data.audio_checks import UnusableAudio
 from masr.recognize.decoder import CHUNK, ESTIMATED, Decoder
 
+FORMATS = (
+    "aac,ac3,ac4,aiff,amr,amrnb,amrwb,ape,asf,au,avi,caf,dsf,dts,dtshd,dv,eac3,flac,flv,gsm,gxf,ilbc,latm,loas,"
+    "matroska,mlp,mmf,mov,mp3,mpc,mpc8,mpeg,mpegts,mxf,nistsphere,nut,ogg,oma,qcp,rm,shn,sox,tak,truehd,tta,voc,vqf,"
+    "w64,wav,wsd,wtv,wv,xwma"
+)
+"""ffmpeg's names of the containers to read. Not among them: playlists, which open the files and addresses that they
+name; texts and pictures; formats without a mark, for which ffmpeg takes noise."""
+
 
 class Ffmpeg(Decoder):
     """What ffmpeg can decode, the first audio stream of it, by the program of that name.
@@ -22,8 +30,8 @@ class Ffmpeg(Decoder):
         super().__init__()
         self.notes = tempfile.TemporaryFile()  # noqa: SIM115 (closed in close)
         talk = ["-nostdin", "-hide_banner", "-nostats", "-loglevel", "level+info"]
-        # A playlist must not fetch what it names, and a name with a colon is no address.
-        source: list[str | bytes] = ["-protocol_whitelist", "file", "-i", b"file:" + path]
+        # With "file:" a name with a colon is no address.
+        source: list[str | bytes] = ["-format_whitelist", FORMATS, "-i", b"file:" + path]
         decode = ["-map", "0:a:0", "-c:a", "pcm_f32be", "-f", "au", "-"]
         self.program = subprocess.Popen(
             ["ffmpeg", *talk, *source, *decode],
@@ -102,7 +110,7 @@ class Pyav(Decoder):
         file.seek(0)
         self.container: Any
         try:
-            self.container = av.open(file, metadata_errors="replace", io_open=_refuse)
+            self.container = av.open(file, options={"format_whitelist": FORMATS}, metadata_errors="replace")
         except (av.FFmpegError, OSError, ValueError) as error:
             raise UnusableAudio(_message(error)) from error
         if not self.container.streams.audio:
@@ -163,10 +171,6 @@ class Pyav(Decoder):
 
     def _close(self) -> None:
         self.container.close()
-
-
-def _refuse(url: str, flags: int, options: dict) -> Any:
-    raise OSError(f"it refers to another file ({url}), which is not opened")
 
 
 def _message(error: Exception) -> str:
