@@ -26,6 +26,24 @@ app = typer.Typer(
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, cls=Verbs,
 )  # fmt: skip
 
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"masr {version('masr')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    """Multilingual speech recognition in recipes: prepare, features, vocab, train, decode, score; then transcribe."""
+
+
 Conf = Annotated[Path, typer.Argument(help="Config file, e.g. conf/conformer.yaml.")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Options of the config, e.g. model.encoder.layers=4.")]
 BiasFile = Annotated[str | None, typer.Option(help="File of words to expect, one a line.")]
