@@ -203,7 +203,7 @@ def transcribe(
         return
     request = recognizer.request(_codes(languages), translate, language_only)
     if transcribe_files(recognizer, sources, request, where):
-        raise typer.Exit(1)
+        sys.exit(1)
 
 
 def _stream(stream: Any, files: list[str], as_json: bool) -> None:
