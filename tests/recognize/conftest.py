@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from tiny_model import DECODE, MODEL
 
 import masr
 from masr.config import Config, Vocab
@@ -16,12 +17,6 @@ from masr.text.tokenizer import train_tokenizer
 
 CORPUS = Path(__file__).parents[2] / "egs/freevoices/corpus"
 RATE = 16000
-MODEL = {
-    "encoder": {"layers": 1, "width": 16, "heads": 2, "feedforward": 16, "kernel": 3, "subsampling_channels": 4},
-    "attention_decoder": {"weight": 0.3, "layers": 1, "width": 16, "heads": 2, "feedforward": 16},
-}
-DECODE = {"methods": ["joint-beam"], "beam": 2, "segments": {"voice_activity": False}}
-"""Random weights need not hear speech."""
 
 
 @pytest.fixture(scope="module")

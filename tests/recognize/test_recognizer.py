@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from tiny_model import DECODE, MODEL
 
 import masr
 from masr import cli
@@ -23,7 +24,6 @@ from masr.recognize import recognizer as recognize
 from masr.recognize.recognizer import join
 from masr.recognize.speech import segments_of
 from masr.text.tokenizer import train_tokenizer
-from tests.recognize.conftest import DECODE, MODEL
 
 ROOT = Path(__file__).parents[2]
 CORPUS = ROOT / "egs/freevoices/corpus"
