@@ -36,6 +36,7 @@ BENCHMARKS = {
     "lattice": Benchmark("pyctcdecode"),
     "recognition": Benchmark("peers"),
     "selective_scan": Benchmark("mamba", runs_there=True),
+    "silence": Benchmark(),
     "soup": Benchmark(),
     "training": Benchmark(),
     "whisper": Benchmark(),

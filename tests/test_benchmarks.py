@@ -18,6 +18,7 @@ FIGURES = {
     "lattice": ["| masr HLG | 50 | ", "their 50 best: real-time factor "],
     "recognition": ["| masr, file by file | 1 | 11 | ", "| masr, a language at once | "],
     "selective_scan": ["| 75 | 1 | masr, Mamba-1, N=16 | ", "ratio mamba2-scan-N16-L75 masr-selective-scan "],
+    "silence": ["| alone | ", "| digital silence | 0 | 0 | ", "ratio silence clips-alone "],
     "soup": ["| plain | ", "| VM | "],
     "training": ["| 2x1s | 1 | masr | ", "| 2x1s | 1 | masr, with subsampling | "],
     "whisper": ["| training | masr, clip | ", "| greedy | masr, clip | "],
