@@ -1,5 +1,6 @@
 """The speech recogniser: normalised features -> encoder -> heads, all from one config. B utterances, K languages."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,13 @@ from masr.nn.summary_adapters import MixedAdapters
 from masr.nn.translation import Translator
 from masr.text.tokenizer import BLANK, START_END, Tokenizer
 from masr.vocab.tree import Tree
+
+DECIBELS = 10 / math.log(10)
+"""In a unit of natural log energy."""
+SPEECH_RANGE = 30.0
+"""Decibels below loud frames at which a frame counts by half for the mean of speech."""
+SPEECH_EDGE = 1.0
+"""Decibels over which that weight changes."""
 
 
 class Recognizer(nn.Module):
@@ -108,6 +116,8 @@ class Recognizer(nn.Module):
         mean = self.feature_mean
         if self.config.model.normalization == "utterance":
             mean = utterance_mean(features, lengths)
+        if self.config.model.normalization == "speech":
+            mean = speech_mean(features, lengths)
         return (features - mean) / self.feature_deviation
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -335,6 +345,21 @@ def by_language(losses: dict[str, Tensor], languages: list[str]) -> dict[str, Te
 def utterance_mean(features: Tensor, lengths: Tensor) -> Tensor:
     """(B, T, F), (B,) -> (B, 1, F): the mean of each utterance's own frames."""
     return masked_mean(features, length_mask(lengths, features.shape[1]))
+
+
+def speech_mean(features: Tensor, lengths: Tensor) -> Tensor:
+    """(B, T, F) log-mel energies, (B,) -> (B, 1, F): the mean of each utterance's frames in which something sounds.
+
+    A frame counts in full well above the level 30 dB below the loud frames, and not at all well below it; between
+    them its weight is between. Loud is the mean of all frames' levels weighted with their amplitudes, to which zeros
+    and faint noise add nothing, however long they are.
+    """
+    mask = length_mask(lengths, features.shape[1])
+    decibels = DECIBELS * features.float().logsumexp(-1).masked_fill(~mask, -torch.inf)  # (B, T)
+    energy, amplitude = decibels / DECIBELS, decibels / (2 * DECIBELS)
+    loud = 2 * DECIBELS * (energy.logsumexp(1) - amplitude.logsumexp(1))
+    weights = torch.sigmoid((decibels - loud[:, None] + SPEECH_RANGE) / SPEECH_EDGE)[..., None]
+    return (features * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=1e-6)
 
 
 def parameter_count(model: nn.Module) -> int:

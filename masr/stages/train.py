@@ -19,6 +19,7 @@ from lhotse.cut import Cut
 from masr.adapt.distill import Teacher
 from masr.config import Config
 from masr.config_files import ConfigError, load_config, save_config
+from masr.data.augment.arrange import Arrangement
 from masr.data.batches import transcript_tokens
 from masr.data.features import FRAME_SHIFT
 from masr.data.random import Purpose, seed_of
@@ -31,7 +32,7 @@ from masr.progress import clock, say
 from masr.stages import features, vocab
 from masr.stages.features import load_cuts, load_statistics
 from masr.stages.output import SEAL, StageOutput, plain, read_seal
-from masr.stages.resume import DATA, changes_on_the_way, decisive, newest_update
+from masr.stages.resume import DATA, changes_on_the_way, decisive, newest_update, sealed_options
 from masr.stages.vocab import load_tokenizer, load_tree
 from masr.train.trainer import Trainer
 from masr.vocab.tree import same_tree
@@ -49,7 +50,7 @@ def run(config: Config, force: bool = False, verify: bool = False) -> None:
     """Trains, or goes on from the newest complete checkpoint; the best averaged weights end in the folder."""
     folder = experiment_folder(config)
     data = _data(config)
-    output = StageOutput("train", folder, inputs={**data, "config": decisive(config), **_start(config)})
+    output = StageOutput("train", folder, inputs={**data, "config": sealed_options(config), **_start(config)})
     output.files = "*.safetensors"
     if _finished_by_first_masr(config, folder) and not force:
         say(f"train: complete in {folder}, by masr 0.1 (--force redoes it)")
@@ -169,7 +170,7 @@ def _build_trainer(config: Config, folder: Path, accelerator: Accelerator, chang
     only = config.model.adapt.only  # the others have nothing to teach
     cuts = [cut for cut in load_cuts(config, config.corpus.train) if not only or language_of(cut) in only]
     trainable = _trainable(cuts, model, config, folder, quiet)
-    plan = EpochPlan(trainable, config.data, config.seed)
+    plan = EpochPlan(trainable, config.data, config.seed, arrange=_arrangement(trainable, model, config))
     _check_every_language(config, model.languages, plan)
     if not quiet:
         as_it_comes = config.model.pretrained and not (config.train.updates or config.train.init_from)
@@ -302,6 +303,19 @@ def _trainable(cuts: list[Cut], model: Recognizer, config: Config, folder: Path,
     if not good:
         raise ValueError(f"train: no recording of {config.corpus.train} can be used; reasons in {rejected.path}")
     return good
+
+
+def _arrangement(cuts: list[Cut], model: Recognizer, config: Config) -> Arrangement | None:
+    """What joins utterances and puts silence around them, if anything does."""
+    options = config.data.augment
+    if not (options.concatenate.probability or options.silence.probability):
+        return None
+
+    def fits(cut: Cut) -> bool:
+        tokens = np.array(transcript_tokens(cut, model.tokenizer))
+        return not (_outside(cut, len(tokens), model, config) or _problem(cut, tokens, model, config))
+
+    return Arrangement(options, cuts, config.seed, config.data.max_seconds, fits)
 
 
 def _outside(cut: Cut, tokens: int, model: Recognizer, config: Config) -> str | None:

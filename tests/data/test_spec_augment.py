@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from masr.config import SpecAugment
-from masr.data.augment import spec_augment
+from masr.data.augment.spec_augment import spec_augment
 
 OFF = {"frequency_masks": 0, "time_masks": 0}
 
