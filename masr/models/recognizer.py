@@ -27,8 +27,10 @@ from masr.vocab.tree import Tree
 
 DECIBELS = 10 / math.log(10)
 """In a unit of natural log energy."""
-SPEECH_RANGE = 30.0
-"""Decibels below loud frames at which a frame counts by half for the mean of speech."""
+LOUDNESS = 0.75
+"""Power of a frame's energy that is its weight in the loud level: 1 forgets silence best, 0.5 bears louder clicks."""
+SPEECH_RANGE = 22.0
+"""Decibels below the loud levels at which a frame counts by half as speech."""
 SPEECH_EDGE = 1.0
 """Decibels over which that weight changes."""
 
@@ -348,18 +350,20 @@ def utterance_mean(features: Tensor, lengths: Tensor) -> Tensor:
 
 
 def speech_mean(features: Tensor, lengths: Tensor) -> Tensor:
-    """(B, T, F) log-mel energies, (B,) -> (B, 1, F): the mean of each utterance's frames in which something sounds.
+    """(B, T, F) log-mel energies, (B,) -> (B, 1, F): the mean of each utterance's frames in which someone speaks.
 
-    A frame counts in full well above the level 30 dB below the loud frames, and not at all well below it; between
-    them its weight is between. Loud is the mean of all frames' levels weighted with their amplitudes, to which zeros
-    and faint noise add nothing, however long they are.
+    A bin's loud level is the mean of its levels over time, weighted so that zeros and faint noise add next to nothing
+    however long they are. A frame counts whose bins are on average less than 22 dB below theirs; near that bound its
+    weight goes smoothly to 0. Levels of each bin of its own make it the same behind any microphone.
     """
     mask = length_mask(lengths, features.shape[1])
-    decibels = DECIBELS * features.float().logsumexp(-1).masked_fill(~mask, -torch.inf)  # (B, T)
-    energy, amplitude = decibels / DECIBELS, decibels / (2 * DECIBELS)
-    loud = 2 * DECIBELS * (energy.logsumexp(1) - amplitude.logsumexp(1))
-    weights = torch.sigmoid((decibels - loud[:, None] + SPEECH_RANGE) / SPEECH_EDGE)[..., None]
-    return (features * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True).clamp(min=1e-6)
+    levels = features.float().masked_fill(~mask[..., None], -torch.inf)
+    weighted = (2 * LOUDNESS * levels).logsumexp(1, keepdim=True) - (LOUDNESS * levels).logsumexp(1, keepdim=True)
+    loud = weighted / LOUDNESS  # (B, 1, F)
+    below = DECIBELS * (loud - features).mean(-1)  # (B, T)
+    weights = torch.sigmoid((SPEECH_RANGE - below) / SPEECH_EDGE) * mask
+    total = weights.sum(1)[:, None, None].clamp(min=1e-6)
+    return (features * weights[..., None]).sum(1, keepdim=True) / total
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -74,7 +74,7 @@ class Arrangement:
         group = self.groups[self._group_of(cut)]
         drawn = random.choice(len(group), min(number + 1, len(group)), replace=False)
         name = cut.id.split("#")[0]  # without the number of the draw
-        others = [group[index] for index in drawn if group[index][0].id != name]
+        others = [group[index] for index in drawn if name not in _ids(group[index])]
         return [speeds[random.integers(len(speeds))] for speeds in others[:number]]
 
     def _group_of(self, cut: Cut) -> tuple[str, str | None]:
@@ -92,6 +92,10 @@ class Arrangement:
         room = max(0.0, self.max_seconds - MARGIN - sum(part.duration for part in parts) - sum(pauses))
         scale = min(1.0, room / max(before + behind, MARGIN))
         return in_samples(scale * before), in_samples(scale * behind)
+
+
+def _ids(cuts: Sequence[Cut]) -> list[str]:
+    return [cut.id for cut in cuts]
 
 
 def in_samples(seconds: float) -> float:
