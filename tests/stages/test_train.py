@@ -253,6 +253,7 @@ def test_an_impossible_prompt_is_found_before_anything_is_trained_or_thrown_away
 AUGMENTED = [
     "features.on_the_fly=true",
     "train.updates=6",
+    "train.schedule=constant",
     "train.validate_every=3",
     "data.batch_seconds=3",
     "model.normalization=speech",
@@ -281,7 +282,7 @@ def test_a_run_with_every_augmentation_is_repeatable_and_goes_on(ready, capsys):
     assert losses_of(ready.folder / "exp/again") == losses
     with pytest.raises(ConfigError, match=r"changed: data\.augment\.noise\.probability"):
         train.run(ready.config(*options, "name=again", "data.augment.noise.probability=0.1", "train.updates=8"))
-    train.run(ready.config("name=plain", *options[:5], "train.log_every=1"))
+    train.run(ready.config("name=plain", *options[:6], "train.log_every=1"))
     assert losses_of(ready.folder / "exp/plain") != losses
     assert masr.load(ready.folder / "exp/small").transcribe(np.zeros(16000, np.float32)) is not None
 

@@ -23,6 +23,10 @@ MARGIN = 0.01
 """Seconds by which a result stays below the longest one, as resampled parts may have some samples more."""
 
 
+TRIES = 5
+"""Draws for each utterance that is to follow, as it must be another one than those before."""
+
+
 class Arrangement:
     """Joins the cuts of an epoch with others of their language and puts silence around them."""
 
@@ -70,12 +74,18 @@ class Arrangement:
         return [cut], []
 
     def _others(self, cut: Cut, number: int, random: np.random.Generator) -> list[Cut]:
-        """Other recordings that may follow a cut, each at a random speed; as many as there are, if they are fewer."""
+        """Other recordings that may follow a cut, each at a random speed; fewer where there are few to draw from."""
         group = self.groups[self._group_of(cut)]
-        drawn = random.choice(len(group), min(number + 1, len(group)), replace=False)
-        name = cut.id.split("#")[0]  # without the number of the draw
-        others = [group[index] for index in drawn if name not in _ids(group[index])]
-        return [speeds[random.integers(len(speeds))] for speeds in others[:number]]
+        used = {cut.id.split("#")[0]}  # without the number of the draw
+        others: list[Cut] = []
+        for _ in range(TRIES * number):
+            speeds = group[int(random.integers(len(group)))]
+            if used.isdisjoint(_ids(speeds)):
+                others.append(speeds[int(random.integers(len(speeds)))])
+                used.update(_ids(speeds))
+            if len(others) == number:
+                break
+        return others
 
     def _group_of(self, cut: Cut) -> tuple[str, str | None]:
         same = self.options.concatenate.same_speaker
