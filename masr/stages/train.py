@@ -20,6 +20,7 @@ from masr.adapt.distill import Teacher
 from masr.config import Config
 from masr.config_files import ConfigError, load_config, save_config
 from masr.data.augment.arrange import Arrangement
+from masr.data.augment.pool import RecordingPool
 from masr.data.batches import transcript_tokens
 from masr.data.features import FRAME_SHIFT
 from masr.data.random import Purpose, seed_of
@@ -31,7 +32,7 @@ from masr.models.recognizer import Recognizer, parameter_count, parameter_count_
 from masr.progress import clock, say
 from masr.stages import features, vocab
 from masr.stages.features import load_cuts, load_statistics
-from masr.stages.output import SEAL, StageOutput, plain, read_seal
+from masr.stages.output import SEAL, StageOutput, digest, plain, read_seal
 from masr.stages.resume import DATA, changes_on_the_way, decisive, newest_update, sealed_options
 from masr.stages.vocab import load_tokenizer, load_tree
 from masr.train.trainer import Trainer
@@ -72,7 +73,7 @@ def run(config: Config, force: bool = False, verify: bool = False) -> None:
 
 
 def _data(config: Config) -> dict[str, str]:
-    """What stands for the recordings, texts and vocabulary that a run is trained with."""
+    """What stands for the recordings, texts and vocabulary that a run is trained with, noise and rooms among them."""
     used = {
         "the training split": features.require(config, config.corpus.train),
         "the dev split": features.require(config, config.corpus.dev),
@@ -81,6 +82,11 @@ def _data(config: Config) -> dict[str, str]:
     options = config.model.self_supervised
     if options.weight and options.split:
         used["the split without text"] = features.require(config, options.split)
+    for part in ("reverberation", "noise"):
+        chosen = getattr(config.data.augment, part)
+        if chosen.probability and chosen.path is not None:
+            name = f"data.augment.{part}.path"
+            used[f"the recordings of {name}"] = digest(RecordingPool(chosen.path, name).content())
     return used
 
 

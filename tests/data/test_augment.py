@@ -22,7 +22,7 @@ from masr.data.augment.arrange import Arrangement, lay_out
 from masr.data.augment.levels import active_power, mean_power
 from masr.data.augment.pool import RecordingPool
 from masr.data.augment.waveform import WaveformAugmentation
-from masr.data.batches import CutFeatures, TrainingUpdates, transcript_tokens
+from masr.data.batches import CutFeatures, TrainingUpdates, load_usable, transcript_tokens
 from masr.data.features import SAMPLING_RATE, load_audio, log_mel_of
 from masr.data.sampling import EpochPlan, language_of, published_text_of
 from masr.models.recognizer import speech_mean, utterance_mean
@@ -356,8 +356,6 @@ def test_a_part_that_cannot_be_read_is_named(cuts):
     gone = dataclasses.replace(cuts[2], id="gone", duration=1e4)
     joined = lay_out([cuts[0], gone], [0.0, 0.5, 0.0])
     rejected: dict[str, str] = {}
-    from masr.data.batches import load_usable
-
     audio = WaveformAugmentation(options_of(concatenate=JOIN), cuts, 1).audio_of(0)
     assert load_usable([joined], CutFeatures(Features(), audio), rejected) == ([], [])
     assert list(rejected) == ["gone"]

@@ -6,6 +6,7 @@ from pathlib import Path
 import miniatures
 import numpy as np
 import pytest
+import soundfile
 import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
@@ -285,6 +286,20 @@ def test_a_run_with_every_augmentation_is_repeatable_and_goes_on(ready, capsys):
     train.run(ready.config("name=plain", *options[:6], "train.log_every=1"))
     assert losses_of(ready.folder / "exp/plain") != losses
     assert masr.load(ready.folder / "exp/small").transcribe(np.zeros(16000, np.float32)) is not None
+
+
+def test_a_run_with_other_noise_is_another_run(ready):
+    (ready.folder / "noise").mkdir()
+    noise = np.random.default_rng(0).normal(0, 0.1, 16000)
+    soundfile.write(ready.folder / "noise/one.wav", noise, 16000)
+    options = ["features.on_the_fly=true", "data.augment.noise.probability=1", "data.augment.noise.path=noise"]
+    features.run(ready.config(*options))
+    train.run(ready.config(*options))
+    soundfile.write(ready.folder / "noise/two.wav", noise, 16000)
+    with pytest.raises(ConfigError, match=r"changed: the recordings of data\.augment\.noise\.path"):
+        train.run(ready.config(*options, "train.updates=4"))
+    with pytest.raises(FileNotFoundError, match=r"data\.augment\.noise\.path: no recordings in nowhere"):
+        train.run(ready.config(*options[:2], "data.augment.noise.path=nowhere"))
 
 
 def test_a_run_of_before_there_was_augmentation_is_complete(ready, capsys):

@@ -41,6 +41,16 @@ class RecordingPool:
             return list(manifest)
         raise ValueError(f"{self.option}: {self.path} lists {type(manifest).__name__}; expected cuts or recordings")
 
+    def content(self) -> list[tuple[str, float]]:
+        """Names and sizes (bytes of files, seconds of cuts) of all recordings, in the order of drawing."""
+        found: list[tuple[str, float]] = []
+        for recording in self.recordings:
+            if isinstance(recording, Path):
+                found.append((str(recording.relative_to(self.path)), recording.stat().st_size))
+            else:
+                found.append((recording.id, recording.duration))
+        return found
+
     def draw(self, random: np.random.Generator, seconds: float) -> np.ndarray:
         """(S,) samples at 16 kHz of some place of a recording; all of one that is not longer than ``seconds``.
 
