@@ -10,7 +10,7 @@ without it, and a default of ``model`` or ``features`` never changes.
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 LARGEST = 2**63 - 1
 """Of a whole number: what a tensor and a seed can hold."""
@@ -49,6 +49,20 @@ Method = Literal[
     "lattice-h", "lattice-hl", "lattice-hg", "lattice-hlg", "lattice-lm-rescoring",
     "nbest-oracle", "nbest-lm-rescoring", "neural-lm-rescoring", "attention-rescoring", "translation-beam",
 ]  # fmt: skip
+
+
+def _ascending(values: list[float]) -> list[float]:
+    """ValueError unless the ends of a range are in order."""
+    low, high = values
+    if low > high:
+        raise ValueError(f"a range from {low:g} to {high:g}: the lower end comes first")
+    return values
+
+
+Range = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
+"""Lower and upper end, from which a value is drawn uniformly."""
+Spans = Annotated[list[Annotated[float, Field(ge=0.0)]], Field(min_length=2, max_length=2), AfterValidator(_ascending)]
+"""A range of seconds."""
 
 
 class Section(BaseModel):
@@ -205,6 +219,117 @@ class Prompts(Section):
         return self
 
 
+class ConcatenateUtterances(Section):
+    """Joins an utterance with others of its language: one recording, one text, pauses between them.
+
+    The others are drawn from all that is trained on, so an epoch gets longer by them.
+    """
+
+    probability: Fraction = 0.0
+    """Share of the utterances that get others appended."""
+    utterances: Annotated[int, Field(ge=2, le=LARGEST)] = 3
+    """Most utterances that become one."""
+    pause: Spans = [0.1, 0.8]
+    """Seconds between two of them."""
+    max_seconds: PositiveFloat = 20.0
+    """Longest result; data.max_seconds and the limits of the model hold besides."""
+    same_speaker: bool = True
+    """Where a speaker is known, only utterances of the same one are joined."""
+
+
+class SurroundingSilence(Section):
+    """Silence before and behind an utterance; what pauses between joined utterances are filled with, too."""
+
+    probability: Fraction = 0.0
+    """Share of the utterances that get silence at both ends."""
+    seconds: Spans = [0.0, 1.0]
+    """Length at either end; shorter where data.max_seconds leaves no room."""
+    zeros: Fraction = 0.5
+    """Share of the utterances whose silence is digital zeros; faint noise fills it in the others."""
+    noise_decibels: Range = [-70.0, -45.0]
+    """Level of the faint noise against that of the speech."""
+
+
+class Reverberation(Section):
+    """A room: the waveform is convolved with an impulse response whose direct path stays where it was."""
+
+    probability: Fraction = 0.0
+    """Share of the utterances that are reverberated."""
+    path: AnyPath | None = None
+    """Folder of impulse responses, searched to any depth (e.g. RIRS_NOISES), or a lhotse manifest of them; None:
+    exponentially decaying noise."""
+    rt60: Annotated[list[PositiveFloat], Field(min_length=2, max_length=2), AfterValidator(_ascending)] = [0.1, 0.7]
+    """Seconds in which that noise falls by 60 dB."""
+    direct_decibels: Range = [-3.0, 12.0]
+    """Energy of the direct path against that of the noise."""
+
+
+class BackgroundNoise(Section):
+    probability: Fraction = 0.0
+    """Share of the utterances that get noise."""
+    snr: Range = [5.0, 25.0]
+    """Decibels by which the speech is louder; pauses do not count as speech."""
+    path: AnyPath | None = None
+    """Folder of noise, searched to any depth (e.g. musan/noise), or a lhotse manifest of it; None: made up."""
+    kinds: Annotated[
+        list[Literal["white", "pink", "brown", "hum", "tones", "babble"]], Field(min_length=1)
+    ] = ["white", "pink", "brown", "hum", "tones", "babble"]  # fmt: skip
+    """What is made up without a path, each equally often; babble is other training recordings, mixed."""
+    voices: Annotated[list[Positive], Field(min_length=2, max_length=2), AfterValidator(_ascending)] = [3, 6]
+    """Recordings in babble."""
+
+
+class Gain(Section):
+    probability: Fraction = 0.0
+    """Share of the utterances whose level is changed."""
+    decibels: Range = [-20.0, 6.0]
+    """By how much."""
+
+
+class Clipping(Section):
+    probability: Fraction = 0.0
+    """Share of the utterances that are clipped."""
+    decibels: Spans = [0.0, 12.0]
+    """What is cut off the peak."""
+
+
+class Channel(Section):
+    """What carried the recording."""
+
+    probability: Fraction = 0.0
+    """Share of the utterances that pass through one."""
+    kinds: Annotated[
+        list[Literal["equalizer", "telephone", "mu-law", "gsm", "opus", "mp3"]], Field(min_length=1)
+    ] = ["equalizer", "telephone", "mu-law", "gsm", "opus", "mp3"]  # fmt: skip
+    """Each equally often: another microphone; the band of a telephone (300 to 3400 Hz), as it is, in 8 bits, or as GSM
+    codes it; Opus or MP3 at a low rate."""
+    equalizer_decibels: Annotated[float, Field(gt=0.0)] = 6.0
+    """Most that a microphone raises or lowers a frequency."""
+
+
+class Augment(Section):
+    """Changes of the training audio, in this order; each utterance gets others in each epoch.
+
+    All act on the waveform: features.on_the_fly must be true.
+    """
+
+    start_epoch: Count = 0
+    """First epoch with any of them."""
+    concatenate: ConcatenateUtterances = ConcatenateUtterances()
+    silence: SurroundingSilence = SurroundingSilence()
+    reverberation: Reverberation = Reverberation()
+    noise: BackgroundNoise = BackgroundNoise()
+    gain: Gain = Gain()
+    clipping: Clipping = Clipping()
+    channel: Channel = Channel()
+
+    @property
+    def active(self) -> list[str]:
+        """Names of the parts that change anything."""
+        parts = ("concatenate", "silence", "reverberation", "noise", "gain", "clipping", "channel")
+        return [name for name in parts if getattr(self, name).probability]
+
+
 class Data(Section):
     batch_seconds: PositiveFloat = 60.0
     """Audio in one update, summed over all processes and micro-batches: updates do not depend on their number, and
@@ -226,6 +351,7 @@ class Data(Section):
     """Longer recordings are left out of training."""
     max_bad_fraction: Fraction = 0.01
     """More unusable recordings than this stop the stage."""
+    augment: Augment = Augment()
     prompts: Prompts = Prompts()
     dev_prompt: Prompt = "all"
     """Languages that are allowed where dev chooses the best weights, as in decode.prompts."""
@@ -498,8 +624,9 @@ class Model(Section):
     its hub. It takes the place of encoder and attention decoder, whose options are then refused."""
     whisper: Whisper = Whisper()
     adapt: Adapt = Adapt()
-    normalization: Literal["utterance", "corpus"] = "utterance"
-    """Mean taken off the log-mel features: each utterance's own (removes level and microphone) or the corpus's."""
+    normalization: Literal["utterance", "speech", "corpus"] = "utterance"
+    """Mean taken off the log-mel features: each utterance's own (removes level and microphone), that of its speech
+    alone, which silence around it does not move, or the corpus's."""
     encoder: Encoder = Encoder()
     ctc: CTC = CTC()
     attention_decoder: AttentionDecoder = AttentionDecoder()
@@ -776,6 +903,11 @@ class Config(Section):
             raise ValueError(f"corpus.also: two splits are called {twice[0]}; choose another name for one of them")
         if self.train.keep_by != "cer" and not self.model.translation.weight:
             raise ValueError(f"train.keep_by={self.train.keep_by}: nothing is translated; set model.translation.weight")
+        if self.data.augment.active and not self.features.on_the_fly:
+            raise ValueError(
+                f"data.augment ({', '.join(self.data.augment.active)}) changes waveforms, and stored features have "
+                "none: set features.on_the_fly=true"
+            )
         if self.model.pretrained is None:
             if self.vocab.kind == "whisper":
                 raise ValueError("vocab.kind=whisper: the tokens of which Whisper? Set model.pretrained")

@@ -46,6 +46,29 @@ def _brings_unused_splits(config: Config) -> bool:
     return any(not other.splits.keys() <= used for other in corpus.also)
 
 
+AUGMENTATIONS = {
+    "concatenate": "utterances pause max_seconds same_speaker",
+    "silence": "seconds zeros noise_decibels",
+    "reverberation": "path rt60 direct_decibels",
+    "noise": "snr path kinds voices",
+    "gain": "decibels",
+    "clipping": "decibels",
+    "channel": "kinds equalizer_decibels",
+}
+"""Parts of data.augment, and their options beside the probability."""
+
+
+def _part_of_augment(part: str) -> Rule:
+    """Options of a part of data.augment do nothing where its probability is 0."""
+    switch = f"data.augment.{part}.probability"
+    return Rule(
+        lambda c: not getattr(c.data.augment, part).probability,
+        [switch],
+        _below(f"data.augment.{part}", AUGMENTATIONS[part]),
+        f"without {switch}",
+    )
+
+
 RULES = [
     # --- data ---
     Rule(
@@ -182,6 +205,56 @@ RULES = [
         ["vocab.translation.into"],
         _below("vocab.translation", "kind size"),
         "without vocab.translation.into",
+    ),
+    # --- augmentation ---
+    Rule(
+        lambda c: not c.data.augment.active,
+        _below("data.augment", " ".join(f"{part}.probability" for part in AUGMENTATIONS)),
+        ["data.augment.start_epoch"],
+        "where every data.augment.*.probability is 0",
+    ),
+    *(_part_of_augment(part) for part in AUGMENTATIONS if part != "silence"),
+    Rule(
+        lambda c: not c.data.augment.silence.probability,
+        ["data.augment.silence.probability"],
+        ["data.augment.silence.seconds"],
+        "without data.augment.silence.probability",
+    ),
+    Rule(
+        lambda c: not (c.data.augment.silence.probability or c.data.augment.concatenate.probability),
+        ["data.augment.silence.probability", "data.augment.concatenate.probability"],
+        _below("data.augment.silence", "zeros noise_decibels"),
+        "without data.augment.silence.probability or data.augment.concatenate.probability",
+    ),
+    Rule(
+        lambda c: c.data.augment.silence.zeros == 1,
+        ["data.augment.silence.zeros"],
+        ["data.augment.silence.noise_decibels"],
+        "where all silence is zeros (data.augment.silence.zeros)",
+    ),
+    Rule(
+        lambda c: c.data.augment.reverberation.path is not None,
+        ["data.augment.reverberation.path"],
+        _below("data.augment.reverberation", "rt60 direct_decibels"),
+        "with impulse responses of data.augment.reverberation.path",
+    ),
+    Rule(
+        lambda c: c.data.augment.noise.path is not None,
+        ["data.augment.noise.path"],
+        _below("data.augment.noise", "kinds voices"),
+        "with the noise of data.augment.noise.path",
+    ),
+    Rule(
+        lambda c: "babble" not in c.data.augment.noise.kinds,
+        ["data.augment.noise.kinds"],
+        ["data.augment.noise.voices"],
+        "without babble in data.augment.noise.kinds",
+    ),
+    Rule(
+        lambda c: "equalizer" not in c.data.augment.channel.kinds,
+        ["data.augment.channel.kinds"],
+        ["data.augment.channel.equalizer_decibels"],
+        "without equalizer in data.augment.channel.kinds",
     ),
     # --- training ---
     Rule(

@@ -34,6 +34,9 @@ RIPPLE = 0.02
 class UnusableAudio(ValueError):
     """Audio that cannot be turned into features; the message says why."""
 
+    part: str | None = None
+    """Id of the recording that it is about, where that is a part of an utterance."""
+
 
 def check_file(path: str) -> None:
     """UnusableAudio when a file claims more than it can hold, or a rate that no audio has.

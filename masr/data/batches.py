@@ -2,7 +2,7 @@
 
 import zlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from masr.config import Features, Prompts, SpecAugment
-from masr.data.augment import spec_augment
+from masr.data.augment.spec_augment import spec_augment
 from masr.data.features import UnusableAudio, load_audio, log_mel_of
 from masr.data.prompts import Everything, Prompter, TrainingPrompts
 from masr.data.random import Purpose, generator
@@ -150,13 +150,14 @@ def translation_tokens(cut: Cut, tokenizer: Tokenizer) -> list[int]:
 class CutFeatures:
     """Features of a cut: stored ones if it has them, else computed from its audio."""
 
-    def __init__(self, options: Features):
-        self.log_mel = log_mel_of(options)
+    def __init__(self, options: Features, audio: Callable[[Cut], np.ndarray] = load_audio):
+        """``audio`` gives the samples (S,) of a cut: as they are, or as augmentation changes them."""
+        self.log_mel, self.audio = log_mel_of(options), audio
 
     def __call__(self, cut: Cut) -> Tensor:
         """(T, F); UnusableAudio when they cannot be had."""
         if not cut.has_features:
-            return torch.from_numpy(self.log_mel(load_audio(cut)))
+            return torch.from_numpy(self.log_mel(self.audio(cut)))
         try:
             features = read_features(cut)
         except Exception as error:  # storage backends raise many kinds; all mean that the file is damaged
@@ -167,14 +168,17 @@ class CutFeatures:
 
 
 def load_usable(cuts: Sequence[Cut], load: CutFeatures, rejected: dict[str, str]) -> tuple[list[Tensor], list[Cut]]:
-    """Features of the cuts that have any, and these cuts; adds the others and their reasons to ``rejected``."""
+    """Features of the cuts that have any, and these cuts; adds the others and their reasons to ``rejected``.
+
+    Where a part of a joined utterance is unusable, that part is named.
+    """
     features, usable = [], []
     for cut in cuts:
         try:
             features.append(load(cut))
             usable.append(cut)
         except UnusableAudio as error:
-            rejected[cut.id] = str(error)
+            rejected[error.part or cut.id] = str(error)
     return features, usable
 
 
@@ -186,11 +190,16 @@ class TrainingUpdates(Dataset):
         seed: tuple[int, ...],
         device_seconds: float, rank: int = 0, world_size: int = 1, prompts: Prompts | None = None,
         samples: int = 1, unlabelled: list[list[Cut]] | None = None, compared: int = 1,
+        audio: Callable[[Cut], np.ndarray] = load_audio,
     ):  # fmt: skip
-        """Of the ``unlabelled`` up to ``compared`` are compared with each other: they stay in one micro-batch."""
+        """Of the ``unlabelled`` up to ``compared`` are compared with each other: they stay in one micro-batch.
+
+        ``audio`` gives the samples (S,) of a cut with text: as they are, or as augmentation changes them.
+        """
         self.updates, self.tokenizer, self.augment, self.seed = updates, tokenizer, augment, seed
         self.device_seconds, self.rank, self.world_size = device_seconds, rank, world_size
-        self.mel_bins, self.load, self.samples = options.mel_bins, CutFeatures(options), samples
+        self.mel_bins, self.load, self.samples = options.mel_bins, CutFeatures(options, audio), samples
+        self.load_unlabelled = CutFeatures(options)
         self.unlabelled, self.compared = unlabelled or [], compared
         self.prompt = TrainingPrompts(prompts or Prompts(), tokenizer.languages, seed)
 
@@ -251,7 +260,7 @@ class TrainingUpdates(Dataset):
         return batches or [self._silence(labelled=False)]
 
     def _unlabelled_batch(self, groups: list[list[Cut]], rejected: dict[str, str]) -> Batch | None:
-        features, usable = load_usable([cut for group in groups for cut in group], self.load, rejected)
+        features, usable = load_usable([cut for group in groups for cut in group], self.load_unlabelled, rejected)
         if not usable:
             return None
         numbers = {cut.id: number for number, group in enumerate(groups) for cut in group}

@@ -4,6 +4,7 @@ Sums such as ``seed + epoch`` give seed 1 in epoch 1 what seed 2 has in epoch 0,
 independent. Here numbers are mixed by numpy's SeedSequence, which takes each of them for itself.
 """
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 import numpy as np
@@ -26,11 +27,19 @@ class Purpose(IntEnum):
     """The stream of torch in one process."""
     GROUPS = 7
     """Which recordings without text are compared with each other."""
+    AUGMENT = 8
+    """What is joined, and what happens to a waveform."""
 
 
 def generator(purpose: Purpose, *numbers: int) -> np.random.Generator:
     """For instance of (seed, epoch, hash of an utterance)."""
     return np.random.default_rng([purpose, len(numbers), *numbers])
+
+
+def between(ends: Sequence[float], random: np.random.Generator) -> float:
+    """A number drawn uniformly between two ends."""
+    low, high = ends
+    return float(random.uniform(low, high))
 
 
 def seed_of(purpose: Purpose, *numbers: int) -> int:

@@ -6,7 +6,7 @@ Nothing of it depends on the number of processes, and resuming means building th
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -83,8 +83,16 @@ def split_by_duration(cuts: Sequence[Cut], seconds: float) -> list[list[Cut]]:
 class EpochPlan:
     """Draws epochs. One epoch is as long as the recordings are, counted once whatever the speeds."""
 
-    def __init__(self, cuts: Sequence[Cut], options: Data, seed: int, stream: int = 0):
-        self.options, self.number = options, 0
+    def __init__(
+        self,
+        cuts: Sequence[Cut],
+        options: Data,
+        seed: int,
+        stream: int = 0,
+        arrange: Callable[[Cut, int], Cut] | None = None,
+    ):
+        """``arrange`` makes of a cut that was drawn what it is in an epoch, which may be longer."""
+        self.cuts, self.options, self.number, self.arrange = list(cuts), options, 0, arrange
         self.seed = (seed, stream)
         """Plans that run beside each other with one seed have streams of their own."""
         self.recordings: dict[str, dict[str, list[Cut]]] = defaultdict(lambda: defaultdict(list))
@@ -109,14 +117,20 @@ class EpochPlan:
         """The cuts of each update of an epoch, in order."""
         random = generator(Purpose.DRAW, *self.seed, epoch)
         if self.number:
-            return self._with_every_language(random)
-        cuts = self._draw(random)
+            updates = self._with_every_language(random)
+            return [self._arranged(cuts, epoch) for cuts in updates]
+        cuts = self._arranged(self._draw(random), epoch)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="(?s).*eagerly read CutSet")  # an epoch is a list on purpose
             batches = [list(batch) for batch in self._sampler(cuts, seed_of(Purpose.BATCHES, *self.seed, epoch))]
         if epoch < self.options.short_first_epochs:
             batches.sort(key=lambda batch: max(cut.duration for cut in batch))
         return batches
+
+    def _arranged(self, cuts: list[Cut], epoch: int) -> list[Cut]:
+        if self.arrange is None:
+            return cuts
+        return [self.arrange(cut, epoch) for cut in cuts]
 
     def _recordings_of_each(self) -> int:
         """Recordings of each language in an update: an even number, so that halves of it have all languages, too."""

@@ -1,5 +1,6 @@
 """The speech recogniser: normalised features -> encoder -> heads, all from one config. B utterances, K languages."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,15 @@ from masr.nn.summary_adapters import MixedAdapters
 from masr.nn.translation import Translator
 from masr.text.tokenizer import BLANK, START_END, Tokenizer
 from masr.vocab.tree import Tree
+
+DECIBELS = 10 / math.log(10)
+"""In a unit of natural log energy."""
+LOUDNESS = 0.75
+"""Power of a frame's energy that is its weight in the loud level: 1 forgets silence best, 0.5 bears louder clicks."""
+SPEECH_RANGE = 22.0
+"""Decibels below the loud levels at which a frame counts by half as speech."""
+SPEECH_EDGE = 1.0
+"""Decibels over which that weight changes."""
 
 
 class Recognizer(nn.Module):
@@ -108,6 +118,8 @@ class Recognizer(nn.Module):
         mean = self.feature_mean
         if self.config.model.normalization == "utterance":
             mean = utterance_mean(features, lengths)
+        if self.config.model.normalization == "speech":
+            mean = speech_mean(features, lengths)
         return (features - mean) / self.feature_deviation
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -347,6 +359,23 @@ def by_language(losses: dict[str, Tensor], languages: list[str]) -> dict[str, Te
 def utterance_mean(features: Tensor, lengths: Tensor) -> Tensor:
     """(B, T, F), (B,) -> (B, 1, F): the mean of each utterance's own frames."""
     return masked_mean(features, length_mask(lengths, features.shape[1]))
+
+
+def speech_mean(features: Tensor, lengths: Tensor) -> Tensor:
+    """(B, T, F) log-mel energies, (B,) -> (B, 1, F): the mean of each utterance's frames in which someone speaks.
+
+    A bin's loud level is the mean of its levels over time, weighted so that zeros and faint noise add next to nothing
+    however long they are. A frame counts whose bins are on average less than 22 dB below theirs; near that bound its
+    weight goes smoothly to 0. Levels of each bin of its own make it the same behind any microphone.
+    """
+    mask = length_mask(lengths, features.shape[1])
+    levels = features.float().masked_fill(~mask[..., None], -torch.inf)
+    weighted = (2 * LOUDNESS * levels).logsumexp(1, keepdim=True) - (LOUDNESS * levels).logsumexp(1, keepdim=True)
+    loud = weighted / LOUDNESS  # (B, 1, F)
+    below = DECIBELS * (loud - features).mean(-1)  # (B, T)
+    weights = torch.sigmoid((SPEECH_RANGE - below) / SPEECH_EDGE) * mask
+    total = weights.sum(1)[:, None, None].clamp(min=1e-6)
+    return (features * weights[..., None]).sum(1, keepdim=True) / total
 
 
 def parameter_count(model: nn.Module) -> int:

@@ -38,6 +38,14 @@ def decisive(config: Config) -> dict[str, Any]:
     return config.model_dump(exclude=DECIDES_NOTHING)
 
 
+def sealed_options(config: Config) -> dict[str, Any]:
+    """`decisive` as a seal has it: without augmentation that is off, which runs of before there was any do not know."""
+    options = decisive(config)
+    if not config.data.augment.active:
+        del options["data"]["augment"]
+    return options
+
+
 def changes_on_the_way(config: Config, data: dict[str, str], folder: Path, finished: bool) -> list[str]:
     """What is other than when the run in ``folder`` was begun or last went on, as ``train.updates (100 -> 200)``.
 

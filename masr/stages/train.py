@@ -19,6 +19,8 @@ from lhotse.cut import Cut
 from masr.adapt.distill import Teacher
 from masr.config import Config
 from masr.config_files import ConfigError, load_config, save_config
+from masr.data.augment.arrange import Arrangement
+from masr.data.augment.pool import RecordingPool
 from masr.data.batches import transcript_tokens
 from masr.data.features import FRAME_SHIFT
 from masr.data.random import Purpose, seed_of
@@ -30,8 +32,8 @@ from masr.models.recognizer import Recognizer, parameter_count, parameter_count_
 from masr.progress import clock, say
 from masr.stages import features, vocab
 from masr.stages.features import load_cuts, load_statistics
-from masr.stages.output import SEAL, StageOutput, plain, read_seal
-from masr.stages.resume import DATA, changes_on_the_way, decisive, newest_update
+from masr.stages.output import SEAL, StageOutput, digest, plain, read_seal
+from masr.stages.resume import DATA, changes_on_the_way, decisive, newest_update, sealed_options
 from masr.stages.vocab import load_tokenizer, load_tree
 from masr.train.trainer import Trainer
 from masr.vocab.tree import same_tree
@@ -49,7 +51,7 @@ def run(config: Config, force: bool = False, verify: bool = False) -> None:
     """Trains, or goes on from the newest complete checkpoint; the best averaged weights end in the folder."""
     folder = experiment_folder(config)
     data = _data(config)
-    output = StageOutput("train", folder, inputs={**data, "config": decisive(config), **_start(config)})
+    output = StageOutput("train", folder, inputs={**data, "config": sealed_options(config), **_start(config)})
     output.files = "*.safetensors"
     if _finished_by_first_masr(config, folder) and not force:
         say(f"train: complete in {folder}, by masr 0.1 (--force redoes it)")
@@ -71,7 +73,7 @@ def run(config: Config, force: bool = False, verify: bool = False) -> None:
 
 
 def _data(config: Config) -> dict[str, str]:
-    """What stands for the recordings, texts and vocabulary that a run is trained with."""
+    """What stands for the recordings, texts and vocabulary that a run is trained with, noise and rooms among them."""
     used = {
         "the training split": features.require(config, config.corpus.train),
         "the dev split": features.require(config, config.corpus.dev),
@@ -80,6 +82,11 @@ def _data(config: Config) -> dict[str, str]:
     options = config.model.self_supervised
     if options.weight and options.split:
         used["the split without text"] = features.require(config, options.split)
+    for part in ("reverberation", "noise"):
+        chosen = getattr(config.data.augment, part)
+        if chosen.probability and chosen.path is not None:
+            name = f"data.augment.{part}.path"
+            used[f"the recordings of {name}"] = digest(RecordingPool(chosen.path, name).content())
     return used
 
 
@@ -169,7 +176,7 @@ def _build_trainer(config: Config, folder: Path, accelerator: Accelerator, chang
     only = config.model.adapt.only  # the others have nothing to teach
     cuts = [cut for cut in load_cuts(config, config.corpus.train) if not only or language_of(cut) in only]
     trainable = _trainable(cuts, model, config, folder, quiet)
-    plan = EpochPlan(trainable, config.data, config.seed)
+    plan = EpochPlan(trainable, config.data, config.seed, arrange=_arrangement(trainable, model, config))
     _check_every_language(config, model.languages, plan)
     if not quiet:
         as_it_comes = config.model.pretrained and not (config.train.updates or config.train.init_from)
@@ -302,6 +309,19 @@ def _trainable(cuts: list[Cut], model: Recognizer, config: Config, folder: Path,
     if not good:
         raise ValueError(f"train: no recording of {config.corpus.train} can be used; reasons in {rejected.path}")
     return good
+
+
+def _arrangement(cuts: list[Cut], model: Recognizer, config: Config) -> Arrangement | None:
+    """What joins utterances and puts silence around them, if anything does."""
+    options = config.data.augment
+    if not (options.concatenate.probability or options.silence.probability):
+        return None
+
+    def fits(cut: Cut) -> bool:
+        tokens = np.array(transcript_tokens(cut, model.tokenizer))
+        return not (_outside(cut, len(tokens), model, config) or _problem(cut, tokens, model, config))
+
+    return Arrangement(options, cuts, config.seed, config.data.max_seconds, fits)
 
 
 def _outside(cut: Cut, tokens: int, model: Recognizer, config: Config) -> str | None:

@@ -22,6 +22,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from masr.config import Config
+from masr.data.augment.waveform import WaveformAugmentation
 from masr.data.batches import Counts, TrainingUpdates, Update
 from masr.data.prompts import prompts_of
 from masr.data.rejected import Rejected
@@ -56,6 +57,7 @@ class Trainer:
         self.config, self.options, self.folder, self.accelerator = config, config.train, folder, accelerator
         self.recognizer, self.plan, self.dev = model.to(accelerator.device), plan, dev
         self.unlabelled, self.changes = unlabelled, changes
+        self.augmentation = WaveformAugmentation(config.data.augment, plan.cuts, config.seed)
         self.dev_prompt = prompts_of(config.data.dev_prompt, model.tokenizer.languages)
         shared: dict[int, Any] = {id(p): p for p in self.recognizer.parameters() if not p.requires_grad}  # what stays
         shared[id(self.recognizer.teacher)] = self.recognizer.teacher
@@ -133,11 +135,10 @@ class Trainer:
         masks = self.config.model.spec_augment
         dataset = TrainingUpdates(
             updates, self.recognizer.tokenizer, self.config.features,
-            masks if epoch >= masks.start_epoch else None,
-            (self.config.seed, epoch), data.device_seconds, self.accelerator.process_index,
-            self.accelerator.num_processes, data.prompts, self.soup.samples if self.soup else 1,
-            self.unlabelled.updates(epoch) if self.unlabelled else None,
-            self.config.model.self_supervised.compared,
+            masks if epoch >= masks.start_epoch else None, (self.config.seed, epoch), data.device_seconds,
+            self.accelerator.process_index, self.accelerator.num_processes, data.prompts,
+            self.soup.samples if self.soup else 1, self.unlabelled.updates(epoch) if self.unlabelled else None,
+            self.config.model.self_supervised.compared, self.augmentation.audio_of(epoch),
         )  # fmt: skip
         return DataLoader(
             dataset, batch_size=None, sampler=range(self.progress["position"], len(updates)), num_workers=data.workers,

@@ -190,6 +190,7 @@ def test_languages_to_expect(recognizer, speech):
     [
         ({"encoder": ENCODER | {"directions": "inner", "look_ahead": 0}}, "directions=forward"),
         ({"normalization": "utterance"}, "model.normalization=corpus"),
+        ({"normalization": "speech"}, "model.normalization=corpus"),
     ],
 )
 def test_models_that_need_the_whole_recording_say_so(tmp_path, speech, changes, message):

@@ -6,6 +6,7 @@ from pathlib import Path
 import miniatures
 import numpy as np
 import pytest
+import soundfile
 import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
@@ -248,3 +249,63 @@ def test_an_impossible_prompt_is_found_before_anything_is_trained_or_thrown_away
     with pytest.raises(ValueError, match="there are not 4 wrong languages"):
         decode.run(ready.config("name=other", "decode.prompts=[all,oracle+4]", "decode.beam=3"))
     assert Path("exp/other/decode/joint-beam/complete.json").exists()
+
+
+AUGMENTED = [
+    "features.on_the_fly=true",
+    "train.updates=6",
+    "train.schedule=constant",
+    "train.validate_every=3",
+    "data.batch_seconds=3",
+    "model.normalization=speech",
+    *(
+        f"data.augment.{part}.probability=0.7"
+        for part in ("concatenate", "silence", "reverberation", "noise", "gain", "clipping", "channel")
+    ),
+]
+
+
+def losses_of(folder: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{name: line[name] for name in ("update", "loss", "ctc")} for line in lines if line["kind"] == "train"]
+
+
+def test_a_run_with_every_augmentation_is_repeatable_and_goes_on(ready, capsys):
+    """On any number of workers, and straight or in two goes."""
+    options = [*AUGMENTED, "train.log_every=1"]
+    features.run(ready.config(*options))
+    train.run(ready.config(*options))
+    assert not (ready.folder / "exp/small/unreadable.tsv").exists()
+    losses = losses_of(ready.folder / "exp/small")
+    assert len(losses) == 6 and all(np.isfinite(line["loss"]) for line in losses)
+    train.run(ready.config(*options, "name=again", "train.updates=3", "data.workers=2"))
+    train.run(ready.config(*options, "name=again", "data.workers=1"))
+    assert losses_of(ready.folder / "exp/again") == losses
+    with pytest.raises(ConfigError, match=r"changed: data\.augment\.noise\.probability"):
+        train.run(ready.config(*options, "name=again", "data.augment.noise.probability=0.1", "train.updates=8"))
+    train.run(ready.config("name=plain", *options[:6], "train.log_every=1"))
+    assert losses_of(ready.folder / "exp/plain") != losses
+    assert masr.load(ready.folder / "exp/small").transcribe(np.zeros(16000, np.float32)) is not None
+
+
+def test_a_run_with_other_noise_is_another_run(ready):
+    (ready.folder / "noise").mkdir()
+    noise = np.random.default_rng(0).normal(0, 0.1, 16000)
+    soundfile.write(ready.folder / "noise/one.wav", noise, 16000)
+    options = ["features.on_the_fly=true", "data.augment.noise.probability=1", "data.augment.noise.path=noise"]
+    features.run(ready.config(*options))
+    train.run(ready.config(*options))
+    soundfile.write(ready.folder / "noise/two.wav", noise, 16000)
+    with pytest.raises(ConfigError, match=r"changed: the recordings of data\.augment\.noise\.path"):
+        train.run(ready.config(*options, "train.updates=4"))
+    with pytest.raises(FileNotFoundError, match=r"data\.augment\.noise\.path: no recordings in nowhere"):
+        train.run(ready.config(*options[:2], "data.augment.noise.path=nowhere"))
+
+
+def test_a_run_of_before_there_was_augmentation_is_complete(ready, capsys):
+    train.run(ready.config())
+    seal = json.loads((ready.folder / "exp/small/complete.json").read_text())
+    assert "augment" not in seal["inputs"]["config"]["data"]
+    capsys.readouterr()
+    train.run(ready.config())
+    assert "train: complete in exp/small" in capsys.readouterr().out

@@ -53,6 +53,19 @@ def test_a_frozen_decoder_stays_as_it_was(workdir, tiny_corpus):
     assert not torch.equal(trained.encoder.conv1.weight, base.model.encoder.conv1.weight)
 
 
+def test_a_whisper_learns_from_augmented_audio(workdir, tiny_corpus):
+    write_tiny_whisper(workdir / "whisper", positions=64)
+    (workdir / "tiny.yaml").write_text(CONF.format(corpus=tiny_corpus, on_the_fly="true"))
+    parts = ("concatenate", "silence", "reverberation", "noise", "gain", "clipping", "channel")
+    config = load_config(workdir / "tiny.yaml", [f"data.augment.{part}.probability=0.7" for part in parts])
+    for stage in (prepare, features, vocab, train):
+        stage.run(config)
+    rows = [json.loads(line) for line in (workdir / "exp/tiny/log.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if row["kind"] == "train"]
+    assert losses and all(0 < loss < 100 for loss in losses)
+    assert not (workdir / "exp/tiny/unreadable.tsv").exists()
+
+
 SOUP = ["data.every_language=true", "train.soup.levels=[{objectives: ['asr/*'], weights: modo}]"]
 
 
