@@ -128,10 +128,12 @@ def test_windows_give_every_frame_once(bpe, in_a_row, subsampling, upsampling):
             [expected] = recognizer.model.ctc_log_probs(encoded, prompt)[0].numpy()
         found = posteriors(recognizer, samples, "el", columns)
         assert found.shape == expected.shape
-        if seconds < 30:
+        if seconds < aligning.WINDOW:
             np.testing.assert_allclose(found, expected, atol=1e-4)
         else:
-            assert np.abs(found - expected).mean() < 0.1 * np.abs(found[1:] - expected[:-1]).mean()
+            error = np.abs(found - expected).mean()  # attention does not see all of the recording
+            assert error < 0.5 * np.abs(found[1:] - expected[:-1]).mean()
+            assert error < 0.5 * np.abs(found[:-1] - expected[1:]).mean()
 
 
 def script(lines, language, tokenizer):
