@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from masr.errors import one_line
 from masr.processes import end_with_recipe, run_as_rank
-from masr.progress import LINES, json_line, printable
+from masr.progress import LINES, printable
 
 
 class Verbs(TyperGroup):
@@ -128,50 +128,73 @@ def show_config(
         print(config_yaml(load_config(conf, overrides or [])), end="")
 
 
-@app.command("transcribe", help="Recognise audio files: any sample rate, any length.")
+@app.command("transcribe", help="Recognise recordings: audio or video, any sample rate, any length.")
 def transcribe(
     arguments: Annotated[list[str], typer.Argument(help="[MODEL] AUDIO ... (no MODEL here with --model)")],
-    model: Annotated[str | None, typer.Option(help="Trained folder (exp/...), or the name of a shipped model.")] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="A JSON object a file: text, language, words, score.")
-    ] = False,
-    languages: Annotated[str | None, typer.Option(help="Languages to expect, e.g. cs,nl.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Trained folder (exp/...), a shipped model, or a Whisper of the hub.")
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="The Whisper that an adapted model needs; default: found.")] = None,
+    languages: Annotated[
+        str | None, typer.Option("--languages", "--language", help="Languages to expect, e.g. cs,nl.")
+    ] = None,
+    recursive: Annotated[bool, typer.Option("-r", "--recursive", help="AUDIO may be folders.")] = False,
+    output: Annotated[Path | None, typer.Option(help="Folder for transcripts; default: print them.")] = None,
+    formats: Annotated[
+        str, typer.Option("--format", help="txt, json, srt, vtt, tsv, ctm, textgrid; several with --output: srt,json.")
+    ] = "txt",
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Leave out recordings whose transcripts are there.")] = False,
+    channels: Annotated[str, typer.Option(help="mix, or separate: a transcript of each channel.")] = "mix",
     method: Annotated[str | None, typer.Option(help="Search method; default: the model's first one.")] = None,
     bias_file: BiasFile = None,
     translate: Annotated[
         bool, typer.Option("--translate", help="Print translations, if the model translates.")
     ] = False,
+    language_only: Annotated[bool, typer.Option("--language-only", help="Name the language alone.")] = False,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 ...; default: cuda where there is one.")] = None,
+    precision: Annotated[str, typer.Option(help="fp32, bf16 or fp16.")] = "fp32",
     stream: Annotated[
         bool, typer.Option("--stream", help="Print what is heard so far while it is heard; AUDIO may be - (stdin).")
     ] = False,
 ) -> None:
-    """Prints a line for each file, its text alone when there is one; ValueError without a file."""
-    from dataclasses import asdict
+    """Prints a line for each recording, its text alone when there is one, or writes files.
 
-    import masr
-
+    Exit code 1 when a recording could not be read; the others are done.
+    """
     folder, *files = [model, *arguments] if model else arguments
     if not files:
-        raise ValueError("name a model and at least one audio file: masr transcribe exp/demo a.wav")
-    options: dict[str, Any] = {"methods": [method] if method else None, "bias_file": bias_file}
-    recognizer = masr.load(folder, **{name: value for name, value in options.items() if value is not None})
-    expected = _codes(languages)
-    if stream and translate:
-        raise ValueError("--translate: a stream is not translated; leave out --stream")
-    if stream:
-        from masr.recognize.stream import print_stream
+        raise ValueError("name a model and at least one recording: masr transcribe exp/demo a.wav")
+    if channels not in ("mix", "separate"):
+        raise ValueError(f"--channels: expected mix or separate, found {channels}")
+    if stream and (translate or output or language_only):
+        raise ValueError("--stream prints text or --json: leave out --translate, --output and --language-only")
 
-        for file in files:
-            name = f"{printable(file)}\t" if len(files) > 1 else ""
-            print_stream(recognizer.stream(expected), file, as_json, name)
+    import masr
+    from masr.recognize.files import Output, check, transcribe_files
+    from masr.recognize.sources import list_sources
+
+    given = {"methods": [method] if method else None, "bias_file": bias_file, "base": base}
+    options = {name: value for name, value in given.items() if value is not None}
+    where = Output(("json",) if as_json else tuple(formats.split(",")), output, resume, channels == "separate")
+    sources = [] if stream else list_sources(files, recursive)
+    check(where, sources)
+    recognizer = masr.load(folder, device, precision=precision, **options)
+    if stream:
+        _stream(recognizer.stream(_codes(languages)), files, as_json)
         return
-    found = recognizer.transcribe(files, languages=expected, translate=translate)
-    for file, transcript in zip(files, found, strict=True):
-        if as_json:
-            print(json_line({"file": file, **asdict(transcript)}))
-        else:
-            text = printable((transcript.translation if translate else transcript.text) or "")
-            print(f"{printable(file)}\t{text}" if len(files) > 1 else text)
+    request = recognizer.request(_codes(languages), translate, language_only)
+    if transcribe_files(recognizer, sources, request, where):
+        raise typer.Exit(1)
+
+
+def _stream(stream: Any, files: list[str], as_json: bool) -> None:
+    """Prints what a stream hears in one file, or on standard input."""
+    from masr.recognize.stream import print_stream
+
+    if len(files) > 1:
+        raise ValueError(f"--stream: one recording at a time, found {len(files)}")
+    print_stream(stream, files[0], as_json)
 
 
 @app.command("align", help="When each word of a known text is spoken: audio and its text -> words with times.")

@@ -683,6 +683,32 @@ class Rescoring(Section):
     """Nats for each token among which dev chooses."""
 
 
+class Segments(Section):
+    """How recognition cuts a recording of any length: where nobody speaks nothing is written."""
+
+    voice_activity: bool = True
+    """Recognise only where silero-vad hears speech."""
+    threshold: Fraction = 0.5
+    """Probability from which a frame is speech."""
+    pause: PositiveFloat = 0.5
+    """Shortest pause, in seconds, at which a recording is cut."""
+    padding: Annotated[float, Field(ge=0.0)] = 0.2
+    """Seconds kept before and behind speech."""
+    shortest: Annotated[float, Field(ge=0.0)] = 0.1
+    """Shorter speech, in seconds, is taken for a noise."""
+    longest: Annotated[float, Field(ge=1.0)] = 20.0
+    """Longer speech without a pause, in seconds, is cut at its quietest place."""
+    joined: Annotated[float, Field(ge=0.0)] = 0.0
+    """Segments are joined across pauses as long as they are at most this many seconds together, as suits a Whisper,
+    which always hears 30 s."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if 2 * self.padding > self.pause:
+            raise ValueError(f"padding={self.padding:g} on both sides is longer than pause={self.pause:g}")
+        return self
+
+
 class Decode(Section):
     methods: Annotated[list[Method], Field(min_length=1)] = ["ctc-greedy"]
     """Search methods of stage 4; the first one is the headline."""
@@ -706,6 +732,7 @@ class Decode(Section):
     """File of words or phrases to expect, one a line (ctc-prefix-beam and the lattice methods)."""
     bias_boost: Annotated[float, Field(ge=0.0, le=20.0)] = 1.0
     """Nats for each token of a phrase of the bias file."""
+    segments: Segments = Segments()
     lattice: Lattice = Lattice()
     rescoring: Rescoring = Rescoring()
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from masr.progress import LINES, printable
 
-EXTRAS = {"peft": "whisper", "transformers": "whisper", "tokenizers": "whisper", "torchjd": "soup"}
+EXTRAS = {"av": "audio", "peft": "whisper", "transformers": "whisper", "tokenizers": "whisper", "torchjd": "soup"}
 """Packages that not everybody needs, and what installs them."""
 WAYS_OUT = {
     errno.ENOSPC: "free space and run the same command again",

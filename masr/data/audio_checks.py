@@ -98,13 +98,16 @@ def check_samples(samples: np.ndarray) -> None:
 
 def refuse_constant(samples: np.ndarray) -> None:
     """UnusableAudio when (S,) samples are all the same, as of a microphone that was off."""
-    if not samples.size:
-        return
-    low, high = float(samples.min()), float(samples.max())
+    if samples.size and (problem := constant_problem(float(samples.min()), float(samples.max()), len(samples))):
+        raise UnusableAudio(problem)
+
+
+def constant_problem(low: float, high: float, number: int) -> str:
+    """What is wrong with so many samples from ``low`` to ``high``, if they are all the same."""
     if high - low >= SILENCE:
-        return
+        return ""
     what = "digital silence" if abs(high) < SILENCE else f"{high:.4g}"
-    raise UnusableAudio(f"all {len(samples)} samples are the same: {what}")
+    return f"all {number} samples are the same: {what}"
 
 
 def may_have_been_constant(resampled: np.ndarray) -> bool:
@@ -116,17 +119,26 @@ def may_have_been_constant(resampled: np.ndarray) -> bool:
 def mix(channels: np.ndarray) -> np.ndarray:
     """(C, S) -> (S,): the mean, or the loudest channel where the mean cancels them."""
     mixed = channels.mean(axis=0)
-    if len(channels) == 1 or not channels.size:
+    loudest = loudest_if_cancelled(channels, mixed)
+    if loudest is None:
         return mixed
-    powers = [_power(channel) for channel in channels]
-    if _power(mixed) >= CANCELLED * sum(powers) / len(powers):
-        return mixed
-    if max(powers) > 0:
+    if channels[loudest].any():
         _note_opposite_phase()
-    return channels[int(np.argmax(powers))]
+    return channels[loudest]
 
 
-def _power(samples: np.ndarray) -> float:
+def loudest_if_cancelled(channels: np.ndarray, mixed: np.ndarray) -> int | None:
+    """Number of the loudest of (C, S) channels whose mean (S,) cancels them; None where the mean holds what they do."""
+    if len(channels) == 1 or not channels.size:
+        return None
+    powers = [power(channel) for channel in channels]
+    if power(mixed) >= CANCELLED * sum(powers) / len(powers):
+        return None
+    return int(np.argmax(powers))
+
+
+def power(samples: np.ndarray) -> float:
+    """Sum of the squares of (S,) samples."""
     return float(np.square(samples, dtype=np.float64).sum())
 
 

@@ -185,6 +185,18 @@ class Recognizer(nn.Module):
             logits = torch.zeros(allowed.shape, device=allowed.device)
         return logits.masked_fill(~allowed, -torch.inf).softmax(-1)
 
+    def language_probabilities(self, encoded: EncoderOutput, allowed_languages: Tensor) -> list[dict[str, float]]:
+        """Of each utterance the probability of each allowed language (B, K); nothing where no classifier tells."""
+        if self._language_logits(encoded) is None:
+            return [{} for _ in allowed_languages]
+        shares = self._language_shares(encoded, allowed_languages).tolist()
+        allowed = allowed_languages[:, self._own_languages()].tolist()
+        found = []
+        for row, accepted in zip(shares, allowed, strict=True):
+            named = zip(self.languages, row, accepted, strict=True)
+            found.append({code: round(share, 4) for code, share, yes in named if yes})
+        return found
+
     def _own_languages(self) -> list[int]:
         """Numbers of `languages` among those of prompts."""
         return [self.tokenizer.languages.index(code) for code in self.languages]

@@ -1,54 +1,58 @@
-"""The inference API: a trained folder and audio -> text, language, words with times.
+"""The inference API: a trained folder and audio of any kind and length -> text, language, words with times.
 
 recognizer = masr.load("exp/demo")
 recognizer.transcribe("a.wav").text
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, overload
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from masr.config import Decode
-from masr.data.audio import Audio, read_audio
-from masr.data.features import FRAME_SHIFT, SAMPLING_RATE, log_mel_of
-from masr.decode.alignment import timed_words
-from masr.decode.hypothesis import Hypothesis
+from masr.data.audio import Audio
+from masr.data.audio_checks import UnusableAudio
+from masr.data.features import SAMPLING_RATE
 from masr.decode.search import METHODS, Searcher, Setting
-from masr.decode.translate import translate
-from masr.decode.utterances import Utterances, utterances_of
 from masr.models.folder import load_model
 from masr.models.recognizer import Recognizer
 from masr.models.searcher import load_scales, load_searcher
-from masr.nn.encoder import EncoderOutput
+from masr.recognize.audio import open_audio
+from masr.recognize.segments import Request, SegmentRecognizer
+from masr.recognize.speech import Speech, segments_of
 from masr.recognize.stream import Stream
-from masr.recognize.transcript import Transcript, Word
+from masr.recognize.transcript import Segment, Transcript
 from masr.text.characters import joined
 
-CHUNK_SECONDS = 20.0  # a longer recording is cut at its quietest places
-Languages = Sequence[str] | None
+Languages = Sequence[str] | str | None
+POOL = 2.0
+"""Segments are recognised when there are this many batches of them: enough to put those of one length together."""
 
 
 @dataclass
-class _Chunk:
-    recording: int
-    start: float
-    audio: np.ndarray
+class Recording:
+    """A recording that is being recognised."""
+
+    source: Any
+    seconds: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+    error: UnusableAudio | None = None
 
 
 class SpeechRecognizer:
-    """A trained model, ready to transcribe files and arrays by the first of ``decode.methods``."""
+    """A trained model, ready to transcribe files and arrays by the first of ``decode.methods``.
+
+    One recogniser serves any number of threads: what a call needs travels with the call.
+    """
 
     def __init__(self, model: Recognizer, searcher: Searcher, setting: Setting):
         self.model, self.searcher, self.setting = model, searcher, setting
         self.options = searcher.options
-        self.log_mel = log_mel_of(model.config.features)
-        self.translates = False
+        self.segments = SegmentRecognizer(model, searcher, setting)
 
     @classmethod
     def load(cls, folder: str | Path, device: str | None = None, **overrides: Any) -> "SpeechRecognizer":
@@ -69,138 +73,186 @@ class SpeechRecognizer:
 
     @overload
     def transcribe(  # type: ignore[overload-overlap]
-        self, audio: Audio, sample_rate: int = ..., languages: Languages = ..., translate: bool = ...
+        self,
+        audio: Audio,
+        sample_rate: int = ...,
+        languages: Languages = ...,
+        translate: bool = ...,
+        channel: int | None = ...,
     ) -> Transcript: ...
     @overload
     def transcribe(
-        self, audio: Sequence[Audio], sample_rate: int = ..., languages: Languages = ..., translate: bool = ...
+        self,
+        audio: Sequence[Audio],
+        sample_rate: int = ...,
+        languages: Languages = ...,
+        translate: bool = ...,
+        channel: int | None = ...,
     ) -> list[Transcript]: ...
-    def transcribe(self, audio, sample_rate=SAMPLING_RATE, languages=None, translate=False):
-        """Transcript of a recording, or a list of them for a list of recordings, which are batched if they can be.
+    def transcribe(self, audio, sample_rate=SAMPLING_RATE, languages=None, translate=False, channel=None):
+        """Transcript of a recording, or a list of them for a list of recordings, which are batched.
 
-        A recording is a path (any format of libsndfile) or samples (S,) or (channels, S) at ``sample_rate`` Hz;
-        channels are averaged. ``languages`` are those to expect (None: all); ``translate`` asks for translations, too.
-        UnusableAudio names what cannot be read, ValueError says if the model does not translate.
+        A recording is a path, an open file or its bytes, in any format that libsndfile, ffmpeg or PyAV reads, or
+        samples (S,) or (channels, S) at ``sample_rate`` Hz. Channels are mixed, or ``channel`` says which one is meant.
+        ``languages`` are those to expect (None: all); ``translate`` asks for translations, too. UnusableAudio names
+        what cannot be read (`transcribe_each` goes on with the others), ValueError what the model cannot do.
         """
-        self.translates = translate
+        several = isinstance(audio, list | tuple)
+        found = []
+        for _, result in self.transcribe_each(
+            audio if several else [audio], sample_rate, languages, translate, channel
+        ):
+            if isinstance(result, UnusableAudio):
+                raise result
+            found.append(result)
+        return found if several else found[0]
+
+    def transcribe_each(
+        self,
+        sources: Iterable[Audio],
+        sample_rate: int = SAMPLING_RATE,
+        languages: Languages = None,
+        translate: bool = False,
+        channel: int | None = None,
+    ) -> Iterator[tuple[Audio, Transcript | UnusableAudio]]:
+        """Each recording, in order, with its transcript as soon as that is done, or with what makes it unusable.
+
+        Recordings are read block by block, and their segments recognised in batches, so that memory grows neither with
+        their number nor with their length. Arguments as of `transcribe`.
+        """
+        return self.transcribe_requested(sources, self.request(languages, translate), sample_rate, channel)
+
+    def transcribe_requested(
+        self, sources: Iterable[Audio], request: Request, sample_rate: int = SAMPLING_RATE, channel: int | None = None
+    ) -> Iterator[tuple[Audio, Transcript | UnusableAudio]]:
+        """`transcribe_each` of what `request` made."""
+        pending: list[Recording] = []
+        waiting: list[tuple[Recording, Speech]] = []
+        for source in sources:
+            recording = Recording(source)
+            pending.append(recording)
+            for speech in self._read(recording, sample_rate, channel):
+                waiting.append((recording, speech))
+                if sum(speech.seconds for _, speech in waiting) >= POOL * self.options.batch_seconds:
+                    self._recognize(waiting, request)
+                    waiting = []
+            still_waiting = {id(recording) for recording, _ in waiting}
+            while pending and id(pending[0]) not in still_waiting:
+                done = pending.pop(0)
+                yield done.source, self._result(done, request)
+        self._recognize(waiting, request)
+        for done in pending:
+            yield done.source, self._result(done, request)
+
+    def identify(self, audio: Audio, sample_rate: int = SAMPLING_RATE, languages: Languages = None) -> Transcript:
+        """The language of a recording and the probability of each accepted one, without a text where a classifier
+        tells; arguments and errors as of `transcribe`."""
+        request = self.request(languages, languages_only=True)
+        [(_, result)] = self.transcribe_requested([audio], request, sample_rate)
+        if isinstance(result, UnusableAudio):
+            raise result
+        return result
+
+    def request(self, languages: Languages = None, translate: bool = False, languages_only: bool = False) -> Request:
+        """What is asked of a call; ValueError lists the languages that the model knows."""
         if translate and self.model.translator is None:
             raise ValueError("this model does not translate: train one with model.translation.weight")
-        if isinstance(audio, list | tuple):
-            return self._transcribe(audio, sample_rate, self._allowed(languages))
-        return self._transcribe([audio], sample_rate, self._allowed(languages))[0]
+        return Request(self._allowed(languages), translate, languages_only)
 
-    def _transcribe(self, audio: Sequence[Audio], sample_rate: int, allowed: Tensor) -> list[Transcript]:
-        recordings = [read_audio(item, sample_rate) for item in audio]
-        if self.streaming_problem() is None and not self._mixes_heads(allowed):
-            return [self._as_stream(samples, allowed) for samples in recordings]
-        chunks = [chunk for i, samples in enumerate(recordings) for chunk in _chunks(i, samples)]
-        parts: dict[int, list[Transcript]] = {i: [] for i in range(len(recordings))}
-        done: dict[int, Transcript] = {}
-        for batch in _batches(chunks, self.options.batch_seconds):
-            for index, transcript in zip(batch, self._recognize([chunks[i] for i in batch], allowed), strict=True):
-                done[index] = transcript
-        for index, chunk in enumerate(chunks):
-            parts[chunk.recording].append(done[index])
-        return [self._join(parts[i], len(samples) / SAMPLING_RATE) for i, samples in enumerate(recordings)]
+    def _read(self, recording: Recording, sample_rate: int, channel: int | None) -> Iterator[Speech]:
+        """Its segments of speech; what makes it unusable is kept with it."""
+        try:
+            audio = open_audio(recording.source, sample_rate, channel)
+            blocks = _counted(audio.blocks(), recording)
+            yield from segments_of(blocks, self.options.segments)
+            recording.warnings = list(audio.warnings)
+        except UnusableAudio as error:
+            recording.error = error
 
-    def _as_stream(self, samples: np.ndarray, allowed: Tensor) -> Transcript:
-        """What can stream hears a recording of any length as a stream does, to the same words."""
-        stream = Stream(self, allowed)
-        return self._join([*stream.push(samples), *stream.finish()], len(samples) / SAMPLING_RATE)
+    def _recognize(self, waiting: Sequence[tuple[Recording, Speech]], request: Request) -> None:
+        """Recognises segments of recordings, and gives them to these."""
+        found = self.segments(([speech for _, speech in waiting]), request)
+        for (recording, _), segments in zip(waiting, found, strict=True):
+            recording.segments += segments
+
+    def _result(self, recording: Recording, request: Request) -> Transcript | UnusableAudio:
+        if recording.error is not None:
+            return recording.error
+        transcript = join(recording.segments, recording.seconds)
+        transcript.warnings = recording.warnings
+        if request.translate:
+            assert self.model.tokenizer.translation is not None
+            into = self.model.tokenizer.translation.languages[0]
+            transcript.translation = joined((segment.translation or "", into) for segment in transcript.segments)
+        return transcript
 
     def _allowed(self, languages: Languages) -> Tensor:
         """(K,) bool prompt; ValueError lists the known languages."""
         known = self.model.languages
+        if isinstance(languages, str):
+            languages = [languages]
         languages = known if languages is None else languages
-        if not languages or (unknown := [code for code in languages if code not in known]):
+        unknown = [code for code in languages if code not in known]
+        if unknown or not languages:
             found = f"unknown: {', '.join(unknown)}" if languages else "none given"
             raise ValueError(f"languages: {found}; this model knows {', '.join(known)}")
         return torch.tensor([code in languages for code in self.model.tokenizer.languages])
 
-    @torch.no_grad()
-    def _recognize(self, chunks: list[_Chunk], allowed: Tensor) -> list[Transcript]:
-        device = self.model.feature_mean.device
-        features = [torch.from_numpy(self.log_mel(chunk.audio)) for chunk in chunks]
-        lengths = torch.tensor([len(f) for f in features], device=device)
-        prompt = allowed.to(device).expand(len(chunks), -1)
-        encoded = self.model.encode(pad_sequence(features, batch_first=True).to(device), lengths, prompt)
-        times = [(chunk.start, chunk.start + len(chunk.audio) / SAMPLING_RATE) for chunk in chunks]
-        return self.search(encoded, times, prompt)
-
-    def search(self, encoded: EncoderOutput, times: list[tuple[float, float]], allowed: Tensor) -> list[Transcript]:
-        """Transcripts of encoded speech (B, T, D) that was spoken from and to ``times``; allowed languages (B, K)."""
-        utterances = utterances_of(self.model, encoded, allowed)
-        [found] = self.searcher(self.options.methods[0], utterances, [self.setting])
-        languages = self.model.predict_languages(encoded, found, allowed)
-        self.model.add_times([nbest[0] for nbest in found], utterances)
-        transcripts = []
-        for nbest, language, (start, end) in zip(found, languages, times, strict=True):
-            words = self._words(nbest[0], start, end)
-            score = nbest[0].score / max(end - start, FRAME_SHIFT)
-            times_of_it = round(start, 3), round(end, 3)
-            transcripts.append(Transcript(nbest[0].text, language, words, score, *times_of_it))
-        if self.translates:
-            for transcript, text in zip(transcripts, self._translations(utterances, languages), strict=True):
-                transcript.translation = text
-        return transcripts
-
-    def _translations(self, utterances: Utterances, languages: Sequence[str | None]) -> list[str]:
-        """What was said, in the language of the translations; decoders of one language trust the recogniser's."""
-        assert self.model.translator is not None and self.model.tokenizer.translation is not None
-        named = zip(languages, utterances.languages, strict=True)
-        spoken = replace(utterances, languages=[(code,) if code else allowed for code, allowed in named])
-        found = translate(self.model.translator, spoken, self.options)
-        return [self.model.tokenizer.translation.decode(nbest[0].tokens) for nbest in found]
-
-    def _words(self, best: Hypothesis, start: float, end: float) -> list[Word]:
-        """The last encoder frame may reach beyond the audio, words may not."""
-        at = [(text, start + first, min(start + last, end)) for text, first, last in timed_words(best, self.model)]
-        return [Word(text, round(first, 3), round(last, 3)) for text, first, last in at]
-
-    def _join(self, parts: list[Transcript], seconds: float) -> Transcript:
-        """One transcript of the chunks of a recording; its language is that of most words."""
-        votes: dict[str, int] = {}
-        for part in parts:
-            if part.language is not None:
-                votes[part.language] = votes.get(part.language, 0) + 1 + len(part.words)
-        language = max(votes, key=votes.__getitem__) if votes else None
-        text = joined((part.text, part.language) for part in parts)
-        words = [word for part in parts for word in part.words]
-        score = sum(part.score * (part.end - part.start) for part in parts) / seconds
-        return Transcript(
-            text, language, words, score, 0.0, round(seconds, 3), translation=self._joined_translation(parts)
-        )
-
-    def _joined_translation(self, parts: list[Transcript]) -> str | None:
-        texts = [part.translation for part in parts if part.translation is not None]
-        if not texts:
-            return None
-        assert self.model.tokenizer.translation is not None
-        into = self.model.tokenizer.translation.languages[0]
-        return joined((text, into) for text in texts)
-
     def stream(self, languages: Languages = None) -> Stream:
         """For audio that comes bit by bit; ValueError where `streaming_problem` has something to say."""
         allowed = self._allowed(languages)
-        if self._mixes_heads(allowed):
+        if self.segments.mixes_heads(allowed):
             raise ValueError(
                 "this model has CTC heads by language, and which of them to follow is known at the end of a recording "
                 "alone: to stream, name one language"
             )
-        return Stream(self, allowed)
-
-    def _mixes_heads(self, allowed: Tensor) -> bool:
-        """Whether several CTC heads take part, each as much as the whole recording sounds like its language."""
-        return self.model.config.model.ctc.per_language and int(allowed.sum()) > 1
+        return Stream(self.segments, allowed)
 
     def streaming_problem(self) -> str | None:
         """Why this model cannot recognise audio that has not ended yet, or None."""
-        model = self.model.config.model
-        if not self.model.encoder.causal:
-            return "this model cannot stream: train with model.encoder.type=mamba model.encoder.directions=forward"
-        if model.normalization != "corpus":
-            return "this model cannot stream: it needs the mean of a recording; train with model.normalization=corpus"
+        return self.segments.streaming_problem()
+
+
+def join(segments: Sequence[Segment], seconds: float) -> Transcript:
+    """The transcript of a recording of ``seconds`` from its segments; its language is that of most words."""
+    segments = sorted(segments, key=lambda segment: segment.start)
+    said = [segment for segment in segments if segment.text]
+    transcript = Transcript(joined((segment.text, segment.language) for segment in said), segments=said)
+    transcript.end = round(seconds, 3)
+    transcript.words = [word for segment in said for word in segment.words]
+    transcript.language = _most_spoken(segments)
+    transcript.confidence = _mean([(segment.confidence, len(segment.words)) for segment in said])
+    transcript.log_probability = _mean([(segment.log_probability, segment.end - segment.start) for segment in segments])
+    transcript.no_speech_probability = 1.0
+    if segments:
+        transcript.no_speech_probability = min(segment.no_speech_probability or 0.0 for segment in segments)
+    for code in segments[0].languages if segments else {}:
+        share = _mean([(segment.languages.get(code), segment.end - segment.start) for segment in segments])
+        transcript.languages[code] = share or 0.0
+    return transcript
+
+
+def _most_spoken(segments: Sequence[Segment]) -> str | None:
+    votes: dict[str, int] = {}
+    for segment in segments:
+        if segment.language is not None:
+            votes[segment.language] = votes.get(segment.language, 0) + 1 + len(segment.words)
+    return max(votes, key=votes.__getitem__) if votes else None
+
+
+def _mean(weighted: Sequence[tuple[float | None, float]]) -> float | None:
+    """Of the values that are known."""
+    known = [(value, weight) for value, weight in weighted if value is not None and weight > 0]
+    if not known:
         return None
+    return sum(value * weight for value, weight in known) / sum(weight for _, weight in known)
+
+
+def _counted(blocks: Iterable[Any], recording: Recording) -> Iterator[Any]:
+    """The blocks of a recording, whose length they tell."""
+    for block in blocks:
+        recording.seconds += len(block) / SAMPLING_RATE
+        yield block
 
 
 def find_model(name: str | Path) -> Path:
@@ -212,32 +264,3 @@ def find_model(name: str | Path) -> Path:
         return shipped
     known = sorted(path.parents[1].name for path in recipes.glob("*/model/config.yaml"))
     raise FileNotFoundError(f"{name} is neither a folder nor a shipped model ({', '.join(known) or 'none here'})")
-
-
-def _chunks(recording: int, samples: np.ndarray) -> Iterator[_Chunk]:
-    """Pieces of at most CHUNK_SECONDS, cut where the second half of a piece is quietest."""
-    start, size = 0, int(CHUNK_SECONDS * SAMPLING_RATE)
-    while len(samples) - start > size:
-        end = start + _quietest(samples[start : start + size])
-        yield _Chunk(recording, start / SAMPLING_RATE, samples[start:end])
-        start = end
-    yield _Chunk(recording, start / SAMPLING_RATE, samples[start:])
-
-
-def _quietest(samples: np.ndarray) -> int:
-    """Middle of the 0.2 s with least energy in the second half of ``samples``."""
-    window, half = SAMPLING_RATE // 5, len(samples) // 2
-    energy = np.concatenate([[0.0], np.cumsum(samples[half:].astype(np.float64) ** 2)])
-    return half + int(np.argmin(energy[window:] - energy[:-window])) + window // 2
-
-
-def _batches(chunks: list[_Chunk], seconds: float) -> Iterator[list[int]]:
-    """Numbers of chunks of similar length whose padded audio stays within ``seconds``."""
-    batch: list[int] = []
-    for index in sorted(range(len(chunks)), key=lambda i: -len(chunks[i].audio)):
-        if batch and len(chunks[batch[0]].audio) * (len(batch) + 1) > seconds * SAMPLING_RATE:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch

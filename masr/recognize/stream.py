@@ -30,8 +30,8 @@ from masr.nn.encoder import PIECE, EncoderOutput
 from masr.progress import json_line, printable
 
 if TYPE_CHECKING:
-    from masr.recognize.recognizer import SpeechRecognizer
-    from masr.recognize.transcript import Transcript
+    from masr.recognize.segments import SegmentRecognizer
+    from masr.recognize.transcript import Segment
 
 PAUSE = 1.0
 """Seconds without a token that end a transcript."""
@@ -44,11 +44,11 @@ PART = SAMPLING_RATE // 10
 class Stream:
     """Audio in parts -> transcripts, each of what was spoken up to a pause."""
 
-    def __init__(self, recognizer: "SpeechRecognizer", allowed: Tensor):
+    def __init__(self, recognizer: "SegmentRecognizer", allowed: Tensor, translate: bool = False):
         """``allowed`` (K,) bool are the languages to expect; ValueError where the model cannot stream."""
         if problem := recognizer.streaming_problem():
             raise ValueError(problem)
-        self.recognizer, self.model = recognizer, recognizer.model
+        self.recognizer, self.model, self.translate = recognizer, recognizer.model, translate
         self.device = self.model.feature_mean.device
         self.allowed = allowed[None].to(self.device)
         self.pieces = LogMelPieces(recognizer.log_mel, PIECE * self.model.encoder.factor)
@@ -63,7 +63,7 @@ class Stream:
         self.samples = 0
         self.finished = False
 
-    def push(self, samples: np.ndarray) -> list["Transcript"]:
+    def push(self, samples: np.ndarray) -> list["Segment"]:
         """Takes the next samples, (S,) or (channels, S) at 16 kHz; returns the transcripts that they end."""
         if self.finished:
             raise ValueError("this stream is finished; begin another one")
@@ -71,7 +71,7 @@ class Stream:
         self.samples += len(samples)
         return [found for piece in self.pieces.push(samples) for found in self._advance(piece, last=False)]
 
-    def finish(self) -> list["Transcript"]:
+    def finish(self) -> list["Segment"]:
         """The rest, when no more samples will come."""
         if self.finished or not self.samples:
             return []
@@ -81,7 +81,7 @@ class Stream:
         return [*found, *self._end(self.frames.shape[1])]
 
     @torch.no_grad()
-    def _advance(self, features: np.ndarray, last: bool) -> list["Transcript"]:
+    def _advance(self, features: np.ndarray, last: bool) -> list["Segment"]:
         """Encodes a piece (T, F) and looks whether a transcript ends."""
         size = torch.tensor([len(features)], device=self.device)
         normalized = self.model.normalize(torch.from_numpy(features)[None].to(self.device), size)
@@ -117,13 +117,15 @@ class Stream:
         return EncoderOutput(frames, lengths, language_weights=self.language_weights)
 
     @torch.no_grad()
-    def _end(self, length: int) -> list["Transcript"]:
+    def _end(self, length: int) -> list["Segment"]:
         """The transcript of ``length`` frames as the model's own search has it, if its best path says anything."""
         segment, self.frames = self.frames[:, :length], self.frames[:, length:]
         start, self.start = self.start * self.seconds, self.start + length
         end = min(self.start * self.seconds, self.samples / SAMPLING_RATE)
         said, self.partial = self.partial, ""
-        return self.recognizer.search(self._encoded(segment), [(start, end)], self.allowed) if said else []
+        return (
+            self.recognizer.search(self._encoded(segment), [(start, end)], self.allowed, self.translate) if said else []
+        )
 
 
 def _middle_of_the_longest_run(silent: Tensor) -> int:

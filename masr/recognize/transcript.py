@@ -21,8 +21,6 @@ class Segment:
     text: str
     language: str | None = None
     words: list[Word] = field(default_factory=list)
-    score: float = 0.0
-    """Log-probability per second, with the scales of the search."""
     start: float = 0.0
     end: float = 0.0
     confidence: float | None = None

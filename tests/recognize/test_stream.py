@@ -20,7 +20,9 @@ from masr.models.folder import save_model
 from masr.models.recognizer import Recognizer
 from masr.nn.encoder import PIECE
 from masr.recognize import stream
-from masr.recognize.recognizer import SpeechRecognizer, _Chunk
+from masr.recognize.recognizer import SpeechRecognizer
+from masr.recognize.segments import Request
+from masr.recognize.speech import Speech
 from masr.text.tokenizer import train_tokenizer
 
 CORPUS = Path(__file__).parents[2] / "egs/freevoices/corpus"
@@ -31,10 +33,14 @@ ENCODER = {
 }  # fmt: skip
 
 
+DECODE = {"methods": ["ctc-prefix-beam"], "beam": 3, "segments": {"voice_activity": False, "longest": 60}}
+"""Random weights need not hear speech, and a stream is to hear what they do."""
+
+
 def save(path: Path, **changes) -> Path:
     """A model folder with large random weights, so that what it says changes from frame to frame."""
     model = {"encoder": ENCODER, "normalization": "corpus", "language_classifier": {"weight": 0.1}} | changes
-    config = Config(name="tiny", model=model, decode={"methods": ["ctc-prefix-beam"], "beam": 3})
+    config = Config(name="tiny", model=model, decode=DECODE)
     tokenizer = train_tokenizer({"el": ["μια γάτα"] * 9, "es": ["una vaca y un gato"] * 9}, Vocab())
     torch.manual_seed(3)
     recognizer = Recognizer(config, tokenizer)
@@ -103,7 +109,7 @@ def test_a_stream_hears_what_the_whole_recording_says(recognizer, speech, size):
     assert [word for t in transcripts for word in t.words] == whole.words
     assert len(whole.text) > 5 and whole.language in ("el", "es")
     assert whole.words[-1].end <= whole.end == pytest.approx(len(speech) / RATE, abs=1e-3)
-    assert sum(t.score * (t.end - t.start) for t in transcripts) == pytest.approx(whole.score * whole.end, rel=1e-3)
+    assert [t.log_probability for t in transcripts if t.text] == [s.log_probability for s in whole.segments]
 
 
 @pytest.mark.parametrize(
@@ -116,10 +122,11 @@ def test_a_stream_hears_what_the_whole_recording_says(recognizer, speech, size):
 )
 def test_a_stream_hears_what_a_batch_says(tmp_path, speech, encoder, model):
     recognizer = masr.load(str(save(tmp_path / "model", encoder=ENCODER | encoder, **model)))
-    [batch] = recognizer._recognize([_Chunk(0, 0.0, speech)], torch.ones(2, dtype=torch.bool))
+    request = Request(torch.ones(2, dtype=torch.bool))
+    [batch] = recognizer.segments._recognize([Speech(0.0, speech)], request)
     whole = recognizer.transcribe(speech)
     assert (whole.text, whole.language, whole.words) == (batch.text, batch.language, batch.words)
-    assert whole.score == pytest.approx(batch.score, rel=1e-3) and len(whole.text) > 2
+    assert whole.log_probability == pytest.approx(batch.log_probability, rel=1e-3) and len(whole.text) > 2
 
 
 def test_integers_and_channels_are_samples_too(recognizer, speech):
