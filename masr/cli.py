@@ -316,6 +316,23 @@ def table(
         raise RuntimeError(f"table: failed: {', '.join(failed)}; the same command tries them again")
 
 
+@app.command("conflicts", help="Gradient conflicts of a trained model, by layer, with intervals.")
+def conflicts(
+    folder: Annotated[Path, typer.Argument(help="Trained folder, exp/<name>.")],
+    overrides: Overrides = None,
+    recordings: Annotated[int, typer.Option(help="Recordings of each language.", min=4)] = 64,
+    split: Annotated[str | None, typer.Option(help="Split of the corpus; default: the training split.")] = None,
+    checkpoint: Annotated[
+        int | None, typer.Option(help="Averaged weights of the checkpoint of this update; default: the result.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Decides which recordings are drawn.", min=0)] = 1,
+) -> None:
+    """Writes ``exp/<name>/conflicts``; ValueError where a checkpoint is missing, or recordings are too few."""
+    from masr.stages import conflicts as stage
+
+    _show(stage.run(folder, overrides or [], recordings, split, checkpoint, seed))
+
+
 @app.command("export", help="Make a small folder of a trained model: float16 weights, tokenizer, model card.")
 def export(
     folder: Annotated[Path, typer.Argument(help="Trained folder, exp/<name>.")],

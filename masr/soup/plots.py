@@ -1,6 +1,7 @@
 """Pictures of a soup, from the log of a run: who disagrees, in which layers, and what the objectives count."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from masr.files import reading, text_lines, writing
+from masr.soup.agreement import Estimate
 from masr.soup.conflict import Conflicts
 
 Rows = list[dict[str, Any]]
@@ -24,9 +26,34 @@ def draw_soup(folder: Path, log: Path, conflicts: Conflicts) -> None:
         pictures |= {"objectives": _objectives(conflicts), "layers": _layers(rows, conflicts.layers)}
     folder.mkdir(exist_ok=True)
     for name, figure in pictures.items():
-        path, same_file_for_same_run = folder / f"{name}.svg", rc_context({"svg.hashsalt": "masr"})
-        with same_file_for_same_run, writing(path):
-            figure.savefig(path, metadata={"Date": None})
+        _save(figure, folder / f"{name}.svg")
+
+
+def draw_agreement(path: Path, layers: Mapping[str, Mapping[str, Estimate]]) -> None:
+    """Writes a picture of mean cosines with their 95 % intervals: by layer, for every kind of pair."""
+    kinds = list(next(iter(layers.values())))
+    figure = Figure(figsize=(9, 1.5 + 0.12 * len(layers) * len(kinds)), layout="constrained")
+    axes = figure.add_subplot()
+    axes.axvline(0, color="0.6", linewidth=0.8)
+    for number, kind in enumerate(kinds):
+        each = [kinds_of_layer[kind] for kinds_of_layer in layers.values()]
+        values = np.array([estimate.value for estimate in each])
+        below = values - [estimate.low for estimate in each]
+        above = [estimate.high for estimate in each] - values
+        places = np.arange(len(layers)) + 0.8 * (number / len(kinds) - 0.4)
+        errors = np.clip([below, above], 0, None)
+        axes.errorbar(values, places, xerr=errors, fmt="o", color=f"C{number}", label=kind, markersize=3)
+    axes.set_yticks(range(len(layers)), list(layers))
+    axes.invert_yaxis()
+    axes.set_xlabel("mean cosine of expected gradients, 95 % interval")
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """The same picture is the same file."""
+    with rc_context({"svg.hashsalt": "masr"}), writing(path):
+        figure.savefig(path, metadata={"Date": None})
 
 
 def _weights(rows: Rows) -> Figure:

@@ -326,11 +326,17 @@ def _problem(cut: Cut, tokens: np.ndarray, model: Recognizer, config: Config) ->
     return f"{frames} CTC frames for {needed} tokens and blanks of CTC" if frames < needed else None
 
 
+def reason_to_leave_out(cut: Cut, model: Recognizer, config: Config) -> str | None:
+    """Why training leaves out a cut, if it does: a limit, or what is wrong with it."""
+    tokens = np.array(transcript_tokens(cut, model.tokenizer))
+    return _outside(cut, len(tokens), model, config) or _problem(cut, tokens, model, config)
+
+
 def _write_environment(folder: Path, accelerator: Accelerator) -> None:
     """What is needed to run this again, and on what it ran."""
     packages = ("masr", "torch", "lhotse", "accelerate", "sentencepiece", "numpy")
     environment = {
-        "command": " ".join(["masr", *sys.argv[1:]]), "commit": _commit(),
+        "command": " ".join(["masr", *sys.argv[1:]]), "commit": commit(),
         "python": platform.python_version(), "packages": {name: version(name) for name in packages},
         "processes": accelerator.num_processes, "threads": torch.get_num_threads(), "device": str(accelerator.device),
         "machine": f"{platform.machine()}, {_processor()}",
@@ -338,7 +344,7 @@ def _write_environment(folder: Path, accelerator: Accelerator) -> None:
     write_whole(folder / "environment.json", json.dumps(environment, indent=1))
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Of masr's own checkout, if it is one and git is there."""
     command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
     try:

@@ -73,7 +73,7 @@ class SoupStep:
     def __init__(self, model: Recognizer, soup: Soup, accelerator: Accelerator):
         self.model, self.soup, self.accelerator = model, soup, accelerator
         self.now: Findings
-        self.layers = _layers(model.encoder)
+        self.layers = layers_of(model.encoder)
         self.objectives = [name for level in soup.levels for name in level.objectives]
         self.conflicts = Conflicts(list(self.layers), self.objectives)
         self.inner_weights = model.objective_weights()
@@ -351,7 +351,7 @@ def _tensors(outputs: Iterable[EncoderOutput]) -> list[Tensor]:
     return [tensor for output in outputs for tensor in output.tensors()]
 
 
-def _layers(encoder: nn.Module) -> dict[str, list[nn.Parameter]]:
+def layers_of(encoder: nn.Module) -> dict[str, list[nn.Parameter]]:
     """Trainable parameters by layer: block 1 ... block n, and what is outside of blocks by its name."""
     layers: dict[str, list[nn.Parameter]] = {}
     for name, parameter in encoder.named_parameters():
