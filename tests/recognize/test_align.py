@@ -121,7 +121,7 @@ def test_windows_give_every_frame_once(bpe, in_a_row, subsampling, upsampling):
     columns = np.arange(len(bpe))
     for seconds in (0.3, 29.9, 41.7):
         samples = in_a_row[0][: int(seconds * RATE)]
-        features = torch.from_numpy(recognizer.log_mel(samples))
+        features = torch.from_numpy(recognizer.segments.log_mel(samples))
         prompt = torch.tensor([[True, False]])
         with torch.no_grad():
             encoded = recognizer.model.encode(features[None], torch.tensor([len(features)]), prompt)
@@ -300,7 +300,7 @@ def test_the_command_prints_or_writes_every_format(files, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("una", ["--format", "doc"], "masr: format: unknown: doc; expected one of text, json"),
+        ("una", ["--format", "doc"], "masr: format: unknown: doc; expected one of txt, json"),
         (" \n", [], "masr: {2}: there are no words to align in it"),
         ("1984", [], "masr: {2}, line 1: the model has no tokens for '1984'"),
         ("una vaca " * 999, [], "masr: {1}: 5.83 s of audio are too short for 1998 words of text"),
