@@ -220,7 +220,7 @@ def align(
     model: Annotated[str, typer.Argument(help="Trained folder with a CTC head, or the name of a shipped model.")],
     audio: Annotated[Path, typer.Argument(help="Recording of any length.")],
     text: Annotated[Path, typer.Argument(help="What is said in it: a UTF-8 file; each line is a segment.")],
-    form: Annotated[str, typer.Option("--format", help="json, ctm, textgrid, srt, vtt, tsv or text.")] = "json",
+    form: Annotated[str, typer.Option("--format", help="json, ctm, textgrid, srt, vtt, tsv or txt.")] = "json",
     language: Annotated[str | None, typer.Option(help="Language of the text, if the model knows several.")] = None,
     output: Annotated[Path | None, typer.Option(help="File to write; default: print.")] = None,
 ) -> None:

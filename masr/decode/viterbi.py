@@ -11,7 +11,7 @@ import numpy as np
 
 from masr.nn.kernels import compiled
 
-EVERY = 1024
+EVERY = 2048
 """Frames from one kept score to the next."""
 STAY, ADVANCE, SKIP = 0, 1, 2
 
@@ -23,6 +23,7 @@ def best_path(log_probs: np.ndarray, labels: np.ndarray, every: int = EVERY) -> 
     probability 0.
     """
     frames = len(log_probs)
+    every = min(every, frames)
     kept = np.empty(((frames - 1) // every + 1, len(labels)))
     last = np.empty(len(labels))
     given = np.ascontiguousarray(log_probs), labels.astype(np.int64), _skip_penalties(labels)
@@ -67,9 +68,10 @@ def _forward(log_probs, labels, penalties, every, kept, last):
 @compiled
 def _trace_back(log_probs, labels, penalties, every, kept, path):
     """Fills ``path`` (T,), whose last state is known."""
-    moves = np.zeros((every, 2 * every + 1), np.int8)
-    scores = np.empty(2 * every + 3)
-    following = np.empty(2 * every + 3)
+    most = min(2 * every + 1, len(labels))
+    moves = np.zeros((every, most), np.int8)
+    scores = np.empty(most + 2)
+    following = np.empty(most + 2)
     end = len(log_probs) - 1
     for block in range(len(kept) - 1, -1, -1):
         start = block * every

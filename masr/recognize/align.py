@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from masr.data.audio import Audio, read_audio
 from masr.data.features import SAMPLING_RATE
 from masr.decode.alignment import ctc_align
 from masr.files import text_lines
 from masr.models.recognizer import Recognizer
 from masr.progress import track
+from masr.recognize.audio import AudioSource, AudioStream, open_audio
 from masr.recognize.recognizer import SpeechRecognizer
 from masr.recognize.script import Script, read_script
 from masr.recognize.transcript import Segment, Transcript, Word
@@ -34,20 +34,20 @@ IMPROBABLE = -100.0
 """Natural log-probability that stands for 0: a wrong word is to be aligned badly, not to make all others impossible."""
 
 
-def align(recognizer: SpeechRecognizer, audio: Audio, text: str, language: str | None = None) -> list[Word]:
+def align(recognizer: SpeechRecognizer, audio: AudioSource, text: str, language: str | None = None) -> list[Word]:
     """The words of a text as they are written, with the times at which they are spoken and confidences.
 
-    ``audio`` is a path or (S,) samples at 16 kHz; ``language`` that of the text, needed if the model knows several. A
-    word's confidence is the mean posterior of its tokens. In scripts without spaces every token is a word. Warns of
-    characters that were left out, see `read_script`. ValueError when the model has no CTC head, when it cannot write a
-    word, or when the audio is too short for the text.
+    ``audio`` is what `open_audio` takes, arrays at 16 kHz; ``language`` is that of the text, needed if the model knows
+    several. A word's confidence is the mean posterior of its tokens. In scripts without spaces every token is a word.
+    Warns of characters that were left out, see `read_script`. ValueError when the model has no CTC head, when it cannot
+    write a word, or when the audio is too short for the text.
     """
     check_alignable(recognizer.model)
     language = _language_of(recognizer.model, language)
     script = read_script(text.split("\n"), language, recognizer.model.tokenizer)
     for warning in script.warnings:
         warnings.warn(warning, stacklevel=2)
-    return align_script(recognizer, read_audio(audio), script, language)
+    return align_script(recognizer, _samples(open_audio(audio)), script, language)
 
 
 def align_file(
@@ -63,7 +63,8 @@ def align_file(
     script = read_script(lines, language, recognizer.model.tokenizer, str(text))
     if not script.words:
         raise ValueError(f"{text}: there are no words to align in it")
-    samples = read_audio(audio)
+    stream = open_audio(audio)
+    samples = _samples(stream)
     words = align_script(recognizer, samples, script, language, str(audio), show)
     segments = [
         _segment(lines[number - 1].strip(), language, [word for _, word in group])
@@ -76,7 +77,7 @@ def align_file(
         end=round(len(samples) / SAMPLING_RATE, 3),
         confidence=_mean_confidence(words),
         segments=segments,
-        warnings=script.warnings,
+        warnings=[*script.warnings, *(f"{audio}: {warning}" for warning in stream.warnings)],
     )
 
 
@@ -158,6 +159,11 @@ def _tracked(windows: list[_Window], show: bool) -> Iterable[_Window]:
     if not show:
         return windows
     return track(windows, "align", len(windows), unit="windows")
+
+
+def _samples(audio: AudioStream) -> np.ndarray:
+    """(S,) all samples at 16 kHz."""
+    return np.concatenate([np.zeros(0, np.float32), *audio.blocks()])
 
 
 def _words(

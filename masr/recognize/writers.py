@@ -39,7 +39,8 @@ INTERVAL = """\
 
 @dataclass(frozen=True)
 class Writer:
-    """A format: the suffix of its files, and the function that makes one of a transcript and the recording's path."""
+    """A format: the suffix of its files, and the function that makes one of a transcript and the recording's path, with
+    ``#`` and the number of a channel of it."""
 
     suffix: str
     write: Callable[[Transcript, str], str]
@@ -60,7 +61,7 @@ def find_writer(format: str) -> Writer:
     return FORMATS[format]
 
 
-def to_text(transcript: Transcript, name: str) -> str:
+def to_txt(transcript: Transcript, name: str) -> str:
     """A line a segment."""
     return "".join(f"{one_line(segment.text)}\n" for segment in segments_of(transcript))
 
@@ -85,15 +86,24 @@ def to_tsv(transcript: Transcript, name: str) -> str:
 def to_ctm(transcript: Transcript, name: str) -> str:
     """NIST's time-marked conversation: file, channel, start, duration, word and, where known, confidence.
 
-    The file is named without folder and suffix, as NIST's scorers expect. Columns end with white space, so that within
-    a name or a word it becomes ``_``.
+    The file is named without folder and suffix, as NIST's scorers expect. A channel of a recording, ``a.wav#0``, is
+    numbered from 1 there. Columns end with white space, so that within a name or a word it becomes ``_``.
     """
-    file = _column(Path(name).stem) or "_"
+    path, channel = _channel_of(name)
+    file = _column(Path(path).stem) or "_"
     rows = []
     for start, end, word in timed_words(transcript):
         confidence = "" if word.confidence is None else f" {word.confidence:.4f}"
-        rows.append(f"{file} 1 {start / 1000:.3f} {(end - start) / 1000:.3f} {_column(word.text)}{confidence}\n")
+        rows.append(
+            f"{file} {channel} {start / 1000:.3f} {(end - start) / 1000:.3f} {_column(word.text)}{confidence}\n"
+        )
     return "".join(rows)
+
+
+def _channel_of(name: str) -> tuple[str, int]:
+    """The recording's path and its channel, from 1."""
+    found = re.fullmatch(r"(.*)#(\d+)", name, re.DOTALL)
+    return (found[1], int(found[2]) + 1) if found else (name, 1)
 
 
 def _column(content: str) -> str:
@@ -120,7 +130,7 @@ def to_textgrid(transcript: Transcript, name: str) -> str:
 
 
 FORMATS: dict[str, Writer] = {
-    "text": Writer(".txt", to_text),
+    "txt": Writer(".txt", to_txt),
     "json": Writer(".json", to_json),
     "srt": Writer(".srt", to_srt),
     "vtt": Writer(".vtt", to_vtt),

@@ -128,10 +128,12 @@ def test_windows_give_every_frame_once(bpe, in_a_row, subsampling, upsampling):
             [expected] = recognizer.model.ctc_log_probs(encoded, prompt)[0].numpy()
         found = posteriors(recognizer, samples, "el", columns)
         assert found.shape == expected.shape
-        if seconds < 30:
+        if seconds < aligning.WINDOW:
             np.testing.assert_allclose(found, expected, atol=1e-4)
         else:
-            assert np.abs(found - expected).mean() < 0.1 * np.abs(found[1:] - expected[:-1]).mean()
+            error = np.abs(found - expected).mean()  # attention does not see all of the recording
+            assert error < 0.5 * np.abs(found[1:] - expected[:-1]).mean()
+            assert error < 0.5 * np.abs(found[:-1] - expected[1:]).mean()
 
 
 def script(lines, language, tokenizer):
@@ -298,7 +300,7 @@ def test_the_command_prints_or_writes_every_format(files, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("text", "options", "message"),
     [
-        ("una", ["--format", "doc"], "masr: format: unknown: doc; expected one of text, json"),
+        ("una", ["--format", "doc"], "masr: format: unknown: doc; expected one of txt, json"),
         (" \n", [], "masr: {2}: there are no words to align in it"),
         ("1984", [], "masr: {2}, line 1: the model has no tokens for '1984'"),
         ("una vaca " * 999, [], "masr: {1}: 5.83 s of audio are too short for 1998 words of text"),

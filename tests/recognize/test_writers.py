@@ -100,7 +100,7 @@ def test_slow_speech_is_shown_no_longer_than_seven_seconds():
 def test_an_empty_transcript_is_a_file_of_that_format(form):
     content = render(Transcript("", end=2.0), "a.wav", form)
     match form:
-        case "srt" | "text" | "ctm":
+        case "srt" | "txt" | "ctm":
             assert content == ""
         case "vtt":
             assert content == "WEBVTT\n"
@@ -140,7 +140,7 @@ def test_languages_without_spaces_have_none_and_break_anywhere_but_before_a_sign
     assert text_of(read_cues(render(english, "a.wav", form), form)) == "用open AI写"
 
 
-@pytest.mark.parametrize("form", ["srt", "vtt", "tsv", "text", "textgrid", "json"])
+@pytest.mark.parametrize("form", ["srt", "vtt", "tsv", "txt", "textgrid", "json"])
 def test_text_from_right_to_left_stays_as_it_is(form):
     text = "שלום \u200fעולם, مرحبا\u200c ها"
     content = render(transcript_of(spoken(text, "he")), "a.wav", form)
@@ -211,6 +211,7 @@ def test_ctm_has_a_confidence_where_there_is_one_and_no_space_within_a_column():
     segment.words[1].text, segment.words[1].confidence = "slo\u00a0va", None
     content = render(transcript_of(segment), "some where/a b.wav", "ctm")
     assert content == "a_b 1 0.000 0.400 dvě 0.5000\na_b 1 0.400 0.400 slo_va\n"
+    assert render(transcript_of(segment), "b/a b.wav#1", "ctm") == content.replace("a_b 1", "a_b 2")
 
 
 def test_tsv_has_milliseconds_and_a_row_a_segment():
@@ -231,8 +232,8 @@ def test_json_holds_everything():
 
 def test_text_is_a_line_a_segment():
     transcript = transcript_of(spoken("one two"), spoken("three\nfour", start=4.0))
-    assert render(transcript, "a.wav", "text") == "one two\nthree four\n"
-    assert render(Transcript("alone"), "a.wav", "text") == "alone\n"
+    assert render(transcript, "a.wav", "txt") == "one two\nthree four\n"
+    assert render(Transcript("alone"), "a.wav", "txt") == "alone\n"
 
 
 def read_textgrid(content: str) -> list[tuple[float, float, str]]:
@@ -254,5 +255,5 @@ def test_textgrid_fills_the_recording_and_doubles_quotation_marks():
 
 
 def test_an_unknown_format_names_the_known_ones():
-    with pytest.raises(ValueError, match="format: unknown: doc; expected one of text, json, srt, vtt, tsv, ctm, textg"):
+    with pytest.raises(ValueError, match="format: unknown: doc; expected one of txt, json, srt, vtt, tsv, ctm, textg"):
         render(Transcript("a"), "a.wav", "doc")
