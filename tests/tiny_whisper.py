@@ -95,6 +95,15 @@ def build(folder: Path, languages: Sequence[str] = LANGUAGES, **model) -> Whispe
     return WhisperRecognizer(config, tokenizer, None, pretrained_whisper(str(folder))).eval()
 
 
+def moved(model: WhisperRecognizer) -> WhisperRecognizer:
+    """With all that learns away from where it began."""
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    return model
+
+
 def batch_of(model: WhisperRecognizer, audio: list[np.ndarray], rows: list[int]) -> Batch:
     log_mel = log_mel_of(Features(kind="whisper"))
     features = [torch.from_numpy(log_mel(audio[row])) for row in rows]

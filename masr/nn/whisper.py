@@ -9,6 +9,7 @@ N hypotheses.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ class WhisperEncoder(nn.Module):
         self.prompts: Any = None
         """(B, K) weights of languages -> (N, B, L, D): vectors before the frames of the first N blocks."""
         self.experts: Any = None
-        """Low-rank changes of the blocks; its `use` takes the weights."""
+        """Low-rank changes of the blocks, as long as its `use` with the weights lasts."""
         self.conv1, self.conv2, self.positions = encoder.conv1, encoder.conv2, encoder.embed_positions
         self.blocks, self.norm = encoder.layers, encoder.layer_norm
         self.full, self.margin = options.context == "full", round(options.margin / FRAME_SHIFT)
@@ -52,8 +53,6 @@ class WhisperEncoder(nn.Module):
 
         ValueError for more frames than Whisper has positions for.
         """
-        if self.experts is not None:
-            self.experts.use(language_weights)
         recorded = ((lengths - BEYOND) // FACTOR).clamp(min=1)
         features, lengths = self.with_silence(features, lengths)
         frames, lengths = self._subsample(features, lengths)
@@ -62,10 +61,11 @@ class WhisperEncoder(nn.Module):
         before = prompts.shape[2]
         size = before + frames.shape[1]
         mask = None if bool((lengths == size - before).all()) else length_mask(lengths + before, size)[:, None, None]
-        for number, block in enumerate(self.blocks):
-            if number < len(prompts):  # those that a block made of the prompt before are dropped
-                frames = torch.cat((prompts[number], frames[:, before if number else 0 :]), 1)
-            frames = block(frames, mask)
+        with _used(self.experts, language_weights):
+            for number, block in enumerate(self.blocks):
+                if number < len(prompts):  # those that a block made of the prompt before are dropped
+                    frames = torch.cat((prompts[number], frames[:, before if number else 0 :]), 1)
+                frames = block(frames, mask)
         return EncoderOutput(self.norm(frames[:, before:]), lengths, recorded=recorded)
 
     def with_silence(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -208,9 +208,8 @@ class WhisperDecoder(nn.Module):
 
     def start(self, frames: Tensor, lengths: Tensor, beam: int, language_weights: Tensor | None) -> DecoderState:
         """State of ``beam`` empty hypotheses per utterance of ``frames`` (B, T, D), ``lengths`` (B,)."""
-        if self.experts is not None:
-            self.experts.use(language_weights)
-        cross = [_keys_values(block.encoder_attn, frames, len(frames)) for block in self.blocks]
+        with _used(self.experts, language_weights):
+            cross = [_keys_values(block.encoder_attn, frames, len(frames)) for block in self.blocks]
         mask = length_mask(lengths, frames.shape[1])[:, None, None]
         return DecoderState(beam, cross, mask, [None] * len(cross), language_weights)
 
@@ -229,16 +228,15 @@ class WhisperDecoder(nn.Module):
 
     def _run(self, ids: Tensor, state: DecoderState, asking: list[Tensor] | None = None) -> Tensor:
         """(N, U) next tokens of the hypotheses -> (N, U, D); ``asking`` gets what asks for frames in each layer."""
-        if self.experts is not None:
-            self.experts.use(state.language_weights)
         embedded, prompts = self._embedded(ids, state)
         hidden = embedded + self.positions.weight[state.position : state.position + ids.shape[1]]
-        for number, (block, cross) in enumerate(zip(self.blocks, state.cross, strict=True)):
-            if 0 < number < len(prompts):
-                hidden = torch.cat((hidden[:, :1], prompts[number], hidden[:, self.before :]), 1)
-            hidden, state.past[number], queries = _layer(block, hidden, state.past[number], cross, state.frame_mask)
-            if asking is not None:
-                asking.append(queries)
+        with _used(self.experts, state.language_weights):
+            for number, (block, cross) in enumerate(zip(self.blocks, state.cross, strict=True)):
+                if 0 < number < len(prompts):
+                    hidden = torch.cat((hidden[:, :1], prompts[number], hidden[:, self.before :]), 1)
+                hidden, state.past[number], queries = _layer(block, hidden, state.past[number], cross, state.frame_mask)
+                if asking is not None:
+                    asking.append(queries)
         state.position += ids.shape[1]
         return self.norm(hidden)
 
@@ -256,6 +254,11 @@ class WhisperDecoder(nn.Module):
             return embedded, []
         prompts = self.prompts(weights)
         return torch.cat((embedded[:, :1], prompts[0], embedded[:, self.before :]), 1), list(prompts)
+
+
+def _used(experts: Any, language_weights: Tensor | None) -> AbstractContextManager[None]:
+    """While it lasts, the layers have the experts, if there are any, of these languages (B, K)."""
+    return nullcontext() if experts is None else experts.use(language_weights)
 
 
 def sum_of_each(losses: Tensor, counted: Tensor) -> Tensor:
