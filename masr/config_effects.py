@@ -168,6 +168,13 @@ RULES = [
         _below("vocab.translation", "kind size"),
         "without vocab.translation.into",
     ),
+    # --- decoding ---
+    Rule(
+        lambda c: "whisper" not in c.decode.methods,
+        ["decode.methods"],
+        ["decode.whisper"],
+        "without whisper among decode.methods",
+    ),
     # --- training ---
     Rule(
         lambda c: not c.train.soup.levels,

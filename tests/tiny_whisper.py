@@ -41,10 +41,14 @@ decode: {{methods: [attention-beam], beam: 2, prompts: [all, oracle]}}
 """Config of a recipe on the tiny corpus, with the Whisper in the folder ``whisper``."""
 
 
-def write_tiny_whisper(folder: Path, seed: int = 0, positions: int = 48, known: Sequence[str] = KNOWN) -> Path:
-    """Two layers of width 32; decoder with ``positions``."""
+def write_tiny_whisper(
+    folder: Path, seed: int = 0, positions: int = 48, known: Sequence[str] = KNOWN, no_speech: bool = False,
+    times: int = 2,
+) -> Path:  # fmt: skip
+    """Two layers of width 32; decoder with ``positions``; with a token for no speech, and for so many times."""
     special_tokens = ["endoftext", "startoftranscript", *known, "translate", "transcribe", "startofprev"]
-    special_tokens += ["notimestamps", "0.00", "0.02"]
+    special_tokens += ["nospeech"] if no_speech else []
+    special_tokens += ["notimestamps", *(f"{0.02 * number:.2f}" for number in range(times))]
     tokens = pre_tokenizers.ByteLevel.alphabet()
     backend = Tokenizer(models.BPE({token: number for number, token in enumerate(sorted(tokens))}, []))
     backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()

@@ -100,6 +100,9 @@ class WhisperDecoder(nn.Module):
         self.embedding, self.positions = decoder.embed_tokens, decoder.embed_positions
         self.blocks, self.norm = decoder.layers, decoder.layer_norm
         self.sos_eos, self.start_token, self.task = tokenizer.end, tokenizer.start, tokenizer.task
+        self.multilingual, self.no_speech = tokenizer.multilingual, tokenizer.no_speech
+        self.first_timestamp, self.latest_first = tokenizer.first_timestamp, 0
+        """Id of that of 0.00 s, and how many after it a text may begin with."""
         self.vocabulary = len(tokenizer)
         self.language_tokens: Tensor
         self.never: Tensor
@@ -129,12 +132,18 @@ class WhisperDecoder(nn.Module):
         """Positions of the prompt, which stands where Whisper has the text before, behind a token that says so."""
         return 0 if self.prompts is None else 1 + self.prompts.length
 
-    def beginning(self, language_weights: Tensor) -> Tensor:
-        """Tokens (B, P) before the text in the language of the largest weight, some in the places of the prompt."""
+    def beginning(self, language_weights: Tensor, timestamps: bool = False) -> Tensor:
+        """Tokens (B, P) before the text in the language of the largest weight, some in the places of the prompt.
+
+        With ``timestamps`` nothing says that there shall be none. An English Whisper is told no language.
+        """
         languages = self.language_tokens[language_weights.argmax(-1)]
-        tokens = [self.previous] * self.before + [self.start_token, 0, *self.task]
+        task = self.task[:-1] if timestamps else self.task
+        named = [0] if self.multilingual else []
+        tokens = [self.previous] * self.before + [self.start_token, *named, *task]
         beginning = languages.new_tensor(tokens).repeat(len(languages), 1)
-        beginning[:, self.before + 1] = languages
+        if self.multilingual:
+            beginning[:, self.before + 1] = languages
         return beginning
 
     def hidden(
@@ -215,13 +224,23 @@ class WhisperDecoder(nn.Module):
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """Append ``tokens`` (N,), at first ``sos_eos``, to the hypotheses; log-probabilities (N, V) of the next."""
-        never, given = self.never, tokens[:, None]
-        if state.position == 0:
-            assert state.language_weights is not None
-            never = never | self.never_first
-            given = self.beginning(state.language_weights).repeat_interleave(state.beam, 0)
-        log_probs = self._logits(self._run(given, state)[:, -1]).log_softmax(-1)
-        return log_probs.masked_fill(never, -torch.inf)
+        if state.position:
+            logits, never = self.next_logits(tokens, state), self.never
+        else:
+            logits, never = self.first_logits(state)[0], self.never | self.never_first
+        return logits.log_softmax(-1).masked_fill(never, -torch.inf)
+
+    def first_logits(self, state: DecoderState, timestamps: bool = False) -> tuple[Tensor, Tensor]:
+        """(N, V) of the first token of a text, and (N, V) of the token after the start, where Whisper says whether
+        there is speech."""
+        assert state.language_weights is not None
+        given = self.beginning(state.language_weights, timestamps).repeat_interleave(state.beam, 0)
+        hidden = self._run(given, state)
+        return self._logits(hidden[:, -1]), self._logits(hidden[:, self.before])
+
+    def next_logits(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        """(N, V) of the tokens after ``tokens`` (N,), whatever they are."""
+        return self._logits(self._run(tokens[:, None], state)[:, -1])
 
     def _logits(self, hidden: Tensor) -> Tensor:
         return F.linear(hidden, self.embedding.weight[: self.vocabulary])
@@ -247,7 +266,7 @@ class WhisperDecoder(nn.Module):
             return embedded, []
         weights = weights.repeat_interleave(state.beam, 0)
         place = self.before + 1
-        if self.language_vectors is not None and ids.shape[1] > place:
+        if self.language_vectors is not None and self.multilingual and ids.shape[1] > place:
             named = self.language_vectors()[weights.argmax(-1)][:, None]
             embedded = torch.cat((embedded[:, :place], named, embedded[:, place + 1 :]), 1)
         if self.prompts is None:

@@ -22,7 +22,9 @@ from masr.decode.hypothesis import Hypothesis
 from masr.decode.search import METHODS, Searcher, Setting
 from masr.decode.translate import translate
 from masr.decode.utterances import Utterances, utterances_of
+from masr.files import is_hub_name
 from masr.models.folder import load_model
+from masr.models.pretrained import hub_folder
 from masr.models.recognizer import Recognizer
 from masr.models.searcher import load_scales, load_searcher
 from masr.nn.encoder import EncoderOutput
@@ -51,13 +53,15 @@ class SpeechRecognizer:
         self.translates = False
 
     @classmethod
-    def load(cls, folder: str | Path, device: str | None = None, **overrides: Any) -> "SpeechRecognizer":
-        """A model folder (exp/<name>), or the name of a model that masr ships, e.g. ``freevoices``.
+    def load(
+        cls, folder: str | Path, device: str | None = None, base: str | None = None, **overrides: Any
+    ) -> "SpeechRecognizer":  # fmt: skip
+        """A model folder (exp/<name>), or what else `find_model` finds; ``base`` as in `masr.load`.
 
         ``overrides`` are options of ``decode:`` that are to be other than in its config.
         """
         folder = find_model(folder)
-        model = load_model(folder, device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model = load_model(folder, device or ("cuda" if torch.cuda.is_available() else "cpu"), base)
         options = Decode.model_validate(model.config.decode.model_dump() | overrides)
         method = options.methods[0]
         if METHODS[method].oracle:
@@ -204,14 +208,17 @@ class SpeechRecognizer:
 
 
 def find_model(name: str | Path) -> Path:
-    """The folder itself, or the model shipped with the recipe of that name."""
+    """The folder itself, the model shipped with the recipe of that name, or that of the hub (openai/whisper-tiny)."""
     if Path(name).is_dir():
         return Path(name)
     recipes = Path(__file__).parents[2] / "egs"
     if (shipped := recipes / str(name) / "model").is_dir():
         return shipped
+    if is_hub_name(str(name)):
+        return hub_folder(str(name))
     known = sorted(path.parents[1].name for path in recipes.glob("*/model/config.yaml"))
-    raise FileNotFoundError(f"{name} is neither a folder nor a shipped model ({', '.join(known) or 'none here'})")
+    found = ", ".join(known) or "none here"
+    raise FileNotFoundError(f"{name} is neither a folder nor a shipped model ({found}) nor one of the hub (owner/name)")
 
 
 def _chunks(recording: int, samples: np.ndarray) -> Iterator[_Chunk]:
