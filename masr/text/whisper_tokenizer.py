@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 
@@ -134,7 +135,7 @@ class WhisperTokenizer(Tokenizer):
         """Writes ``tokenizer.json`` and ``languages.json``."""
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / FILE, self.backend.to_str(pretty=True))
-        description = {
+        description: dict[str, Any] = {
             "languages": self.languages,
             "codes": self.codes,
             "normalization": self.normalization,
