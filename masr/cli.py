@@ -192,12 +192,12 @@ def transcribe(
     from masr.recognize.files import Output, check, transcribe_files
     from masr.recognize.sources import list_sources
 
-    given = {"methods": [method] if method else None, "bias_file": bias_file, "base": base}
-    options = {name: value for name, value in given.items() if value is not None}
+    given = {"methods": [method] if method else None, "bias_file": bias_file}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     where = Output(("json",) if as_json else tuple(formats.split(",")), output, resume, channels == "separate")
     sources = [] if stream else list_sources(files, recursive)
     check(where, sources)
-    recognizer = masr.load(folder, device, precision=precision, **options)
+    recognizer = masr.load(folder, device, precision, base, **options)
     if stream:
         _stream(recognizer.stream(_codes(languages)), files, as_json)
         return

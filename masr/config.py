@@ -45,7 +45,7 @@ EXPECTED = {
 }
 """What the patterns mean, for who meets them in an error."""
 Method = Literal[
-    "ctc-greedy", "ctc-prefix-beam", "attention-beam", "joint-beam",
+    "ctc-greedy", "ctc-prefix-beam", "attention-beam", "joint-beam", "whisper",
     "lattice-h", "lattice-hl", "lattice-hg", "lattice-hlg", "lattice-lm-rescoring",
     "nbest-oracle", "nbest-lm-rescoring", "neural-lm-rescoring", "attention-rescoring", "translation-beam",
 ]  # fmt: skip
@@ -852,6 +852,26 @@ class Segments(Section):
         return self
 
 
+class WhisperRules(Section):
+    """The method ``whisper``: Whisper's own rules (Radford et al. 2022, arXiv 2212.04356, 4.5). A text that one of the
+    first two thresholds finds bad is drawn again at the next temperature."""
+
+    compression_ratio: PositiveFloat | None = 2.4
+    """Largest ratio of the bytes of a text to those of its zlib compression: more repeats itself. None: any."""
+    log_probability: Annotated[float, Field(le=0.0)] | None = -1.0
+    """Smallest mean natural log-probability of the tokens of a text. None: any."""
+    no_speech: Fraction | None = 0.6
+    """Probability of there being no speech above which a text that is too improbable becomes none. None: never."""
+    temperatures: Annotated[list[Annotated[float, Field(ge=0.0, le=10.0)]], Field(min_length=1)] = [
+        0.0, 0.2, 0.4, 0.6, 0.8, 1.0,
+    ]  # fmt: skip
+    """Tried one after the other; 0 searches with decode.beam, others draw tokens with probabilities ~ p^(1 / t)."""
+    timestamps: bool = False
+    """Have Whisper write when each phrase begins and ends."""
+    seed: Count = 1
+    """Seed of what is drawn; every utterance has the same, so that it gets the same text in any batch."""
+
+
 class Decode(Section):
     methods: Annotated[list[Method], Field(min_length=1)] = ["ctc-greedy"]
     """Search methods of stage 4; the first one is the headline."""
@@ -878,6 +898,7 @@ class Decode(Section):
     segments: Segments = Segments()
     lattice: Lattice = Lattice()
     rescoring: Rescoring = Rescoring()
+    whisper: WhisperRules = WhisperRules()
 
 
 class Config(Section):

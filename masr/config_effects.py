@@ -256,6 +256,13 @@ RULES = [
         ["data.augment.channel.equalizer_decibels"],
         "without equalizer in data.augment.channel.kinds",
     ),
+    # --- decoding ---
+    Rule(
+        lambda c: "whisper" not in c.decode.methods,
+        ["decode.methods"],
+        ["decode.whisper"],
+        "without whisper among decode.methods",
+    ),
     # --- training ---
     Rule(
         lambda c: not c.train.soup.levels,

@@ -22,6 +22,10 @@ DAMAGE = (
 """What is raised where a file does not hold what belongs there, beside OSError."""
 
 
+HUB_NAME = r"(?!exp/)[\w-][\w.-]*/[\w.-]+"
+"""Pattern of names such as openai/whisper-base."""
+
+
 class DamagedFile(ValueError):
     """A file that does not hold what belongs there; the message names it and the way out."""
 
@@ -129,11 +133,15 @@ def flush(path: Path) -> None:
         os.close(descriptor)
 
 
+def is_hub_name(name: str) -> bool:
+    """Whether this can be the name of a model on the hub of Hugging Face, and is not that of a file or folder here."""
+    return re.fullmatch(HUB_NAME, name) is not None and not Path(name).parent.is_dir()
+
+
 def from_hugging_face(kind: Any, name: str, **options: Any) -> Any:
     """What ``kind``, a class of transformers, reads from a folder, or from the hub by a name such as
     openai/whisper-base; FileNotFoundError or ValueError when it cannot."""
-    is_hub_name = re.fullmatch(r"(?!exp/)[\w-][\w.-]*/[\w.-]+", name) and not Path(name).parent.is_dir()
-    if not Path(name).is_dir() and not is_hub_name:
+    if not Path(name).is_dir() and not is_hub_name(name):
         raise FileNotFoundError(
             f"model.pretrained: there is no folder {name}; name one that transformers has saved, or a model of the hub "
             "(openai/whisper-base)"

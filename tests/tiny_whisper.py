@@ -41,10 +41,14 @@ decode: {{methods: [attention-beam], beam: 2, prompts: [all, oracle]}}
 """Config of a recipe on the tiny corpus, with the Whisper in the folder ``whisper``."""
 
 
-def write_tiny_whisper(folder: Path, seed: int = 0, positions: int = 48, known: Sequence[str] = KNOWN) -> Path:
-    """Two layers of width 32; decoder with ``positions``."""
+def write_tiny_whisper(
+    folder: Path, seed: int = 0, positions: int = 48, known: Sequence[str] = KNOWN, no_speech: bool = False,
+    times: int = 2,
+) -> Path:  # fmt: skip
+    """Two layers of width 32; decoder with ``positions``; with a token for no speech, and for so many times."""
     special_tokens = ["endoftext", "startoftranscript", *known, "translate", "transcribe", "startofprev"]
-    special_tokens += ["notimestamps", "0.00", "0.02"]
+    special_tokens += ["nospeech"] if no_speech else []
+    special_tokens += ["notimestamps", *(f"{0.02 * number:.2f}" for number in range(times))]
     tokens = pre_tokenizers.ByteLevel.alphabet()
     backend = Tokenizer(models.BPE({token: number for number, token in enumerate(sorted(tokens))}, []))
     backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
@@ -93,6 +97,15 @@ def build(folder: Path, languages: Sequence[str] = LANGUAGES, **model) -> Whispe
     tokenizer = WhisperTokenizer.of_pretrained(str(folder), list(languages), {})
     config = config_of(folder, model=model)
     return WhisperRecognizer(config, tokenizer, None, pretrained_whisper(str(folder))).eval()
+
+
+def moved(model: WhisperRecognizer) -> WhisperRecognizer:
+    """With all that learns away from where it began."""
+    torch.manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data += 0.3 * torch.randn_like(parameter)
+    return model
 
 
 def batch_of(model: WhisperRecognizer, audio: list[np.ndarray], rows: list[int]) -> Batch:

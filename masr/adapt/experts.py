@@ -8,7 +8,10 @@ B utterances, S frames or tokens, D inputs, E outputs, R rank, K experts, N bloc
 """
 
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,8 +27,23 @@ NEAREST = 3
 """Experts that share an input, as in peft's Arrow."""
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Which experts act on a batch."""
+
+    rows: list[str] | None = None
+    """Expert of each utterance; empty: of none; None: all have shares in all."""
+    weights: Tensor | None = None
+    """(B, K) shares, where all have them."""
+
+
+NONE = Choice([])
+_CHOICE: ContextVar[Choice] = ContextVar("experts", default=NONE)
+"""The choice of the call that is running: every thread has its own, and nothing of it stays on the model."""
+
+
 class Experts:
-    """Experts in the linear layers of a module. `use` says which act on the utterances that come next.
+    """Experts in the linear layers of a module. `use` says which act on a batch.
 
     Not a module itself: its parameters are those of the layers, e.g. ``blocks.0.fc1.lora_A.be.weight``.
     """
@@ -43,10 +61,6 @@ class Experts:
             for name in self.names[1:]:
                 self.add(name, config)
         self.scale, self.module, self.arrow = scale, module, arrow
-        self.rows: list[str] | None = []
-        """Expert of each of the utterances that come next; empty: of none; None: all have shares in all."""
-        self.weights: Tensor | None = None
-        """(B, K) shares, where all have them."""
         self.places: dict[Any, int] = {}
         self.directions: dict[Any, Tensor] = {}
         """By layer the directions (D, K) of inputs that suit the experts, as long as these do not learn."""
@@ -56,65 +70,88 @@ class Experts:
         each = torch.eye(len(self.names)).repeat(len(module.blocks), 1, 1)
         module.register_parameter("fusion", nn.Parameter(each) if options.fused else None)
         for layer in self.places:
-            layer.register_forward_pre_hook(self._before)
             layer.register_forward_hook(self._after)
+        self._leave_peft_out()
 
     def add(self, name: str, config: LoraConfig) -> None:
         """One more expert."""
         self.tuner.peft_config[name] = config
         self.tuner.inject_adapter(self.tuner.model, name)
 
-    def use(self, weights: Tensor | None) -> None:
-        """Weights (B, K) of the languages of the utterances that come next; None: no expert.
+    def _leave_peft_out(self) -> None:
+        """Makes peft's layers plain: which experts they add would be a state that all calls share."""
+        for layer in self.places:
+            layer._active_adapter = []
+
+    @contextmanager
+    def use(self, weights: Tensor | None) -> Iterator[None]:
+        """For what runs inside: weights (B, K) of the languages of its utterances; None: no expert.
 
         Those with one language each are computed with its expert alone, others with all experts.
         """
-        self.rows = self.weights = None
         if self.module.training:
             self.directions.clear()
+        token = _CHOICE.set(self._choice(weights))
+        try:
+            yield
+        finally:
+            _CHOICE.reset(token)
+
+    def _choice(self, weights: Tensor | None) -> Choice:
         if weights is None:
-            self.rows = []
-        elif len(self.names) == 1:
-            self.rows = self.names * len(weights)
-        elif self.module.fusion is None and bool((weights.amax(1) == weights.sum(1)).all()):
-            self.rows = [self.names[number] for number in weights.argmax(1).tolist()]
-        else:
-            self.weights = weights
-
-    def _before(self, layer: Any, inputs: tuple[Tensor, ...]) -> None:
-        """Leaves to peft what one expert, or none, does for all utterances."""
-        layer._active_adapter = [] if self._mixes(layer) else self.rows[:1] if self.rows else []
-
-    def _mixes(self, layer: Any) -> bool:
-        """Whether several experts act on the utterances that come next."""
-        return self.rows is None or len(set(self.rows)) > 1 or self._is_routed(layer)
+            return NONE
+        if len(self.names) == 1:
+            return Choice(self.names * len(weights))
+        if self.module.fusion is None and bool((weights.amax(1) == weights.sum(1)).all()):
+            return Choice([self.names[number] for number in weights.argmax(1).tolist()])
+        return Choice(None, weights)
 
     def _is_routed(self, layer: Any) -> bool:
         """Whether inputs choose their experts: not while each of these learns its own language."""
-        return self.arrow and self.rows != [] and not layer.training
+        return self.arrow and not layer.training
 
     def _after(self, layer: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        """Adds what several experts have to say of (B, S, D): one for each utterance, or shares of all."""
-        if not self._mixes(layer):
+        """Adds to a layer's output (B, S, E) what the experts say of its input (B, S, D)."""
+        choice, [given] = _CHOICE.get(), inputs
+        if choice.rows == []:
             return output
-        of_rows = None if self._is_routed(layer) else self.rows
-        names = self.names if of_rows is None else sorted(set(of_rows))
-        down = torch.stack([layer.lora_A[name].weight for name in names])  # (K, R, D)
-        up = torch.stack([layer.lora_B[name].weight for name in names])  # (K, E, R)
-        if of_rows is not None:
-            numbers = [names.index(name) for name in of_rows]
-            return output + self.scale * (inputs[0] @ down[numbers].mT @ up[numbers].mT)
-        inner = (inputs[0] @ down.flatten(0, 1).T).unflatten(-1, down.shape[:2]) * self._shares(layer, inputs[0])
-        return output + self.scale * (inner.flatten(-2) @ up.mT.flatten(0, 1))
-
-    def _shares(self, layer: Any, inputs: Tensor) -> Tensor:
-        """(B, 1 or S, K, 1) of the experts."""
         if self._is_routed(layer):
-            return self._suiting(layer, inputs)[..., None]
-        assert self.weights is not None
+            return output + self._of_all(layer, given, self._suiting(layer, given))
+        if choice.rows is None:
+            return output + self._of_all(layer, given, self._shares(layer, choice))
+        names = sorted(set(choice.rows))
+        if len(names) == 1:
+            return output + self._of_one(layer, given, names[0])
+        return output + self._of_each(layer, given, names, choice.rows)
+
+    def _of_one(self, layer: Any, inputs: Tensor, name: str) -> Tensor:
+        """(B, S, E): what one expert adds for all utterances, as peft computes it."""
+        return layer.lora_B[name](layer.lora_A[name](layer.lora_dropout[name](inputs))) * self.scale
+
+    def _of_each(self, layer: Any, inputs: Tensor, names: list[str], rows: list[str]) -> Tensor:
+        """(B, S, E): what each utterance's own expert adds."""
+        numbers = [names.index(name) for name in rows]
+        down, up = self._matrices(layer, names)
+        return self.scale * (inputs @ down[numbers].mT @ up[numbers].mT)
+
+    def _of_all(self, layer: Any, inputs: Tensor, shares: Tensor) -> Tensor:
+        """(B, S, E): what all experts add, by their shares (B, 1 or S, K)."""
+        down, up = self._matrices(layer, self.names)
+        inner = (inputs @ down.flatten(0, 1).T).unflatten(-1, down.shape[:2]) * shares[..., None]
+        return self.scale * (inner.flatten(-2) @ up.mT.flatten(0, 1))
+
+    def _matrices(self, layer: Any, names: list[str]) -> tuple[Tensor, Tensor]:
+        """(K, R, D) and (K, E, R) of some experts."""
+        down = torch.stack([layer.lora_A[name].weight for name in names])
+        up = torch.stack([layer.lora_B[name].weight for name in names])
+        return down, up
+
+    def _shares(self, layer: Any, choice: Choice) -> Tensor:
+        """(B, 1, K) of the experts."""
+        assert choice.weights is not None
         fusion = self.module.fusion
-        shares = self.weights if fusion is None else self.weights @ fusion[self.places[layer]]
-        return shares[:, None, :, None]
+        shares = choice.weights if fusion is None else choice.weights @ fusion[self.places[layer]]
+        return shares[:, None]
 
     @torch.no_grad()
     def _suiting(self, layer: Any, inputs: Tensor) -> Tensor:
@@ -150,6 +187,7 @@ class Experts:
         self.tuner.add_weighted_adapter(self.names, weights, name, kind, svd_rank=rank, density=density)
         layer = next(iter(self.places))
         self.names, self.scale = [name], layer.scaling[name]
+        self._leave_peft_out()
         return len(layer.lora_A[name].weight)
 
     def take(self, other: "Experts") -> None:
@@ -164,7 +202,6 @@ class Experts:
         name = self.names[0] if language is None or len(self.names) == 1 else language
         self.tuner.merge_and_unload(adapter_names=[name])
         for layer in self.places:
-            layer._forward_pre_hooks.clear()
             layer._forward_hooks.clear()
         self.module.experts = None
 

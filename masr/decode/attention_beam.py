@@ -63,6 +63,7 @@ def attention_beam(
     sos_eos: int,
     max_length_ratio: float = 1.0,
     longest: int | None = None,
+    spoken: Tensor | None = None,
     ctc_log_probs: Tensor | None = None,
     ctc_lengths: Tensor | None = None,
     ctc_weight: float = 0.0,
@@ -77,7 +78,8 @@ def attention_beam(
     ``frames`` (B, T, D), ``lengths`` (B,) in frames; ``ctc_log_probs`` (B, S, V) in nats and ``ctc_lengths`` (B,),
     needed when ``ctc_weight`` (0 to 1) is above 0; without ``ctc_lengths`` they are over the same frames. A transcript
     has at most ``max_length_ratio`` tokens per frame and ``longest`` in all, but one token is always allowed, and only
-    tokens of ``allowed`` (B, V) bool (None: all). ``length_bonus`` is in nats per token; with ``per_token`` the score
+    tokens of ``allowed`` (B, V) bool (None: all); ``spoken`` (B,) counts those frames, where not all of ``lengths`` are
+    of the recording. ``length_bonus`` is in nats per token; with ``per_token`` the score
     of a transcript is divided by the number of its tokens and its end, and an utterance is done when it has ``beam``
     transcripts. ``language_weights`` (B, L) are for a decoder that asks for them. ``parts`` are the log-probabilities
     ``attention`` and, with CTC, ``ctc``, before weighting. An utterance without frames has one empty transcript with
@@ -95,7 +97,8 @@ def attention_beam(
             scorer = CTCPrefixScorer(
                 ctc_log_probs[rows], (lengths if ctc_lengths is None else ctc_lengths)[rows], beam, blank, sos_eos
             )
-        limits = (lengths[rows] * max_length_ratio).long().clamp(min=1, max=longest)
+        counted = lengths if spoken is None else spoken
+        limits = (counted[rows] * max_length_ratio).long().clamp(min=1, max=longest)
         weights = None if language_weights is None else language_weights[rows]
         state = decoder.start(frames[rows], lengths[rows], beam, weights)
         search = _Search(decoder, state, scorer, limits, options, None if allowed is None else allowed[rows])

@@ -25,6 +25,7 @@ from masr.decode.prefix_beam import ctc_prefix_beam
 from masr.decode.rescore import NBest, Setting
 from masr.decode.translate import translate
 from masr.decode.utterances import SearchableModel, Utterances
+from masr.decode.whisper import whisper_search
 
 
 class NeuralModel(Protocol):
@@ -101,6 +102,10 @@ def _attention(searcher: Searcher, utterances: Utterances, settings: Sequence[Se
 
 def _joint(searcher: Searcher, utterances: Utterances, settings: Sequence[Setting]) -> list[NBest]:
     return [attention_search(searcher.model, utterances, searcher.options, searcher.options.ctc_weight)]
+
+
+def _whisper(searcher: Searcher, utterances: Utterances, settings: Sequence[Setting]) -> list[NBest]:
+    return [whisper_search(searcher.model, utterances, searcher.options)]
 
 
 def _translation(searcher: Searcher, utterances: Utterances, settings: Sequence[Setting]) -> list[NBest]:
@@ -288,6 +293,8 @@ class Method:
     """Whether it heeds words to expect."""
     translates: bool = False
     """Whether it gives translations, not transcripts."""
+    whisper: bool = False
+    """Whether it follows rules that only a Whisper knows."""
 
     def has_scales(self, options: Decode) -> bool:
         return len(self.scales(options)) > 1
@@ -297,6 +304,7 @@ METHODS = {
     "ctc-greedy": Method(_greedy, biased=False),
     "ctc-prefix-beam": Method(_prefix_beam),
     "attention-beam": Method(_attention, ctc=False, decoder=True, biased=False),
+    "whisper": Method(_whisper, ctc=False, decoder=True, biased=False, whisper=True),
     "joint-beam": Method(_joint, decoder=True, biased=False),
     "lattice-h": Method(_graph_search("h")),
     "lattice-hl": Method(_graph_search("hl"), ngrams=True),
@@ -338,6 +346,8 @@ def check_methods(options: Decode, model: SearchableModel) -> None:
                 f"decode.methods: {name} needs an attention decoder, and this model was trained without one "
                 "(model.attention_decoder.weight=0); use ctc-greedy or ctc-prefix-beam"
             )
+        if METHODS[name].whisper and not hasattr(model.attention_decoder, "first_timestamp"):
+            raise ValueError(f"decode.methods: {name} is how a Whisper decodes, and this model is none; use joint-beam")
         if METHODS[name].translates and getattr(model, "translator", None) is None:
             raise ValueError(
                 f"decode.methods: {name} needs a model that translates; train one with vocab.translation.into and "

@@ -3,7 +3,7 @@
 B utterances, T encoder frames, S CTC frames, D width, V vocabulary, K languages.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,13 +12,14 @@ from torch import Tensor
 
 
 class Encoded(Protocol):
-    """What a search needs of an encoder's output: frames (B, T, D), lengths (B,), weights of language adapters, and
-    frames that lie in the recording (B,), where silence was put behind it."""
+    """What a search needs of an encoder's output: frames (B, T, D), lengths (B,), weights of language adapters,
+    frames that lie in the recording (B,), where silence was put behind it, and probabilities of languages (B, K)."""
 
     frames: Tensor
     lengths: Tensor
     language_weights: Tensor | None
     recorded: Tensor | None
+    language_probabilities: Tensor | None
 
 
 class SearchableModel(Protocol):
@@ -58,6 +59,20 @@ class Utterances:
     """(B, L) for the adapters of an attention decoder."""
     recorded: Tensor | None = None
     """(B,) frames that lie in the recording, where silence was put behind it."""
+    language_probabilities: Tensor | None = None
+    """(B, L) where ``language_weights`` are those of the language that was chosen."""
+
+    def of_rows(self, rows: Sequence[int]) -> "Utterances":
+        """Some of the utterances."""
+        if len(rows) == len(self.languages):
+            return self
+        weights, recorded, probable = self.language_weights, self.recorded, self.language_probabilities
+        return Utterances(
+            self.frames[rows], self.lengths[rows], self.log_probs[rows], self.ctc_lengths[rows],
+            [self.languages[row] for row in rows], self.allowed[rows],
+            None if weights is None else weights[rows], None if recorded is None else recorded[rows],
+            None if probable is None else probable[rows],
+        )  # fmt: skip
 
     def by_languages(self) -> Iterator[tuple[tuple[str, ...], Tensor]]:
         """``(languages, rows)`` of the utterances that allow the same ones."""
@@ -83,5 +98,5 @@ def utterances_of(model: SearchableModel, encoded: Encoded, allowed: Tensor) -> 
     log_probs = log_probs.masked_fill(~tokens[:, None], -torch.inf)
     return Utterances(
         encoded.frames, encoded.lengths, log_probs, lengths, languages, tokens, encoded.language_weights,
-        encoded.recorded,
+        encoded.recorded, encoded.language_probabilities,
     )  # fmt: skip

@@ -45,15 +45,24 @@ def save_model(folder: Path, model: Recognizer, weights: dict[str, Tensor] | Non
         raise OSError(f"cannot write the model in {folder}: {error}. Free space and run the same command.") from error
 
 
-def load_model(folder: Path, device: str | torch.device = "cpu") -> Recognizer:
-    """The trained recogniser of a folder, ready to recognise; weights in float16 are read as float32."""
+def load_model(folder: Path, device: str | torch.device = "cpu", base: str | None = None) -> Recognizer:
+    """The recogniser of a folder that masr has written, or of a Whisper as it comes (a folder of transformers), ready
+    to recognise; weights in float16 are read as float32.
+
+    ``base`` is the folder, or the name on the hub, of the Whisper that an adapted one needs; default: the one that its
+    config names, or one with the same hash beside the folder or in the cache (`masr.models.base`).
+    """
+    from masr.models.pretrained import is_pretrained, load_pretrained
+
+    if is_pretrained(folder):
+        return load_pretrained(folder).to(device).eval()
     if not (folder / WEIGHTS).is_file():
         raise FileNotFoundError(f"{folder} holds no trained model ({WEIGHTS} is missing): train it with `masr train`")
     config = load_config(folder / "config.yaml")
     tokenizer = Tokenizer.load(folder / "vocab")
     try:
         weights, header = load_tensors(folder / WEIGHTS)
-        model = _model_of(folder, config, tokenizer, header.get("base"))
+        model = _model_of(folder, config, tokenizer, header.get("base"), base)
         model.load_learned({name: tensor.float() for name, tensor in weights.items()})
     except DamagedWeights as error:
         raise ValueError(f"{error}. Take it from a copy, or train again: `masr train` goes on where it can") from error
@@ -63,10 +72,14 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> Recognizer:
     return model.to(device).eval()
 
 
-def _model_of(folder: Path, config: Config, tokenizer: Tokenizer, base: str | None) -> Recognizer:
-    """The model of a folder before it gets its weights; ``base`` is the hash of the pretrained one under them."""
+def _model_of(folder: Path, config: Config, tokenizer: Tokenizer, hashed: str | None, base: str | None) -> Recognizer:
+    """The model of a folder before it gets its weights; ``hashed`` stands for the pretrained one under them."""
     if config.model.pretrained is None:
         return Recognizer(config, tokenizer, trees.load(folder / "vocab", config.vocab, tokenizer))
-    from masr.models.whisper import load_whisper
+    if hashed is None:
+        from masr.models.whisper import WhisperRecognizer, without_weights
 
-    return load_whisper(folder, config, tokenizer, base)
+        return WhisperRecognizer(config, tokenizer, None, without_weights(folder))
+    from masr.models.base import on_its_base
+
+    return on_its_base(folder, config, tokenizer, hashed, base)

@@ -17,7 +17,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from masr.adapt.distill import distillation_losses
 from masr.adapt.soft_prompts import LanguageVectors, SoftPrompts
-from masr.config import Config
 from masr.data.batches import Batch
 from masr.data.features import FRAME_SHIFT
 from masr.decode.alignment import token_times
@@ -29,9 +28,10 @@ from masr.models.recognizer import Recognizer
 from masr.nn.encoder import EncoderOutput
 from masr.nn.heads import LanguageClassifier
 from masr.nn.whisper import FACTOR, WhisperDecoder, WhisperEncoder, sum_of_each
-from masr.text.tokenizer import Tokenizer
 from masr.text.whisper_tokenizer import WhisperTokenizer
 
+LATEST_FIRST = 50
+"""Timestamps after 0.00 with which a text may begin, where a Whisper does not say it: up to 1 s."""
 ADDED = re.compile(r"prompts|lora_|language_vectors|fusion")
 """Names of what adaptation adds."""
 BASE = "pretrained"
@@ -57,6 +57,7 @@ class WhisperRecognizer(Recognizer):
         self.encoder = WhisperEncoder(pretrained.model.encoder, config.model.whisper)
         self.ctc = None  # type: ignore[assignment]
         self.attention_decoder = WhisperDecoder(pretrained.model.decoder, self.tokenizer, never, first)
+        self.attention_decoder.latest_first = getattr(generation, "max_initial_timestamp_index", None) or LATEST_FIRST
         self.attention_decoder.label_smoothing = config.model.attention_decoder.label_smoothing
         self._add_adaptation()
         self.pretrained_names = frozenset(name for name, _ in self.named_parameters() if not ADDED.search(name))
@@ -149,23 +150,26 @@ class WhisperRecognizer(Recognizer):
             return encoded
         known = None if self.by_language else allowed_languages.float()  # what belongs to a language waits for it
         encoded = self.encoder(features, lengths, known)
-        logits, weights = self._routed(encoded, allowed_languages, known)
+        logits, probabilities, weights = self._routed(encoded, allowed_languages, known)
         if self.by_language and (self.encoder.prompts is not None or self.encoder.experts is not None):
             encoded = self.encoder(features, lengths, weights)
         encoded.language_logits, encoded.language_weights = logits, weights
+        encoded.language_probabilities = probabilities
         return encoded
 
-    def _routed(self, encoded: EncoderOutput, allowed: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Logits (B, K) of the languages of what was heard, and the weights (B, K) that the allowed ones have."""
+    def _routed(self, encoded: EncoderOutput, allowed: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits (B, K) of the languages of what was heard, and the probabilities (B, K) and the weights (B, K) that
+        the allowed ones have."""
         if self.language_classifier is None:
             logits = self.attention_decoder.name_languages(encoded.frames, encoded.lengths, known)
             allowed = self._told_apart(allowed)
         else:
             logits = self.language_classifier.log_probs(encoded.frames, encoded.lengths)
-        weights = logits.masked_fill(~allowed, -torch.inf).softmax(-1)
+        probabilities = logits.masked_fill(~allowed, -torch.inf).softmax(-1)
         if self.by_language and self.config.model.adapt.routing == "hard":
-            weights = one_hot(weights.argmax(-1), len(self.languages)).to(weights.dtype)
-        return logits, weights
+            chosen = one_hot(probabilities.argmax(-1), len(self.languages)).to(probabilities.dtype)
+            return logits, probabilities, chosen
+        return logits, probabilities, probabilities
 
     def _told_apart(self, allowed: Tensor) -> Tensor:
         """(B, K) languages without those whose token is another allowed one's: nothing speaks for them."""
@@ -282,7 +286,7 @@ class WhisperRecognizer(Recognizer):
         WhisperFeatureExtractor(feature_size=self.base_config.num_mel_bins).save_pretrained(folder)
 
     def save_description(self, folder: Path) -> None:
-        """What `load_description` needs beside the weights."""
+        """What `without_weights` needs."""
         self.base_config.save_pretrained(folder / BASE)
         self.generation_config.save_pretrained(folder / BASE)
 
@@ -320,25 +324,7 @@ def pretrained_whisper(name: str) -> Any:
     return from_hugging_face(WhisperForConditionalGeneration, name, dtype=torch.float32)
 
 
-def load_whisper(folder: Path, config: Config, tokenizer: Tokenizer, base: str | None) -> "WhisperRecognizer":
-    """The recogniser of a folder before it gets its weights.
-
-    If these are only what was learnt on the Whisper with the hash ``base``, the rest comes from ``model.pretrained``;
-    ValueError when that is another one.
-    """
-    if base is None:
-        return WhisperRecognizer(config, tokenizer, None, _without_weights(folder))
-    assert config.model.pretrained is not None
-    model = WhisperRecognizer(config, tokenizer, None, pretrained_whisper(config.model.pretrained))
-    if (found := model.hash_of_base()) != base:
-        raise ValueError(
-            f"{folder} was trained on the Whisper with hash {base}, but {config.model.pretrained} has {found}: "
-            "it is another model"
-        )
-    return model
-
-
-def _without_weights(folder: Path) -> Any:
+def without_weights(folder: Path) -> Any:
     """A Whisper as the description in the folder of a model says."""
     from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
 

@@ -45,6 +45,8 @@ class EncoderOutput:
     """(B, K) of each layer with adapters."""
     recorded: Tensor | None = None
     """(B,) frames that lie in the recording, where silence was put behind it."""
+    language_probabilities: Tensor | None = None
+    """(B, K) of the languages that the prompt allows, where ``language_weights`` are those of a chosen one."""
 
     @property
     def heard(self) -> Tensor:

@@ -9,6 +9,7 @@ N hypotheses.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -41,7 +42,7 @@ class WhisperEncoder(nn.Module):
         self.prompts: Any = None
         """(B, K) weights of languages -> (N, B, L, D): vectors before the frames of the first N blocks."""
         self.experts: Any = None
-        """Low-rank changes of the blocks; its `use` takes the weights."""
+        """Low-rank changes of the blocks, as long as its `use` with the weights lasts."""
         self.conv1, self.conv2, self.positions = encoder.conv1, encoder.conv2, encoder.embed_positions
         self.blocks, self.norm = encoder.layers, encoder.layer_norm
         self.full, self.margin = options.context == "full", round(options.margin / FRAME_SHIFT)
@@ -52,8 +53,6 @@ class WhisperEncoder(nn.Module):
 
         ValueError for more frames than Whisper has positions for.
         """
-        if self.experts is not None:
-            self.experts.use(language_weights)
         recorded = ((lengths - BEYOND) // FACTOR).clamp(min=1)
         features, lengths = self.with_silence(features, lengths)
         frames, lengths = self._subsample(features, lengths)
@@ -62,10 +61,11 @@ class WhisperEncoder(nn.Module):
         before = prompts.shape[2]
         size = before + frames.shape[1]
         mask = None if bool((lengths == size - before).all()) else length_mask(lengths + before, size)[:, None, None]
-        for number, block in enumerate(self.blocks):
-            if number < len(prompts):  # those that a block made of the prompt before are dropped
-                frames = torch.cat((prompts[number], frames[:, before if number else 0 :]), 1)
-            frames = block(frames, mask)
+        with _used(self.experts, language_weights):
+            for number, block in enumerate(self.blocks):
+                if number < len(prompts):  # those that a block made of the prompt before are dropped
+                    frames = torch.cat((prompts[number], frames[:, before if number else 0 :]), 1)
+                frames = block(frames, mask)
         return EncoderOutput(self.norm(frames[:, before:]), lengths, recorded=recorded)
 
     def with_silence(self, features: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,6 +100,9 @@ class WhisperDecoder(nn.Module):
         self.embedding, self.positions = decoder.embed_tokens, decoder.embed_positions
         self.blocks, self.norm = decoder.layers, decoder.layer_norm
         self.sos_eos, self.start_token, self.task = tokenizer.end, tokenizer.start, tokenizer.task
+        self.multilingual, self.no_speech = tokenizer.multilingual, tokenizer.no_speech
+        self.first_timestamp, self.latest_first = tokenizer.first_timestamp, 0
+        """Id of that of 0.00 s, and how many after it a text may begin with."""
         self.vocabulary = len(tokenizer)
         self.language_tokens: Tensor
         self.never: Tensor
@@ -129,12 +132,18 @@ class WhisperDecoder(nn.Module):
         """Positions of the prompt, which stands where Whisper has the text before, behind a token that says so."""
         return 0 if self.prompts is None else 1 + self.prompts.length
 
-    def beginning(self, language_weights: Tensor) -> Tensor:
-        """Tokens (B, P) before the text in the language of the largest weight, some in the places of the prompt."""
+    def beginning(self, language_weights: Tensor, timestamps: bool = False) -> Tensor:
+        """Tokens (B, P) before the text in the language of the largest weight, some in the places of the prompt.
+
+        With ``timestamps`` nothing says that there shall be none. An English Whisper is told no language.
+        """
         languages = self.language_tokens[language_weights.argmax(-1)]
-        tokens = [self.previous] * self.before + [self.start_token, 0, *self.task]
+        task = self.task[:-1] if timestamps else self.task
+        named = [0] if self.multilingual else []
+        tokens = [self.previous] * self.before + [self.start_token, *named, *task]
         beginning = languages.new_tensor(tokens).repeat(len(languages), 1)
-        beginning[:, self.before + 1] = languages
+        if self.multilingual:
+            beginning[:, self.before + 1] = languages
         return beginning
 
     def hidden(
@@ -208,37 +217,45 @@ class WhisperDecoder(nn.Module):
 
     def start(self, frames: Tensor, lengths: Tensor, beam: int, language_weights: Tensor | None) -> DecoderState:
         """State of ``beam`` empty hypotheses per utterance of ``frames`` (B, T, D), ``lengths`` (B,)."""
-        if self.experts is not None:
-            self.experts.use(language_weights)
-        cross = [_keys_values(block.encoder_attn, frames, len(frames)) for block in self.blocks]
+        with _used(self.experts, language_weights):
+            cross = [_keys_values(block.encoder_attn, frames, len(frames)) for block in self.blocks]
         mask = length_mask(lengths, frames.shape[1])[:, None, None]
         return DecoderState(beam, cross, mask, [None] * len(cross), language_weights)
 
     def step(self, tokens: Tensor, state: DecoderState) -> Tensor:
         """Append ``tokens`` (N,), at first ``sos_eos``, to the hypotheses; log-probabilities (N, V) of the next."""
-        never, given = self.never, tokens[:, None]
-        if state.position == 0:
-            assert state.language_weights is not None
-            never = never | self.never_first
-            given = self.beginning(state.language_weights).repeat_interleave(state.beam, 0)
-        log_probs = self._logits(self._run(given, state)[:, -1]).log_softmax(-1)
-        return log_probs.masked_fill(never, -torch.inf)
+        if state.position:
+            logits, never = self.next_logits(tokens, state), self.never
+        else:
+            logits, never = self.first_logits(state)[0], self.never | self.never_first
+        return logits.log_softmax(-1).masked_fill(never, -torch.inf)
+
+    def first_logits(self, state: DecoderState, timestamps: bool = False) -> tuple[Tensor, Tensor]:
+        """(N, V) of the first token of a text, and (N, V) of the token after the start, where Whisper says whether
+        there is speech."""
+        assert state.language_weights is not None
+        given = self.beginning(state.language_weights, timestamps).repeat_interleave(state.beam, 0)
+        hidden = self._run(given, state)
+        return self._logits(hidden[:, -1]), self._logits(hidden[:, self.before])
+
+    def next_logits(self, tokens: Tensor, state: DecoderState) -> Tensor:
+        """(N, V) of the tokens after ``tokens`` (N,), whatever they are."""
+        return self._logits(self._run(tokens[:, None], state)[:, -1])
 
     def _logits(self, hidden: Tensor) -> Tensor:
         return F.linear(hidden, self.embedding.weight[: self.vocabulary])
 
     def _run(self, ids: Tensor, state: DecoderState, asking: list[Tensor] | None = None) -> Tensor:
         """(N, U) next tokens of the hypotheses -> (N, U, D); ``asking`` gets what asks for frames in each layer."""
-        if self.experts is not None:
-            self.experts.use(state.language_weights)
         embedded, prompts = self._embedded(ids, state)
         hidden = embedded + self.positions.weight[state.position : state.position + ids.shape[1]]
-        for number, (block, cross) in enumerate(zip(self.blocks, state.cross, strict=True)):
-            if 0 < number < len(prompts):
-                hidden = torch.cat((hidden[:, :1], prompts[number], hidden[:, self.before :]), 1)
-            hidden, state.past[number], queries = _layer(block, hidden, state.past[number], cross, state.frame_mask)
-            if asking is not None:
-                asking.append(queries)
+        with _used(self.experts, state.language_weights):
+            for number, (block, cross) in enumerate(zip(self.blocks, state.cross, strict=True)):
+                if 0 < number < len(prompts):
+                    hidden = torch.cat((hidden[:, :1], prompts[number], hidden[:, self.before :]), 1)
+                hidden, state.past[number], queries = _layer(block, hidden, state.past[number], cross, state.frame_mask)
+                if asking is not None:
+                    asking.append(queries)
         state.position += ids.shape[1]
         return self.norm(hidden)
 
@@ -249,13 +266,18 @@ class WhisperDecoder(nn.Module):
             return embedded, []
         weights = weights.repeat_interleave(state.beam, 0)
         place = self.before + 1
-        if self.language_vectors is not None and ids.shape[1] > place:
+        if self.language_vectors is not None and self.multilingual and ids.shape[1] > place:
             named = self.language_vectors()[weights.argmax(-1)][:, None]
             embedded = torch.cat((embedded[:, :place], named, embedded[:, place + 1 :]), 1)
         if self.prompts is None:
             return embedded, []
         prompts = self.prompts(weights)
         return torch.cat((embedded[:, :1], prompts[0], embedded[:, self.before :]), 1), list(prompts)
+
+
+def _used(experts: Any, language_weights: Tensor | None) -> AbstractContextManager[None]:
+    """While it lasts, the layers have the experts, if there are any, of these languages (B, K)."""
+    return nullcontext() if experts is None else experts.use(language_weights)
 
 
 def sum_of_each(losses: Tensor, counted: Tensor) -> Tensor:

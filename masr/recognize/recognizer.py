@@ -17,7 +17,9 @@ from masr.data.audio import Audio
 from masr.data.audio_checks import UnusableAudio
 from masr.data.features import SAMPLING_RATE
 from masr.decode.search import METHODS, Searcher, Setting
+from masr.files import is_hub_name
 from masr.models.folder import load_model
+from masr.models.pretrained import hub_folder
 from masr.models.recognizer import Recognizer
 from masr.models.searcher import load_scales, load_searcher
 from masr.recognize.audio import open_audio
@@ -56,15 +58,20 @@ class SpeechRecognizer:
 
     @classmethod
     def load(
-        cls, folder: str | Path, device: str | None = None, precision: str = "fp32", **overrides: Any
+        cls,
+        folder: str | Path,
+        device: str | None = None,
+        precision: str = "fp32",
+        base: str | None = None,
+        **overrides: Any,
     ) -> "SpeechRecognizer":
-        """A model folder (exp/<name>), or the name of a model that masr ships, e.g. ``freevoices``.
+        """A model folder (exp/<name>), or what else `find_model` finds; ``base`` as in `masr.load`.
 
         ``device`` is cuda where there is one, else cpu; ``precision`` fp32, bf16 or fp16. ``overrides`` are options of
         ``decode:`` that are to be other than in its config.
         """
         folder = find_model(folder)
-        model = load_model(folder, _usable(device))
+        model = load_model(folder, _usable(device), base)
         options = Decode.model_validate(model.config.decode.model_dump() | overrides)
         method = options.methods[0]
         if METHODS[method].oracle:
@@ -271,11 +278,14 @@ def _usable(device: str | None) -> str:
 
 
 def find_model(name: str | Path) -> Path:
-    """The folder itself, or the model shipped with the recipe of that name."""
+    """The folder itself, the model shipped with the recipe of that name, or that of the hub (openai/whisper-tiny)."""
     if Path(name).is_dir():
         return Path(name)
     recipes = Path(__file__).parents[2] / "egs"
     if (shipped := recipes / str(name) / "model").is_dir():
         return shipped
+    if is_hub_name(str(name)):
+        return hub_folder(str(name))
     known = sorted(path.parents[1].name for path in recipes.glob("*/model/config.yaml"))
-    raise FileNotFoundError(f"{name} is neither a folder nor a shipped model ({', '.join(known) or 'none here'})")
+    found = ", ".join(known) or "none here"
+    raise FileNotFoundError(f"{name} is neither a folder nor a shipped model ({found}) nor one of the hub (owner/name)")

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 
@@ -18,28 +19,42 @@ FIRST = "Ġt"
 """The token of the first merge: a space, as bytes are written, and t."""
 OTHER_CODES = {"fil": "tl", "jv": "jw", "nb": "no"}
 """Languages that Whisper calls otherwise than BCP-47."""
+OWN_CODES = {theirs: ours for ours, theirs in OTHER_CODES.items()}
 
 
 class WhisperTokenizer(Tokenizer):
     """Whisper's byte-level BPE. ``codes`` are Whisper's own codes of the languages, ``backend`` reads tokenizer.json.
 
-    ValueError when Whisper has no token for a language.
+    A Whisper that is not ``multilingual`` is told neither language nor task. ValueError when Whisper has no token for a
+    language.
     """
 
-    def __init__(self, languages: list[str], codes: dict[str, str], backend: tokenizers.Tokenizer):
-        self.languages, self.codes, self.backend = languages, codes, backend
+    def __init__(
+        self, languages: list[str], codes: dict[str, str], backend: tokenizers.Tokenizer, multilingual: bool = True
+    ):  # fmt: skip
+        self.languages, self.codes, self.backend, self.multilingual = languages, codes, backend, multilingual
         self.language_token, self.translation = False, None
         self.text, self.normalization = "normalized", VERSION
         self.end, self.start = self.special("endoftext"), self.special("startoftranscript")
-        self.task = [self.special("transcribe"), self.special("notimestamps")]
+        self.task = [self.special("transcribe")] if multilingual else []
+        self.task.append(self.special("notimestamps"))
+        self.first_timestamp = self.task[-1] + 1
+        """Those of 0.00 s, 0.02 s, … come last."""
         self.previous = self.special("startofprev")
         own = {code: self.code_of(code) for code in languages}
-        if unknown := [code for code in languages if not self.knows(code)]:
+        unknown = [code for code in languages if not self.knows(code)] if multilingual else []
+        if unknown:
             raise ValueError(
                 f"Whisper has no language token for {', '.join(unknown)}; name a language of its own whose token it "
                 f"shall take: model.whisper.language_codes={{{unknown[0]}: ...}}"
             )
-        self.language_tokens = [self.special(own[code]) for code in languages]
+        self.language_tokens = [self.special(own[code]) if multilingual else self.start for code in languages]
+
+    @property
+    def no_speech(self) -> int | None:
+        """Id of the token that says that there is no speech; files of before 2023 call it otherwise."""
+        found = [self.backend.token_to_id(f"<|{name}|>") for name in ("nospeech", "nocaptions")]
+        return next((number for number in found if number is not None), None)
 
     def knows(self, language: str) -> bool:
         """Whether Whisper has a token for a language."""
@@ -120,13 +135,15 @@ class WhisperTokenizer(Tokenizer):
         """Writes ``tokenizer.json`` and ``languages.json``."""
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(folder / FILE, self.backend.to_str(pretty=True))
-        description = {
+        description: dict[str, Any] = {
             "languages": self.languages,
             "codes": self.codes,
             "normalization": self.normalization,
             "hash": self.hash(),
             "text": self.text,
         }
+        if not self.multilingual:
+            description["multilingual"] = False
         write_whole(folder / "languages.json", json.dumps(description))
         if self.translation is not None:
             self.translation.save(folder / TRANSLATION)
@@ -138,7 +155,8 @@ class WhisperTokenizer(Tokenizer):
             description = json.loads((folder / "languages.json").read_text())
             check_codes([*description["languages"], *description["codes"].values()])
             backend = tokenizers.Tokenizer.from_file(str(folder / FILE))
-            found = cls(description["languages"], description["codes"], backend)
+            multilingual = description.get("multilingual", True)
+            found = cls(description["languages"], description["codes"], backend, multilingual)
             found.text = description.get("text", "normalized")  # as all were before there was a choice
             found.normalization = description["normalization"]
             check_normalization(found.normalization)
@@ -151,13 +169,40 @@ class WhisperTokenizer(Tokenizer):
     @classmethod
     def of_pretrained(cls, name: str, languages: list[str], codes: dict[str, str]) -> "WhisperTokenizer":
         """The tokenizer of a Whisper in a folder, or on the hub."""
-        from transformers import AutoTokenizer
+        found = _pretrained_backend(name)
+        mended = _mended(found)
+        if mended is not found:
+            say(
+                f"vocab: the {FILE} of this Whisper lacks the merge of a space and t: added, as OpenAI's own tokenizer "
+                "has it"
+            )
+        return cls(languages, codes, mended)
 
-        return cls(languages, codes, _mended(from_hugging_face(AutoTokenizer, name).backend_tokenizer))
+    @classmethod
+    def of_all_languages(cls, name: str, multilingual: bool) -> "WhisperTokenizer":
+        """The same for all languages of which it has tokens, by their BCP-47 codes and in that order."""
+        backend = _mended(_pretrained_backend(name))
+        codes = whisper_codes(backend) if multilingual else ["en"]
+        return cls(sorted(OWN_CODES.get(code, code) for code in codes), {}, backend, multilingual)
 
     def hash(self) -> str:
         """Stands for the whole mapping between text and ids."""
         return hashlib.sha256(json.dumps([self.backend.to_str(), self.languages]).encode()).hexdigest()[:16]
+
+
+def _pretrained_backend(name: str) -> tokenizers.Tokenizer:
+    """What reads the tokens of a Whisper in a folder, or on the hub."""
+    from transformers import AutoTokenizer
+
+    return from_hugging_face(AutoTokenizer, name).backend_tokenizer
+
+
+def whisper_codes(backend: tokenizers.Tokenizer) -> list[str]:
+    """Whisper's codes of all languages; their tokens are those between the start and the tasks."""
+    first, end = (backend.token_to_id(f"<|{name}|>") for name in ("startoftranscript", "translate"))
+    if first is None or end is None:
+        raise ValueError("<|startoftranscript|> and <|translate|> are not among the tokens: no multilingual Whisper")
+    return [str(backend.id_to_token(number)).strip("<|>") for number in range(first + 1, end)]
 
 
 def _mended(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
@@ -167,6 +212,5 @@ def _mended(backend: tokenizers.Tokenizer) -> tokenizers.Tokenizer:
     made = {"".join(pair).replace(" ", "") for pair in merges}  # pairs, or both with a space between
     if FIRST not in vocabulary or FIRST in made:
         return backend
-    say(f"vocab: the {FILE} of this Whisper lacks the merge of a space and t: added, as OpenAI's own tokenizer has it")
     merges.insert(0, " ".join(FIRST) if merges and isinstance(merges[0], str) else [*FIRST])
     return tokenizers.Tokenizer.from_str(json.dumps(described))

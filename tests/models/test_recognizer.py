@@ -35,6 +35,7 @@ EVERYTHING = {
 }  # fmt: skip
 TREES = EVERYTHING | {"ctc": EVERYTHING["ctc"] | {"hierarchical": True, "upsampling": 2}}
 BY_LANGUAGE = EVERYTHING | {"ctc": EVERYTHING["ctc"] | {"per_language": True, "upsampling": 2}}
+TRANSCRIBING = [name for name, method in METHODS.items() if not (method.translates or method.whisper)]
 OBJECTIVES = ("ctc", "intermediate-ctc", "attention", "lid")
 
 
@@ -271,7 +272,7 @@ def test_the_classifier_names_an_allowed_language(tokenizer, recognizer):
         assert recognizer.predict_languages(encoded, [], allowed) == [code, code]
 
 
-@pytest.mark.parametrize("method", [name for name, method in METHODS.items() if not method.translates])
+@pytest.mark.parametrize("method", TRANSCRIBING)
 def test_every_search_can_do_with_more_ctc_frames_than_encoder_frames(tokenizer, method):
     recognizer = build(tokenizer, ctc={"upsampling": 3}, attention_decoder=DECODER)
     assert recognizer.frame_seconds == pytest.approx(0.04 / 3)

@@ -232,15 +232,16 @@ def test_a_model_that_learnt_all_of_it_loads_without_the_pretrained_one(tmp_path
 
 def test_of_a_frozen_one_nothing_is_kept_but_its_hash(tmp_path, tiny_whisper, speech):
     model = build(tiny_whisper).requires_grad_(False)
-    save_model(tmp_path, model)
-    assert (tmp_path / WEIGHTS).stat().st_size < 5000
+    saved = tmp_path / "saved"
+    save_model(saved, model)
+    assert (saved / WEIGHTS).stat().st_size < 5000
     batch = batch_of(model, speech, [0, 1])
-    assert search(load_model(tmp_path), batch, 2) == search(model, batch, 2)
-    config = tmp_path / "config.yaml"
+    assert search(load_model(saved), batch, 2) == search(model, batch, 2)
+    config = saved / "config.yaml"
     other = write_tiny_whisper(tmp_path / "other", seed=1)
     config.write_text(config.read_text().replace(str(tiny_whisper), str(other)))
     with pytest.raises(ValueError, match="was trained on the Whisper with hash .*other has .*another model"):
-        load_model(tmp_path)
+        load_model(saved)
 
 
 def test_bad_input(tiny_whisper, model, speech):

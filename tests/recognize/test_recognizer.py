@@ -236,11 +236,11 @@ def test_an_impossible_sample_rate_is_refused(recognizer, speech, rate):
 
 def test_a_path_that_is_no_model_names_the_shipped_ones(tmp_path):
     shipped = sorted(path.parents[1].name for path in (ROOT / "egs").glob("*/model/config.yaml"))
+    known = ", ".join(shipped) or "none here"
     with pytest.raises(FileNotFoundError) as caught:
         masr.load("exp/nothing")
-    assert str(caught.value) == (
-        f"exp/nothing is neither a folder nor a shipped model ({', '.join(shipped) or 'none here'})"
-    )
+    expected = f"exp/nothing is neither a folder nor a shipped model ({known}) nor one of the hub (owner/name)"
+    assert str(caught.value) == expected
     with pytest.raises(FileNotFoundError, match="holds no trained model .*train it with `masr train`"):
         masr.load(str(tmp_path))
 
