@@ -159,8 +159,8 @@ def transcribe(
     recursive: Annotated[bool, typer.Option("-r", "--recursive", help="AUDIO may be folders.")] = False,
     output: Annotated[Path | None, typer.Option(help="Folder for transcripts; default: print them.")] = None,
     formats: Annotated[
-        str, typer.Option("--format", help="text, json, srt, vtt, tsv, ctm, textgrid; several with --output: srt,json.")
-    ] = "text",
+        str, typer.Option("--format", help="txt, json, srt, vtt, tsv, ctm, textgrid; several with --output: srt,json.")
+    ] = "txt",
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Leave out recordings whose transcripts are there.")] = False,
     channels: Annotated[str, typer.Option(help="mix, or separate: a transcript of each channel.")] = "mix",

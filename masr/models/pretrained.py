@@ -54,7 +54,7 @@ def config_as_it_comes(name: str, mel_bins: int) -> Config:
             "attention_decoder": {"weight": 1.0},
         },
         "train": {"updates": 0},
-        "decode": {"methods": ["whisper"], "beam": 1},
+        "decode": {"methods": ["whisper"], "beam": 1, "segments": {"longest": 29.0, "joined": 29.0}},
     }
     return Config.model_validate(options)
 

@@ -1,9 +1,9 @@
 """How sure a model is of what it wrote. B utterances, S CTC frames, U tokens, V vocabulary.
 
-Confidence is one minus the Tsallis entropy of the posteriors with alpha = 1/3, normalised exponentially, so that it is
-0 where all tokens are alike and 1 where one token has everything (Laptev & Ginsburg 2022, arXiv 2212.08703): of a
-token the mean over its CTC frames or, without CTC, that of the decoder's distribution; of a word the lowest of its
-tokens. `log_probability` is that of the text under the recogniser alone, per token.
+Confidence is exp(-H) of the entropy H of the posteriors, scaled so that it is 0 where all tokens are alike and 1 where
+one token has everything (Gibbs entropy with exponential normalisation of Laptev & Ginsburg 2022, arXiv 2212.08703): of
+a token the mean over its CTC frames or, of a decoder, that of its distribution; of a word the lowest of its tokens.
+`log_probability` is that of the text under the recogniser alone, per token.
 """
 
 from collections.abc import Sequence
@@ -16,8 +16,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from masr.decode.hypothesis import Hypothesis
 from masr.decode.utterances import SearchableModel, Utterances
-
-ALPHA = 1 / 3
 
 
 @dataclass
@@ -41,10 +39,10 @@ def certainties(
 
 def confidence(log_probs: Tensor) -> Tensor:
     """(..., V) natural logs -> (...) from 0 to 1; tokens that are not allowed (-inf) do not count."""
+    log_probs = log_probs.float()
     allowed = log_probs.isfinite().sum(-1).clamp(min=2)
-    entropy = ((ALPHA * log_probs).exp().sum(-1) - 1) / (1 - ALPHA)
-    highest = (allowed ** (1 - ALPHA) - 1) / (1 - ALPHA)
-    nothing = (-highest).exp()
+    entropy = -(log_probs.exp() * log_probs).nan_to_num(0.0).sum(-1)
+    nothing = 1 / allowed
     return (((-entropy).exp() - nothing) / (1 - nothing)).clamp(0, 1)
 
 

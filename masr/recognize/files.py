@@ -21,7 +21,7 @@ from masr.recognize.writers import find_writer, render
 class Output:
     """Where transcripts go."""
 
-    formats: Sequence[str] = ("text",)
+    formats: Sequence[str] = ("txt",)
     folder: Path | None = None
     """None: onto the terminal."""
     resume: bool = False
@@ -82,7 +82,7 @@ def check(output: Output, files: Sequence[Path]) -> None:
         raise ValueError("--resume: only files can be there already; name a folder for them with --output")
     if len(output.formats) > 1:
         raise ValueError(f"--format {','.join(output.formats)}: several formats need a folder; name one with --output")
-    if len(files) > 1 and output.formats[0] not in ("text", "json"):
+    if len(files) > 1 and output.formats[0] not in ("txt", "json"):
         raise ValueError(f"--format {output.formats[0]}: {len(files)} recordings need a folder; name one with --output")
 
 
@@ -148,7 +148,7 @@ def _print(item: Item, transcript: Transcript, request: Request, format: str, na
     """Onto the terminal: the text alone, or behind the name of the recording."""
     if request.languages_only:
         line = _languages(transcript)
-    elif format == "text":
+    elif format == "txt":
         line = printable((transcript.translation if request.translate else transcript.text) or "")
     else:
         print(render(transcript, item.name, format), end="", flush=True)

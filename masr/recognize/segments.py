@@ -101,7 +101,8 @@ class SegmentRecognizer:
         else:
             segments = self.search(encoded, times, prompt, request.translate)
         for segment, piece in zip(segments, speech, strict=True):
-            segment.no_speech_probability = round(1 - piece.probability, 4)
+            if segment.no_speech_probability is None:
+                segment.no_speech_probability = round(1 - piece.probability, 4)
         return segments
 
     def search(
@@ -119,6 +120,11 @@ class SegmentRecognizer:
         for row, certainty in enumerate(certainties(best, utterances, self.model, by_decoder)):
             segment = self._segment(best[row], certainty, *times[row])
             segment.language, segment.languages = languages[row], shares[row]
+            judgement = best[row].judgement
+            if judgement is not None:  # a Whisper's own
+                segment.no_speech_probability = _rounded(judgement.no_speech_probability)
+                segment.languages = judgement.language_probabilities
+                segment.log_probability = round(judgement.log_probability, 4)
             segments.append(segment)
         if translated:
             for segment, text in zip(segments, self._translations(utterances, languages), strict=True):
@@ -165,6 +171,10 @@ class SegmentRecognizer:
 def _named(shares: dict[str, float], start: float, end: float) -> Segment:
     """A segment without text in the most probable language."""
     return Segment("", max(shares, key=shares.__getitem__), start=start, end=end, languages=shares)
+
+
+def _rounded(probability: float | None) -> float | None:
+    return None if probability is None else round(probability, 4)
 
 
 def _lowest(best: Hypothesis, certainty: Certainty, first: float, last: float) -> float | None:

@@ -22,6 +22,8 @@ CONTEXT = 64
 STATE = (1, 1, 128)
 HYSTERESIS = 0.15
 """Speech goes on while its probability is no more than this below the threshold (silero-vad's own default)."""
+LONGEST_PAUSE = 2.0
+"""Seconds across which segments may be joined."""
 QUIET_WINDOW = 0.2
 """Seconds in whose middle speech without a pause is cut."""
 
@@ -185,10 +187,14 @@ def segments_of(blocks: Iterable[np.ndarray], options: Segments) -> Iterator[Spe
 
 
 def joined(segments: Iterable[Speech], seconds: float) -> Iterator[Speech]:
-    """Successive segments as one, with the pauses between them, as long as that is at most ``seconds`` long."""
+    """Successive segments as one, with the pauses between them, as long as that is at most ``seconds`` long.
+
+    A pause of more than 2 s ends it in any case.
+    """
     waiting: list[Speech] = []
     for segment in segments:
-        if waiting and segment.end - waiting[0].start > seconds:
+        apart = bool(waiting) and segment.start - waiting[-1].end > LONGEST_PAUSE
+        if waiting and (apart or segment.end - waiting[0].start > seconds):
             yield _as_one(waiting)
             waiting = []
         waiting.append(segment)

@@ -79,7 +79,7 @@ def test_channels_can_be_transcribed_apart(folder, recordings, monkeypatch, caps
     ("options", "message"),
     [
         (["--format", "srt,json"], "several formats need a folder"),
-        (["--format", "docx"], "format: unknown: docx; expected one of text, json"),
+        (["--format", "docx"], "format: unknown: docx; expected one of txt, json"),
         (["--resume"], "--resume: only files can be there already"),
         (["--channels", "left"], "--channels: expected mix or separate, found left"),
         (["--precision", "int3"], "precision: expected fp32, bf16, fp16; found int3"),

@@ -96,11 +96,12 @@ def test_without_detection_all_of_it_is_recognised(speech):
 
 
 def test_segments_are_joined_across_pauses_up_to_a_length():
-    parts = [Speech(start, np.full(RATE, 0.5, np.float32)) for start in (0.0, 3.0, 6.0, 20.0)]
-    found = list(joined(parts, 10.0))
-    assert [(segment.start, segment.seconds) for segment in found] == [(0.0, 7.0), (20.0, 1.0)]
-    assert found[0].samples[RATE + 1] == 0 and found[0].samples[3 * RATE + 1] == 0.5
-    assert len(list(joined(parts, 0.0))) == 4
+    parts = [Speech(start, np.full(RATE, 0.5, np.float32)) for start in (0.0, 2.0, 4.0, 6.5, 12.0)]
+    found = list(joined(parts, 6.0))
+    assert [(segment.start, segment.seconds) for segment in found] == [(0.0, 5.0), (6.5, 1.0), (12.0, 1.0)]
+    assert found[0].samples[RATE + 1] == 0 and found[0].samples[2 * RATE + 1] == 0.5
+    assert [segment.start for segment in joined(parts, 29.0)] == [0.0, 12.0], "a long pause ends a segment"
+    assert len(list(joined(parts, 0.0))) == 5
 
 
 def test_the_quietest_place_is_in_the_second_half():
