@@ -11,23 +11,26 @@ How the audio is cut into parts changes nothing: features and encoder work in pi
 
 import sys
 import wave
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict
 from io import BufferedReader
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
+import soxr
 import torch
 from torch import Tensor
 
-from masr.data.audio import as_mono, read_audio
+from masr.data.audio import as_mono
+from masr.data.audio_checks import rate_problem
 from masr.data.features import FRAME_SHIFT, SAMPLING_RATE, LogMelPieces
 from masr.decode.greedy import ctc_greedy
 from masr.decode.utterances import utterances_of
 from masr.nn.depthwise import Memory
 from masr.nn.encoder import PIECE, EncoderOutput
 from masr.progress import json_line, printable
+from masr.recognize.audio import open_audio
 
 if TYPE_CHECKING:
     from masr.recognize.segments import SegmentRecognizer
@@ -37,6 +40,8 @@ PAUSE = 1.0
 """Seconds without a token that end a transcript."""
 LONGEST = 30.0
 """Seconds after which it ends in the longest silence of their second half."""
+CONTAINERS = (b"fLaC", b"OggS", b"ID3", b"\x1aE\xdf\xa3", b"0&\xb2u", b"#!AMR", b"FORM", b".snd", b"RF64", b"caff")
+"""How FLAC, Ogg, MP3 with tags, Matroska and WebM, WMA, AMR, AIFF, AU, RF64 and CAF begin; MP4 has ftyp at byte 4."""
 PART = SAMPLING_RATE // 10
 """Samples that are read at once."""
 
@@ -139,33 +144,53 @@ def _middle_of_the_longest_run(silent: Tensor) -> int:
 
 
 def read_parts(source: str) -> Iterator[np.ndarray]:
-    """Samples (S,) at 16 kHz of a file or, for ``-``, of standard input: WAV, or 16-bit mono without a header."""
-    if source != "-":
-        samples = read_audio(source)
-        yield from (samples[start : start + PART] for start in range(0, len(samples), PART))
-        return
-    read = _reader(sys.stdin.buffer)
-    while data := read(2 * PART):
-        yield np.frombuffer(data[: len(data) // 2 * 2], "<i2").astype(np.float32) / 2**15
+    """Samples (S,) at 16 kHz of a recording, part by part; ``-`` is standard input.
+
+    Standard input may be WAV with 16-bit integers, which is followed while it comes, samples of 16 bits (mono, 16 kHz)
+    without a header, or any other container, which is known by its beginning and read when it has come to its end.
+    """
+    blocks = _standard_input() if source == "-" else open_audio(source).blocks()
+    for block in blocks:
+        for start in range(0, len(block), PART):
+            yield block[start : start + PART]
 
 
-def _reader(stream: BinaryIO) -> Callable[[int], bytes]:
-    """Reads 16-bit samples; ValueError for anything that is not 16 kHz mono."""
-    beginning = stream.peek(4)[:4] if isinstance(stream, BufferedReader) else b""
-    if beginning in (b"fLaC", b"OggS") or beginning[:3] == b"ID3":
-        raise ValueError("standard input: expected WAV or 16-bit samples; give other formats as a file")
-    if beginning != b"RIFF":
-        return stream.read
+def _standard_input() -> Iterator[np.ndarray]:
+    stream = sys.stdin.buffer
+    beginning = stream.peek(16)[:16] if isinstance(stream, BufferedReader) else b""
+    if beginning.startswith(b"RIFF"):
+        yield from _wav(stream)
+    elif beginning.startswith(CONTAINERS) or beginning[4:8] == b"ftyp":
+        yield from open_audio(stream).blocks()
+    else:
+        while data := stream.read(2 * PART):
+            yield _fractions(data)
+
+
+def _wav(stream: BinaryIO) -> Iterator[np.ndarray]:
+    """(S,) at 16 kHz of WAV that is still being written; its size in the header may be 0."""
     try:
         header = wave.open(stream)  # noqa: SIM115 (it is standard input)
     except wave.Error as error:
         raise ValueError(f"standard input: expected WAV with 16-bit integers: {error}") from error
-    found = header.getframerate(), header.getnchannels(), 8 * header.getsampwidth()
-    if found != (SAMPLING_RATE, 1, 16):
-        raise ValueError("standard input: expected 16000 Hz, 1 channel, 16 bits; found {} Hz, {}, {}".format(*found))
-    if header.getnframes() == 0:  # written by a program that did not know how long it would be
-        return stream.read
-    return lambda size: header.readframes(size // 2)
+    rate, channels, bits = header.getframerate(), header.getnchannels(), 8 * header.getsampwidth()
+    if bits != 16:
+        raise ValueError(f"standard input: expected WAV with 16-bit integers, found {bits} bits")
+    if problem := rate_problem(rate):
+        raise ValueError(f"standard input: {problem}")
+    resampler = soxr.ResampleStream(rate, SAMPLING_RATE, 1, dtype="float32") if rate != SAMPLING_RATE else None
+    size = 2 * channels * (rate // 10)
+    read = stream.read if header.getnframes() == 0 else lambda size: header.readframes(size // (2 * channels))
+    while data := read(size):
+        samples = _fractions(data[: len(data) // (2 * channels) * 2 * channels]).reshape(-1, channels).mean(1)
+        yield samples if resampler is None else resampler.resample_chunk(samples)
+    if resampler is not None:
+        yield resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+
+
+def _fractions(data: bytes) -> np.ndarray:
+    """16-bit integers as fractions of their range; half a sample at the end is left out."""
+    return np.frombuffer(data[: len(data) // 2 * 2], "<i2").astype(np.float32) / 2**15
 
 
 def print_stream(stream: Stream, source: str, as_json: bool = False, name: str = "") -> None:

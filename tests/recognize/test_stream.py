@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import soxr
 import torch
 
 import masr
@@ -253,16 +254,37 @@ def as_wav(rate: int, size: int) -> bytes:
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (as_wav(8000, 100), "expected 16000 Hz, 1 channel, 16 bits; found 8000 Hz"),
+        (as_wav(1000, 100), "standard input: a sampling rate of 1000 Hz; expected 4000 to 384000 Hz"),
         (as_wav(16000, 100).replace(b"\x01\x00\x01\x00", b"\x03\x00\x01\x00"), "expected WAV with 16-bit integers"),
-        (b"fLaC" + bytes(100), "expected WAV or 16-bit samples"),
-        (b"OggS" + bytes(100), "expected WAV or 16-bit samples"),
+        (b"fLaC" + bytes(100), "cannot be decoded"),
+        (b"\x00\x00\x00\x20ftypM4A " + bytes(100), "cannot be decoded"),
     ],
 )
 def test_what_is_not_16_bit_audio_is_refused(monkeypatch, data, message):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(data))))
     with pytest.raises(ValueError, match=message):
         list(stream.read_parts("-"))
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(16000, 2), (8000, 1), (44100, 2)])
+def test_wav_of_any_rate_is_followed_on_standard_input(monkeypatch, speech, rate, channels):
+    samples = soxr.resample(speech, RATE, rate)
+    file = io.BytesIO()
+    soundfile.write(file, np.stack([samples] * channels, 1), rate, format="WAV", subtype="PCM_16")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(file.getvalue()))))
+    found = np.concatenate(list(stream.read_parts("-")))
+    expected = soxr.resample(samples, rate, RATE)
+    assert abs(len(found) - len(expected)) <= 1
+    assert np.corrcoef(found[: len(expected)], expected[: len(found)])[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("kind", ["FLAC", "OGG"])
+def test_other_containers_are_known_by_their_beginning(monkeypatch, speech, kind):
+    file = io.BytesIO()
+    soundfile.write(file, speech, RATE, format=kind)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(file.getvalue()))))
+    found = np.concatenate(list(stream.read_parts("-")))
+    assert np.corrcoef(found[: len(speech)], speech[: len(found)])[0, 1] > 0.99
 
 
 def test_a_header_that_does_not_know_the_length_is_believed_to_go_on(monkeypatch):
