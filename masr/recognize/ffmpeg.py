@@ -90,7 +90,7 @@ class Ffmpeg(Decoder):
 
 def _errors(notes: str) -> list[str]:
     """Messages of ffmpeg that are errors, without what precedes them."""
-    lines = [line for line in notes.splitlines() if "[error]" in line or "[fatal]" in line]
+    lines = [line for line in notes.split("\n") if "[error]" in line or "[fatal]" in line]
     return [re.split(r"\[(?:error|fatal)\] ", line)[-1] for line in lines]
 
 

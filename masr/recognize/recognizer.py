@@ -272,7 +272,7 @@ def _usable(device: str | None) -> str:
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().partition("\n")[0]
         raise ValueError(f"device: {device} cannot be used here ({reason}); leave it out, or use cpu") from error
     return device
 

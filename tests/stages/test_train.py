@@ -171,8 +171,8 @@ def test_mamba_encoders_train_decode_and_recognise(ready, options):
     train.run(config)
     decode.run(config)
     assert (ready.folder / "exp/small/decode/ctc-greedy/test.jsonl").read_text().count("hypothesis") == 1
-    recognizer = masr.load(ready.folder / "exp/small")
-    assert recognizer.transcribe(miniatures.samples_of(ready.rows[0])).score < 0
+    recognizer = masr.load(ready.folder / "exp/small", segments={"voice_activity": False})
+    assert recognizer.transcribe(miniatures.samples_of(ready.rows[0])).log_probability < 0
     assert (recognizer.streaming_problem() is None) == ("model.encoder.directions=forward" in options)
 
 
