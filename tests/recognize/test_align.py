@@ -136,6 +136,28 @@ def test_windows_give_every_frame_once(bpe, in_a_row, subsampling, upsampling):
             assert error < 0.5 * np.abs(found[:-1] - expected[1:]).mean()
 
 
+@pytest.mark.parametrize("frames", [1, 749, 750, 751, 1300, 1301, 90_000])
+def test_windows_follow_each_other_with_context_on_both_sides(frames):
+    """Of encoder frames of 40 ms."""
+    windows = list(aligning._windows(frames, 640))
+    assert windows[0].start == 0 and windows[-1].end == frames
+    assert all(one.end == following.start for one, following in pairwise(windows))
+    assert all(window.last - window.first <= 750 for window in windows)
+    for window in windows:
+        assert (window.first, window.last) == (max(0, window.start - 50), min(frames, window.end + 50))
+
+
+def test_a_word_is_as_sure_as_the_mean_of_its_tokens(bpe, czech, monkeypatch):
+    posteriors_of = np.full((7, 3), 0.05, np.float32)
+    for frame, (column, posterior) in enumerate([(0, 0.9), (1, 0.9), (2, 0.9), (2, 0.6), (0, 0.8), (0, 0.9), (0, 0.9)]):
+        posteriors_of[frame, column] = posterior
+    monkeypatch.setattr(aligning, "posteriors", lambda *_: np.log(posteriors_of))
+    assert bpe.encode("y", "es")[0] == bpe.language_id("es")
+    [word] = align(tiny(bpe), czech[0][0], "y", "es")
+    assert (word.start, word.end) == pytest.approx((0.08, 0.16))
+    assert word.confidence == pytest.approx(0.75)
+
+
 def script(lines, language, tokenizer):
     """Words with the tokens of each, and the warnings."""
     found = read_script(lines, language, tokenizer)
@@ -184,6 +206,13 @@ def test_words_of_languages_without_spaces_are_the_models_tokens(kind, size):
     assert all(spoken and spoken in written for written, spoken in found)
     assert [len(spoken) for _, spoken in found] == [1] * 11 or kind != "char"
     assert kind == "char" or any(len(spoken) > 1 for _, spoken in found)
+
+
+def test_a_character_that_is_another_one_among_its_neighbours_moves_no_word():
+    """Half-width katakana: voicing is a character of its own, which means nothing alone."""
+    tokenizer = train_tokenizer({"ja": ["ガスカスは", "は ガ"] * 9}, Vocab())
+    found, _ = script(["ｶﾞｽはｶﾞ"], "ja", tokenizer)
+    assert found == [("ｶﾞ", "カ"), ("ｽ", "ス"), ("は", "は"), ("ｶﾞ", "カ")]
 
 
 def test_letters_of_several_bytes_belong_to_their_word():
