@@ -73,7 +73,7 @@ def run(
     checkpoint: int | None = None,
     seed: int = 1,
 ) -> str:
-    """Writes ``<folder>/conflicts/<split>[-<checkpoint>][-seed<N>]`` .md, .json and -layers.svg; returns the table of layers.
+    """Writes ``<folder>/conflicts/<split>[-<checkpoint>][-seed<N>]`` .md, .json, -layers.svg; returns the layers.
 
     Up to ``recordings`` of each language are drawn from the split by ``seed``, and as many groups of them for speech
     without text. ``overrides`` say where the data is and how long recordings may be; ConfigError for any others.
