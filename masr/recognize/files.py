@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,13 +123,19 @@ def _items(files: Sequence[Path], output: Output) -> tuple[list[Item], list[tupl
 
 def _stems(files: Sequence[Path]) -> dict[Path, str]:
     """Where each file's transcripts go below the output folder, without suffix: as the files lie below what is common
-    to them; with the suffix of the recording where two would be one."""
+    to them; with the suffix of the recording where two would be one, or one would be the name of another."""
     absolute = {path: Path(os.path.abspath(path)) for path in files}
     common = Path(os.path.commonpath([path.parent for path in absolute.values()])) if files else Path()
-    plain = {path: str(place.relative_to(common).with_suffix("")) for path, place in absolute.items()}
-    taken = list(plain.values())
     whole = {path: str(place.relative_to(common)) for path, place in absolute.items()}
-    return {path: whole[path] if taken.count(stem) > 1 else stem for path, stem in plain.items()}
+    plain = {path: str(place.relative_to(common).with_suffix("")) for path, place in absolute.items()}
+    taken = Counter(plain.values())
+    names = set(whole.values())
+    stems = {}
+    for path, stem in plain.items():
+        # a.wav, a.mp3 and a.wav.flac: the stem of the last one is the whole name of the first one.
+        unique = taken[stem] == 1 and (stem not in names or stem == whole[path])
+        stems[path] = stem if unique else whole[path]
+    return stems
 
 
 def _targets(stem: str, channel: int | None, output: Output) -> tuple[Path, ...]:

@@ -146,6 +146,10 @@ class SpeechRecognizer:
                 if sum(speech.seconds for _, speech in waiting) >= POOL * self.options.batch_seconds:
                     self._recognize(waiting, request)
                     waiting = []
+                    # Before the rest of a long recording: all that were read before it are done.
+                    while pending[0] is not recording:
+                        done = pending.pop(0)
+                        yield done.source, self._result(done, request)
             still_waiting = {id(recording) for recording, _ in waiting}
             while pending and id(pending[0]) not in still_waiting:
                 done = pending.pop(0)

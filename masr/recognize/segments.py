@@ -94,6 +94,8 @@ class SegmentRecognizer:
         prompt = request.allowed.to(device).expand(len(speech), -1)
         with torch.autocast(device.type, self.precision, enabled=self.precision != torch.float32):
             encoded = self.model.encode(pad_sequence(features, batch_first=True).to(device), lengths, prompt)
+        # Heads and decoders compute in the precision of their weights.
+        encoded = replace(encoded, frames=encoded.frames.to(self.model.feature_mean.dtype))
         times = [(piece.start, piece.end) for piece in speech]
         shares = self.model.language_probabilities(encoded, prompt)
         if request.languages_only and all(shares):

@@ -99,6 +99,8 @@ class Segmenter:
         """Last frame in which somebody spoke."""
         self.probabilities: list[float] = []
         """Of the frames of the current speech."""
+        self.continues = False
+        """Whether the current speech goes on behind a cut: what is left of it is no noise, however short."""
 
     def push(self, samples: np.ndarray) -> list[Speech]:
         """The next samples (S,) -> the segments that end in them."""
@@ -125,6 +127,7 @@ class Segmenter:
         if self.first is None:
             if probability >= threshold:
                 self.first, self.last, self.probabilities = frame, frame, [probability]
+                self.continues = False
             return []
         self.probabilities.append(probability)
         if probability >= threshold - HYSTERESIS:
@@ -140,7 +143,7 @@ class Segmenter:
         assert self.first is not None
         first, spoken = self.first, self.probabilities[: self.last + 1 - self.first]
         self.first = None
-        if len(spoken) * FRAME < self.options.shortest * SAMPLING_RATE:
+        if len(spoken) * FRAME < self.options.shortest * SAMPLING_RATE and not self.continues:
             return []
         padding = round(self.options.padding * SAMPLING_RATE)
         start = max(first * FRAME - padding, self.offset)
@@ -159,6 +162,7 @@ class Segmenter:
         speech = self._speech(start, middle, self.probabilities[:frames])
         self._keep_from(middle)
         self.first, self.probabilities = self.first + frames, self.probabilities[frames:]
+        self.continues = self.last > self.first
         self.last = max(self.last, self.first)
         return [speech]
 

@@ -42,4 +42,4 @@ class Transcript(Segment):
 
     segments: list[Segment] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-    """What was odd about the recording: cut short, clipped, channels in opposite phase."""
+    """What was odd about the recording: cut short, samples far outside -1 to 1, channels in opposite phase."""

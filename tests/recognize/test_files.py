@@ -139,3 +139,30 @@ def test_transcripts_are_written_as_soon_as_they_are_known(recognizer: SpeechRec
     output = files.Output(folder=recordings.parent / "out")
     assert files.transcribe_files(recognizer, names, recognizer.request(), output) == 0
     assert events == ["open a.wav", "write a.wav", "open a.flac", "write a.flac"]
+
+
+def test_a_long_recording_does_not_keep_the_one_before_it_waiting(recognizer: SpeechRecognizer, speech, monkeypatch):
+    """That is known when the first batches are full, and the rest of the long one is still to be recognised."""
+    monkeypatch.setattr(recognizer.options, "batch_seconds", 5.0)
+    batches = []
+    recognize = recognizer._recognize
+
+    def counted(waiting, request) -> None:
+        batches.append(len(waiting))
+        recognize(waiting, request)
+
+    monkeypatch.setattr(recognizer, "_recognize", counted)
+    pause = np.zeros(RATE, np.float32)
+    results = recognizer.transcribe_each([speech, np.concatenate([speech, pause] * 20)])
+    _, first = next(results)
+    assert len(batches) == 1
+    _, second = next(results)
+    assert len(batches) > 2
+    assert (first.end, second.end) == (2.0, 60.0)
+
+
+def test_no_two_recordings_have_one_transcript(tmp_path):
+    """The stem of a.wav.flac is the whole name of a.wav, which needs that because of a.mp3."""
+    names = [tmp_path / name for name in ("a.wav", "a.mp3", "a.wav.flac", "b.wav", "c")]
+    stems = files._stems(names)
+    assert list(stems.values()) == ["a.wav", "a.mp3", "a.wav.flac", "b", "c"]

@@ -63,6 +63,12 @@ def assert_words_fit(transcript: Transcript, seconds: float) -> None:
     assert times[0] >= 0 and times[-1] <= seconds
 
 
+def test_a_lower_precision_says_about_the_same(folder, recognizer, speech):
+    rough = masr.load(str(folder), methods=["ctc-greedy"], precision="bf16").transcribe(speech)
+    assert rough.text
+    assert rough.log_probability == pytest.approx(recognizer.transcribe(speech).log_probability, abs=0.3)
+
+
 def test_a_path_an_array_and_a_tensor_are_the_same(recognizer, speech, wav):
     expected = recognizer.transcribe(speech)
     for audio in (wav, str(wav), torch.from_numpy(speech), torch.from_numpy(speech).requires_grad_()):

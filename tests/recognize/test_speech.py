@@ -80,6 +80,21 @@ def test_speech_without_a_pause_is_cut_and_nothing_is_lost(speech):
         assert following.start == pytest.approx(one.end, abs=1e-4)
 
 
+@pytest.mark.parametrize("frames", [62, 63, 64, 65, 70])
+def test_the_end_of_speech_that_was_cut_is_no_noise(frames, monkeypatch):
+    """Speech of about the longest length (64 frames), whose quietest place may be just before its end."""
+    probabilities = np.repeat(np.float32([0, 1, 0]), [20, frames, 60])
+    samples = NOISE.normal(0, 1e-3, 512 * len(probabilities)).astype(np.float32)
+    samples[20 * 512 : (20 + frames) * 512] *= 100
+    segmenter = Segmenter(Segments(longest=64 * 512 / RATE))
+    monkeypatch.setattr(segmenter.activity, "push", lambda samples: probabilities)
+    found = segmenter.push(samples) + segmenter.finish()
+    assert found[0].start == 20 * 512 / RATE - 0.2
+    assert found[-1].end == pytest.approx((20 + frames) * 512 / RATE + 0.2)
+    for one, following in pairwise(found):
+        assert one.end == pytest.approx(following.start)
+
+
 def test_an_hour_takes_no_more_room_than_a_minute(speech):
     segmenter, longest = Segmenter(Segments()), 0
     block = np.concatenate((speech, silence(2.5)))
