@@ -185,8 +185,12 @@ def transcribe(
         raise ValueError("name a model and at least one recording: masr transcribe exp/demo a.wav")
     if channels not in ("mix", "separate"):
         raise ValueError(f"--channels: expected mix or separate, found {channels}")
-    if stream and (translate or output or language_only):
-        raise ValueError("--stream prints text or --json: leave out --translate, --output and --language-only")
+    if stream and (
+        translate or output or language_only or recursive or resume or formats != "txt" or channels != "mix"
+    ):
+        raise ValueError("--stream prints what it hears as text or --json: leave out --translate and options of files")
+    if as_json and formats not in ("txt", "json"):
+        raise ValueError(f"--json and --format {formats}: one of the two")
 
     import masr
     from masr.recognize.files import Output, check, transcribe_files
@@ -194,7 +198,12 @@ def transcribe(
 
     given = {"methods": [method] if method else None, "bias_file": bias_file}
     options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    where = Output(("json",) if as_json else tuple(formats.split(",")), output, resume, channels == "separate")
+    where = Output(
+        ("json",) if as_json else tuple(name.strip() for name in formats.split(",")),
+        output,
+        resume,
+        channels == "separate",
+    )
     sources = [] if stream else list_sources(files, recursive)
     check(where, sources)
     recognizer = masr.load(folder, device, precision, base, **options)

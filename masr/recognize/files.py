@@ -50,9 +50,11 @@ def transcribe_files(recognizer: SpeechRecognizer, files: Sequence[Path], reques
 
     A transcript is printed or written as soon as it is known.
     """
-    check(output, files)
+    check(output, files, request)
     began, seconds, bad = time.monotonic(), 0.0, 0
-    todo, unreadable = _items(files, output)
+    todo, unreadable, done_before = _items(files, output)
+    if done_before:
+        _note(f"transcribe: {done_before} transcripts are there already (--resume)")
     for name, error in unreadable:
         bad += _complain(name, error)
     for item, result in _recognized(recognizer, todo, request):
@@ -64,7 +66,7 @@ def transcribe_files(recognizer: SpeechRecognizer, files: Sequence[Path], reques
             _note(f"{printable(item.name)}: warning: {printable(warning)}")
         if item.targets:
             _write(item, result, output.formats)
-            _note(f"{printable(item.name)}: {clock(result.end)} {_rate(seconds, began)}")
+            _note(f"{printable(item.name)}: {clock(result.end)}; all so far {clock(seconds)} {_rate(seconds, began)}")
         else:
             _print(item, result, request, output.formats[0], len(files) > 1 or output.separate)
     if len(todo) > 1 or bad:
@@ -73,10 +75,14 @@ def transcribe_files(recognizer: SpeechRecognizer, files: Sequence[Path], reques
     return bad
 
 
-def check(output: Output, files: Sequence[Path]) -> None:
-    """ValueError for formats that are unknown or cannot share the terminal."""
+def check(output: Output, files: Sequence[Path], request: Request | None = None) -> None:
+    """ValueError for formats that are unknown, cannot share the terminal or do not hold what is asked for."""
     for name in output.formats:
         find_writer(name)
+    others = [name for name in output.formats if name != "json"]
+    if output.folder is not None and others and request is not None and (request.translate or request.languages_only):
+        what = "translations" if request.translate else "languages"
+        raise ValueError(f"--format {others[0]}: {what} are written as json alone; take --format json, or no --output")
     if output.folder is not None:
         return
     if output.resume:
@@ -99,8 +105,9 @@ def _recognized(
             yield item, result
 
 
-def _items(files: Sequence[Path], output: Output) -> tuple[list[Item], list[tuple[str, UnusableAudio]]]:
-    """What is to be transcribed, and files that cannot be asked for their channels."""
+def _items(files: Sequence[Path], output: Output) -> tuple[list[Item], list[tuple[str, UnusableAudio]], int]:
+    """What is to be transcribed, files that cannot be asked for their channels, and how many are done already."""
+    done_before = 0
     unreadable: list[tuple[str, UnusableAudio]] = []
     found: list[Item] = []
     stems = _stems(files)
@@ -116,9 +123,10 @@ def _items(files: Sequence[Path], output: Output) -> tuple[list[Item], list[tupl
         for channel in channels:
             item = Item(path, channel, _targets(stems[path], channel, output))
             if output.resume and all(target.exists() for target in item.targets):
+                done_before += 1
                 continue
             found.append(item)
-    return found, unreadable
+    return found, unreadable, done_before
 
 
 def _stems(files: Sequence[Path]) -> dict[Path, str]:
@@ -153,13 +161,12 @@ def _write(item: Item, transcript: Transcript, formats: Sequence[str]) -> None:
 
 def _print(item: Item, transcript: Transcript, request: Request, format: str, named: bool) -> None:
     """Onto the terminal: the text alone, or behind the name of the recording."""
-    if request.languages_only:
-        line = _languages(transcript)
-    elif format == "txt":
-        line = printable((transcript.translation if request.translate else transcript.text) or "")
-    else:
+    if format != "txt":
         print(render(transcript, item.name, format), end="", flush=True)
         return
+    line = printable((transcript.translation if request.translate else transcript.text) or "")
+    if request.languages_only:
+        line = _languages(transcript)
     print(f"{printable(item.name)}\t{line}" if named else line, flush=True)
 
 

@@ -30,6 +30,8 @@ from masr.recognize.transcript import Segment, Transcript
 from masr.text.characters import joined
 
 Languages = Sequence[str] | str | None
+MOST_PENDING = 64
+"""Recordings that may wait for a batch of short ones before them: arrays stay in memory until they are done."""
 POOL = 2.0
 """Segments are recognised when there are this many batches of them: enough to put those of one length together."""
 
@@ -141,6 +143,9 @@ class SpeechRecognizer:
         for source in sources:
             recording = Recording(source)
             pending.append(recording)
+            if len(pending) > MOST_PENDING:
+                self._recognize(waiting, request)
+                waiting = []
             for speech in self._read(recording, sample_rate, channel):
                 waiting.append((recording, speech))
                 if sum(speech.seconds for _, speech in waiting) >= POOL * self.options.batch_seconds:
@@ -176,10 +181,9 @@ class SpeechRecognizer:
     def _read(self, recording: Recording, sample_rate: int, channel: int | None) -> Iterator[Speech]:
         """Its segments of speech; what makes it unusable is kept with it."""
         try:
-            audio = open_audio(recording.source, sample_rate, channel)
-            blocks = _counted(audio.blocks(), recording)
-            yield from segments_of(blocks, self.options.segments)
-            recording.warnings = list(audio.warnings)
+            with open_audio(recording.source, sample_rate, channel) as audio:
+                yield from segments_of(_counted(audio.blocks(), recording), self.options.segments)
+                recording.warnings = list(audio.warnings)
         except UnusableAudio as error:
             recording.error = error
 
@@ -236,7 +240,9 @@ def join(segments: Sequence[Segment], seconds: float) -> Transcript:
     transcript.words = [word for segment in said for word in segment.words]
     transcript.language = _most_spoken(segments)
     transcript.confidence = _mean([(segment.confidence, len(segment.words)) for segment in said])
-    transcript.log_probability = _mean([(segment.log_probability, segment.end - segment.start) for segment in segments])
+    transcript.log_probability = _mean(
+        [(segment.log_probability, segment.end - segment.start) for segment in said or segments]
+    )
     transcript.no_speech_probability = 1.0
     if segments:
         transcript.no_speech_probability = min(segment.no_speech_probability or 0.0 for segment in segments)

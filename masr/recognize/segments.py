@@ -21,6 +21,8 @@ from masr.recognize.stream import Stream
 from masr.recognize.transcript import Segment, Word
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+WHISPER_HEARS = 30.0
+"""Seconds."""
 UNTOLD = 1.5
 """Seconds of speech behind the last word from which a decoder is taken to have stopped too early."""
 
@@ -44,8 +46,14 @@ class SegmentRecognizer:
         if precision not in PRECISIONS:
             raise ValueError(f"precision: expected {', '.join(PRECISIONS)}; found {precision}")
         self.model, self.searcher, self.setting = model, searcher, setting
-        self.precision = PRECISIONS[precision]
         self.options = searcher.options
+        self.precision = PRECISIONS[precision]
+        cut = self.options.segments
+        if model.config.model.pretrained is not None and max(cut.longest + 2 * cut.padding, cut.joined) > WHISPER_HEARS:
+            raise ValueError(
+                f"decode.segments: longest={cut.longest:g} with padding={cut.padding:g} on both sides, or "
+                f"joined={cut.joined:g}, is more than the {WHISPER_HEARS:g} s that a Whisper hears"
+            )
         self.log_mel = log_mel_of(model.config.features)
 
     def __call__(self, speech: Sequence[Speech], request: Request) -> list[list[Segment]]:
@@ -81,7 +89,7 @@ class SegmentRecognizer:
         if self.model.ctc is not None or not words:
             return None
         last = max(word.end for word in words)
-        if speech.end - last < UNTOLD or last <= speech.start:
+        if speech.end - last < UNTOLD or last - speech.start < UNTOLD:  # a decoder that is asked again gets on
             return None
         first = round((last - speech.start) * SAMPLING_RATE)
         return replace(speech, start=last, samples=speech.samples[first:])

@@ -81,10 +81,12 @@ def test_channels_can_be_transcribed_apart(folder, recordings, monkeypatch, caps
         (["--format", "srt,json"], "several formats need a folder"),
         (["--format", "docx"], "format: unknown: docx; expected one of txt, json"),
         (["--resume"], "--resume: only files can be there already"),
+        (["--json", "--format", "srt"], "--json and --format srt: one of the two"),
+        (["--language-only", "--output", "o"], "--format txt: languages are written as json alone"),
         (["--channels", "left"], "--channels: expected mix or separate, found left"),
         (["--precision", "int3"], "precision: expected fp32, bf16, fp16; found int3"),
         (["--device", "cuda"], "device: cuda cannot be used here"),
-        (["--stream", "--translate"], "--stream prints text or --json"),
+        (["--stream", "--translate"], "--stream prints what it hears as text or --json"),
     ],
 )
 def test_options_that_cannot_be(folder, recordings, monkeypatch, options, message):
