@@ -1,5 +1,6 @@
 """Many recordings of a command line -> a line each, or files. One that is unusable stops no other."""
 
+import json
 import os
 import sys
 import time
@@ -9,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from masr.data.audio_checks import UnusableAudio
-from masr.files import write_whole
-from masr.progress import clock, printable
+from masr.files import text_lines, write_whole
+from masr.progress import clock, json_line, printable
 from masr.recognize.audio import open_audio
 from masr.recognize.recognizer import SpeechRecognizer
 from masr.recognize.segments import Request
@@ -31,6 +32,10 @@ class Output:
     """A transcript of each channel."""
 
 
+RECORD = ".transcripts.jsonl"
+"""In the folder of transcripts: of which recording each of them is."""
+
+
 @dataclass(frozen=True)
 class Item:
     """A recording, or a channel of it, and the files of its transcript."""
@@ -43,6 +48,11 @@ class Item:
     @property
     def name(self) -> str:
         return str(self.path) if self.channel is None else f"{self.path}#{self.channel}"
+
+    @property
+    def source(self) -> str:
+        """The name from any folder."""
+        return os.path.abspath(self.name)
 
 
 def transcribe_files(recognizer: SpeechRecognizer, files: Sequence[Path], request: Request, output: Output) -> int:
@@ -65,7 +75,7 @@ def transcribe_files(recognizer: SpeechRecognizer, files: Sequence[Path], reques
         for warning in result.warnings:
             _note(f"{printable(item.name)}: warning: {printable(warning)}")
         if item.targets:
-            _write(item, result, output.formats)
+            _write(item, result, output)
             _note(f"{printable(item.name)}: {clock(result.end)}; all so far {clock(seconds)} {_rate(seconds, began)}")
         else:
             _print(item, result, request, output.formats[0], len(files) > 1 or output.separate)
@@ -111,6 +121,7 @@ def _items(files: Sequence[Path], output: Output) -> tuple[list[Item], list[tupl
     unreadable: list[tuple[str, UnusableAudio]] = []
     found: list[Item] = []
     stems = _stems(files)
+    recorded = _recorded(output.folder)
     for path in files:
         channels: list[int | None] = [None]
         if output.separate:
@@ -122,7 +133,9 @@ def _items(files: Sequence[Path], output: Output) -> tuple[list[Item], list[tupl
                 continue
         for channel in channels:
             item = Item(path, channel, _targets(stems[path], channel, output))
-            if output.resume and all(target.exists() for target in item.targets):
+            _refuse_other_recording(item, recorded)
+            known = all(recorded.get(str(target)) == item.source for target in item.targets)
+            if output.resume and known and all(target.exists() for target in item.targets):
                 done_before += 1
                 continue
             found.append(item)
@@ -153,10 +166,36 @@ def _targets(stem: str, channel: int | None, output: Output) -> tuple[Path, ...]
     return tuple(output.folder / f"{stem}{number}{find_writer(name).suffix}" for name in output.formats)
 
 
-def _write(item: Item, transcript: Transcript, formats: Sequence[str]) -> None:
-    for name, target in zip(formats, item.targets, strict=True):
+def _write(item: Item, transcript: Transcript, output: Output) -> None:
+    assert output.folder is not None
+    for name, target in zip(output.formats, item.targets, strict=True):
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, render(transcript, item.name, name))
+        with (output.folder / RECORD).open("a", encoding="utf-8") as record:
+            record.write(json_line({"transcript": str(target.relative_to(output.folder)), "recording": item.source}))
+            record.write("\n")
+
+
+def _recorded(folder: Path | None) -> dict[str, str]:
+    """The recording of each transcript that a run before has written into a folder."""
+    if folder is None or not (folder / RECORD).is_file():
+        return {}
+    found: dict[str, str] = {}
+    for line in text_lines(folder / RECORD):
+        try:
+            row = json.loads(line)
+            found[str(folder / row["transcript"])] = row["recording"]
+        except (ValueError, KeyError, TypeError):  # a line that a kill has cut off
+            continue
+    return found
+
+
+def _refuse_other_recording(item: Item, recorded: dict[str, str]) -> None:
+    """ValueError where a transcript of another recording would be written over."""
+    for target in item.targets:
+        other = recorded.get(str(target))
+        if other is not None and other != item.source and target.exists():
+            raise ValueError(f"{target} is the transcript of {other}; give {item.name} another folder with --output")
 
 
 def _print(item: Item, transcript: Transcript, request: Request, format: str, named: bool) -> None:

@@ -39,7 +39,7 @@ def test_a_folder_becomes_a_folder_and_a_bad_recording_stops_no_other(folder, re
     output = recordings.parent / "out"
     given = ["--model", folder, "-r", recordings, "--output", output, "--format", "srt,json"]
     assert run(monkeypatch, *given) == 1
-    written = sorted(str(path.relative_to(output)) for path in output.rglob("*.*"))
+    written = sorted(str(path.relative_to(output)) for path in output.rglob("[!.]*.*"))
     assert written == [
         "a.json",
         "a.srt",
@@ -64,6 +64,18 @@ def test_an_interrupted_run_goes_on(folder, recordings, monkeypatch, capsys):
     (output / "a.txt").write_text("mine")
     assert run(monkeypatch, folder, "-r", recordings, "--output", output, "--resume") == 0
     assert (output / "a.txt").read_text() == "mine" and (output / "calls/a.wav.txt").exists()
+
+
+def test_a_recording_of_another_folder_is_not_taken_for_done(folder, recordings, monkeypatch, capsys):
+    """Nor is its transcript written over."""
+    output = recordings.parent / "out"
+    assert run(monkeypatch, folder, recordings / "a.wav", "--output", output) == 0
+    before = (output / "a.txt").read_text()
+    for options in (["--resume"], []):
+        message = str(run(monkeypatch, folder, recordings / "calls/a.wav", "--output", output, *options))
+        assert f"a.txt is the transcript of {recordings}/a.wav; give" in message
+    assert (output / "a.txt").read_text() == before
+    assert run(monkeypatch, folder, recordings / "a.wav", "--output", output) == 0, "the same one again"
 
 
 def test_channels_can_be_transcribed_apart(folder, recordings, monkeypatch, capsys):
@@ -128,7 +140,7 @@ def test_threads_share_a_recogniser(recognizer, speech):
 def test_transcripts_are_written_as_soon_as_they_are_known(recognizer: SpeechRecognizer, recordings, monkeypatch):
     """Before the next recording is opened, where batches are full."""
     events: list[str] = []
-    monkeypatch.setattr(files, "_write", lambda item, *rest: events.append(f"write {item.path.name}"))
+    monkeypatch.setattr(files, "_write", lambda item, *_: events.append(f"write {item.path.name}"))
     monkeypatch.setattr(recognizer.options, "batch_seconds", 0.1)
     opened = masr.recognize.recognizer.open_audio
 
