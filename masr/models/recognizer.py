@@ -187,24 +187,26 @@ class Recognizer(nn.Module):
         if not isinstance(self.ctc, LanguageCTCHeads):
             return self.ctc.log_probs(encoded.frames, encoded.lengths)
         shares = self._language_shares(encoded, allowed_languages)
+        if shares is None:
+            own = allowed_languages[:, self._own_languages()].float()
+            shares = own / own.sum(1, keepdim=True)
         return self.ctc.log_probs(encoded.frames, encoded.lengths, shares)
 
-    def _language_shares(self, encoded: EncoderOutput, allowed_languages: Tensor) -> Tensor:
-        """(B, L) probabilities of the languages that have parts of their own: as the classifier says, or alike."""
-        allowed = allowed_languages[:, self._own_languages()]
+    def _language_shares(self, encoded: EncoderOutput, allowed_languages: Tensor) -> Tensor | None:
+        """(B, L) probabilities of the allowed languages, as the classifier says; None where none tells."""
         logits = self._language_logits(encoded)
         if logits is None:
-            logits = torch.zeros(allowed.shape, device=allowed.device)
-        return logits.masked_fill(~allowed, -torch.inf).softmax(-1)
+            return None
+        return logits.masked_fill(~allowed_languages[:, self._own_languages()], -torch.inf).softmax(-1)
 
     def language_probabilities(self, encoded: EncoderOutput, allowed_languages: Tensor) -> list[dict[str, float]]:
         """Of each utterance the probability of each allowed language (B, K); nothing where no classifier tells."""
-        if self._language_logits(encoded) is None:
+        shares = self._language_shares(encoded, allowed_languages)
+        if shares is None:
             return [{} for _ in allowed_languages]
-        shares = self._language_shares(encoded, allowed_languages).tolist()
         allowed = allowed_languages[:, self._own_languages()].tolist()
         found = []
-        for row, accepted in zip(shares, allowed, strict=True):
+        for row, accepted in zip(shares.tolist(), allowed, strict=True):
             named = zip(self.languages, row, accepted, strict=True)
             found.append({code: round(share, 4) for code, share, yes in named if yes})
         return found

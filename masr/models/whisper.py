@@ -266,17 +266,10 @@ class WhisperRecognizer(Recognizer):
         assert encoded.language_weights is not None
         return [self.languages[i] for i in encoded.language_weights.argmax(-1).tolist()]
 
-    def language_probabilities(self, encoded: EncoderOutput, allowed_languages: Tensor) -> list[dict[str, float]]:
-        """Of each utterance the probability of each allowed language (B, K)."""
-        shares = encoded.language_weights
-        if encoded.language_logits is not None:
-            shares = encoded.language_logits.masked_fill(~allowed_languages, -torch.inf).softmax(-1)
-        assert shares is not None
-        found = []
-        for row, accepted in zip(shares.tolist(), allowed_languages.tolist(), strict=True):
-            named = zip(self.languages, row, accepted, strict=True)
-            found.append({code: round(share, 4) for code, share, yes in named if yes})
-        return found
+    def _language_shares(self, encoded: EncoderOutput, allowed_languages: Tensor) -> Tensor | None:
+        """What `encode` found; its weights where every utterance has one allowed language and nothing was asked."""
+        probabilities = encoded.language_probabilities
+        return encoded.language_weights if probabilities is None else probabilities
 
     def plain(self) -> Any:
         """A Whisper of transformers of the same shape, with random weights."""

@@ -105,9 +105,9 @@ class SegmentRecognizer:
         # Heads and decoders compute in the precision of their weights.
         encoded = replace(encoded, frames=encoded.frames.to(self.model.feature_mean.dtype))
         times = [(piece.start, piece.end) for piece in speech]
-        shares = self.model.language_probabilities(encoded, prompt)
-        if request.languages_only and all(shares):
-            segments = [_named(share, *time) for share, time in zip(shares, times, strict=True)]
+        named = self.model.language_probabilities(encoded, prompt) if request.languages_only else []
+        if named and all(named):
+            segments = [_named(shares, *time) for shares, time in zip(named, times, strict=True)]
         else:
             segments = self.search(encoded, times, prompt, request.translate)
         for segment, piece in zip(segments, speech, strict=True):
